@@ -1,0 +1,124 @@
+"""A batch of uploads -> a batch of answers, each item with a fate of its own."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from accent.audio import SAMPLE_RATE_HZ, Audio, AudioLimits, Waveform, decode
+from accent.engine import Engine, WindowScores
+from accent.errors import InternalError, Refusal
+from accent.network import AccentModel
+from accent.scoring import MAX_WINDOW_S, answer_document, cut_windows
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one clip gets: an HTTP status and a JSON document."""
+
+    status: int
+    document: dict[str, Any]
+
+
+@dataclass
+class Clip:
+    """One upload on its way through the stages. Once it has a refusal, the rest passes it by."""
+
+    audio: Audio | None = None
+    windows: list[Waveform] = field(default_factory=list)
+    scores: list[WindowScores] = field(default_factory=list)
+    refusal: Refusal | None = None
+    decode_s: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+
+class AccentClassifier:
+    """Decodes, scores and answers batches. Another server than TorchServe can own it as well."""
+
+    def __init__(
+        self,
+        model: AccentModel,
+        engine: Engine,
+        *,
+        name: str,
+        version: str,
+        limits: AudioLimits = AudioLimits(),  # noqa: B008
+    ) -> None:
+        self._model = model
+        self._engine = engine
+        self._name = name
+        self._version = version
+        self._limits = limits
+
+    def warm_up(self) -> None:
+        """Pay for lazy set-up before the first clip does, and fail now if scoring fails."""
+        noise = np.random.default_rng(0).standard_normal(int(MAX_WINDOW_S * SAMPLE_RATE_HZ))
+        window = noise.astype(np.float32) * np.float32(0.1)
+        for score in self._engine.score([window[: 2 * SAMPLE_RATE_HZ], window]):
+            if isinstance(score, Exception):
+                raise score
+
+    def decode(self, uploads: Sequence[bytes | bytearray]) -> list[Clip]:
+        """Stage one: encoded bytes to windows."""
+        return [self._decode_one(upload) for upload in uploads]
+
+    def score(self, clips: Sequence[Clip]) -> None:
+        """Stage two: the windows of all clips to cosines, in as few passes as may be."""
+        owners = [clip for clip in clips if clip.refusal is None for _ in clip.windows]
+        windows = [window for clip in clips if clip.refusal is None for window in clip.windows]
+        for clip, score in zip(owners, self._engine.score(windows), strict=True):
+            if isinstance(score, Exception):
+                _log.error("scoring a window failed", exc_info=score)
+                clip.refusal = InternalError()
+            else:
+                clip.scores.append(score)
+
+    def answer(self, clips: Sequence[Clip]) -> list[Answer]:
+        """Stage three: cosines to documents, refusals to theirs."""
+        return [self._answer_one(clip) for clip in clips]
+
+    def classify(self, uploads: Sequence[bytes | bytearray]) -> list[Answer]:
+        """All three stages: one answer for each upload, in the same order."""
+        clips = self.decode(uploads)
+        self.score(clips)
+        return self.answer(clips)
+
+    def _decode_one(self, upload: bytes | bytearray) -> Clip:
+        clip = Clip()
+        try:
+            clip.audio = decode(upload, self._limits)
+            clip.windows = cut_windows(clip.audio.waveform)
+        except Refusal as refusal:
+            clip.refusal = refusal
+        except Exception:
+            # Whatever one clip does to the decoder, MemoryError included, stays with it.
+            _log.exception("decoding a clip failed")
+            clip.refusal = InternalError()
+        clip.decode_s = time.perf_counter() - clip.started
+        return clip
+
+    def _answer_one(self, clip: Clip) -> Answer:
+        if clip.refusal is not None or clip.audio is None:
+            refusal = clip.refusal or InternalError()
+            return Answer(refusal.status, refusal.document())
+        document = answer_document(
+            [score.cosines for score in clip.scores],
+            clip.audio.facts,
+            labels=self._model.labels,
+            us_index=self._model.us_index,
+            softmax_scale=self._model.spec.softmax_scale,
+            model_name=self._name,
+            model_version=self._version,
+            timings_s={
+                "decode_s": clip.decode_s,
+                "features_s": sum(score.features_s for score in clip.scores),
+                "forward_s": sum(score.forward_s for score in clip.scores),
+                "total_s": time.perf_counter() - clip.started,
+            },
+        )
+        return Answer(200, document)

@@ -1,0 +1,100 @@
+"""Windows of speech -> cosines: the seam between what serves and what computes."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from accent.audio import Waveform
+from accent.network import AccentNetwork
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """What an engine says of one window.
+
+    `cosines` is (labels,) float32 in [-1, 1]. The seconds are the window's share of the
+    pass that it was computed in.
+    """
+
+    cosines: npt.NDArray[np.float32]
+    features_s: float
+    forward_s: float
+
+
+class Engine(Protocol):
+    """Anything that turns waveform windows into cosines."""
+
+    def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
+        """Score windows of (samples,) float32 at 16 kHz, each as if it were alone.
+
+        A window that fails yields its exception in its own place.
+        """
+        ...
+
+
+class TorchEngine:
+    """SpeechBrain's modules under PyTorch, on the CPU or a GPU: the fidelity reference.
+
+    Only windows of exactly equal length share a pass: padding would change their scores
+    (speechbrain issue 1374). On a CPU sharing buys no speed and costs memory, so there
+    the default is one window a pass.
+    """
+
+    def __init__(
+        self, network: AccentNetwork, device: str = "cpu", windows_per_pass: int | None = None
+    ) -> None:
+        self._device = torch.device(device)
+        self._network = network.to(self._device)
+        if windows_per_pass is None:
+            windows_per_pass = 1 if self._device.type == "cpu" else 16
+        self._windows_per_pass = windows_per_pass
+
+    def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
+        """See `Engine.score`."""
+        by_length: dict[int, list[int]] = {}
+        for position, window in enumerate(windows):
+            by_length.setdefault(window.size, []).append(position)
+        scores: dict[int, WindowScores | Exception] = {}
+        for positions in by_length.values():
+            for start in range(0, len(positions), self._windows_per_pass):
+                group = positions[start : start + self._windows_per_pass]
+                scores |= self._score_group(windows, group)
+        return [scores[position] for position in range(len(windows))]
+
+    def _score_group(
+        self, windows: Sequence[Waveform], group: Sequence[int]
+    ) -> Mapping[int, WindowScores | Exception]:
+        try:
+            return dict(
+                zip(group, self._pass([windows[position] for position in group]), strict=True)
+            )
+        except Exception as error:
+            if len(group) == 1:
+                return {group[0]: error}
+        # One of them broke the shared pass; alone, each gets what it deserves.
+        alone: dict[int, WindowScores | Exception] = {}
+        for position in group:
+            alone |= self._score_group(windows, [position])
+        return alone
+
+    def _pass(self, windows: Sequence[Waveform]) -> list[WindowScores]:
+        with torch.inference_mode():
+            started = time.perf_counter()
+            features = self._network.features(
+                torch.from_numpy(np.stack(windows)).to(self._device)
+            )
+            featured = time.perf_counter()
+            cosines = self._network.cosines(features).float().cpu().numpy()
+            finished = time.perf_counter()
+        if not np.isfinite(cosines).all():
+            raise FloatingPointError("the network's output is not finite")
+        share = 1.0 / len(windows)
+        return [
+            WindowScores(row, (featured - started) * share, (finished - featured) * share)
+            for row in cosines
+        ]

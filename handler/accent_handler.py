@@ -1,0 +1,88 @@
+"""TorchServe's adapter: the bytes of a batch in, one answer with its status per item out."""
+
+import logging
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from accent.audio import AudioLimits
+from accent.classifier import AccentClassifier, Answer, Clip
+from accent.engine import TorchEngine
+from accent.network import load_model
+
+_log = logging.getLogger(__name__)
+
+
+class AccentHandler:
+    """Follows TorchServe's handler contract (initialize, preprocess, inference, postprocess)."""
+
+    def __init__(self) -> None:
+        self._classifier: AccentClassifier | None = None
+
+    def initialize(self, context: Any) -> None:
+        """Load the archive's model and warm it up; only then does TorchServe report READY."""
+        config: dict[str, Any] = (context.model_yaml_config or {}).get("accent", {})
+        gpu_id = context.system_properties.get("gpu_id")
+        on_gpu = gpu_id is not None and torch.cuda.is_available()
+        torch.set_num_threads(_threads(config))
+        model = load_model(Path(context.system_properties["model_dir"]))
+        manifest = context.manifest["model"]
+        self._classifier = AccentClassifier(
+            model,
+            TorchEngine(
+                model.network,
+                device=f"cuda:{gpu_id}" if on_gpu else "cpu",
+                windows_per_pass=config.get("windows_per_pass"),
+            ),
+            name=context.model_name,
+            version=manifest["modelVersion"],
+            limits=_limits(config),
+        )
+        self._classifier.warm_up()
+        _log.info("accent model loaded: labels=%s", ",".join(model.labels))
+
+    def preprocess(self, data: list[dict[str, Any]]) -> list[Clip]:
+        """Decode the audio of each request, found under `body`, or `file` in a form."""
+        return self._ready.decode([_audio_bytes(row) for row in data])
+
+    def inference(self, clips: list[Clip]) -> list[Clip]:
+        """Score the windows of all clips."""
+        self._ready.score(clips)
+        return clips
+
+    def postprocess(self, clips: list[Clip]) -> list[Answer]:
+        """One answer a clip."""
+        return self._ready.answer(clips)
+
+    def handle(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
+        """Answer a batch: as many documents as requests, each with its own HTTP status."""
+        answers = self.postprocess(self.inference(self.preprocess(data)))
+        for index, answer in enumerate(answers):
+            context.set_response_status(code=answer.status, phrase="", idx=index)
+            context.set_response_content_type(index, "application/json")
+        return [answer.document for answer in answers]
+
+    @property
+    def _ready(self) -> AccentClassifier:
+        if self._classifier is None:
+            raise RuntimeError("initialize() has not run")
+        return self._classifier
+
+
+def _audio_bytes(row: dict[str, Any]) -> bytes | bytearray:
+    body = row.get("body", row.get("file", b""))
+    # TorchServe parses what is sent as JSON or as a form; none of that is audio.
+    return body if isinstance(body, (bytes, bytearray)) else b"not audio"
+
+
+def _limits(config: dict[str, Any]) -> AudioLimits:
+    names = {field.name for field in fields(AudioLimits)}
+    return AudioLimits(**{name: value for name, value in config.items() if name in names})
+
+
+def _threads(config: dict[str, Any]) -> int:
+    # Whoever starts TorchServe knows how many workers share the cores and says so in
+    # OMP_NUM_THREADS; without that, one thread a worker never oversubscribes them.
+    return int(config.get("threads_per_worker") or os.environ.get("OMP_NUM_THREADS", "1"))
