@@ -21,9 +21,9 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.processing.features import InputNormalization
 from torch import Tensor, nn
 
+from accent.audio import SAMPLE_RATE_HZ
 from accent.errors import ModelFolderError
 
-SAMPLE_RATE_HZ: Final = 16_000
 US_LABEL: Final = "us"
 DEFAULT_SOFTMAX_SCALE: Final = 30.0
 
@@ -167,7 +167,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         by_index[int(match[2])] = ast.literal_eval(match[1])
     labels = tuple(by_index.get(index, "") for index in range(len(by_index)))
     if not labels or "" in labels or len(set(labels)) != len(labels):
-        raise ModelFolderError(f"{path.name}: indices must be 0 to n - 1, labels unlike each other.")
+        raise ModelFolderError(f"{path.name}: needs indices 0 to n - 1 and labels that differ.")
     return labels
 
 
@@ -332,7 +332,8 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _tag_as_data(loader: _PlainLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
     if isinstance(node, yaml.MappingNode):
-        return {_TAG_KEY: suffix, **loader.construct_mapping(node, deep=True)}
+        entries = loader.construct_mapping(node, deep=True)
+        return {_TAG_KEY: suffix, **{str(key): value for key, value in entries.items()}}
     if isinstance(node, yaml.ScalarNode):
         return {_TAG_KEY: suffix, "value": node.value}
     return {_TAG_KEY: suffix}

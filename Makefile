@@ -1,0 +1,52 @@
+# The one door: `make` lists what there is.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+WORKERS ?= 0
+MODEL ?= auto
+NAME ?=
+VERSION ?= 1.0
+RUN_DIR ?= run
+
+VENV_PYTHON := .venv/bin/python
+export PYTHONPATH := handler:.
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help serve stop mar test train setup setup-dev lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+serve: setup ## run the service (HOST PORT WORKERS MODEL=auto|commonaccent|embedded|PATH)
+	@exec $(VENV_PYTHON) -m scripts.serve --model '$(MODEL)' --name '$(NAME)' --version '$(VERSION)' \
+	    --host '$(HOST)' --port '$(PORT)' --workers '$(WORKERS)' --run-dir '$(RUN_DIR)'
+
+stop: ## end the service that runs from this folder
+	@if [ -x $(VENV_PYTHON) ]; then $(VENV_PYTHON) -m scripts.serve --stop --run-dir '$(RUN_DIR)'; \
+	    else echo "Nothing is being served from here."; fi
+
+mar: setup ## build model_store/NAME.mar (MODEL NAME VERSION)
+	@$(VENV_PYTHON) -m scripts.package '$(MODEL)' --name '$(NAME)' --version '$(VERSION)'
+
+test: setup-dev lint ## everything: ruff, types, unit, contract and end-to-end tests
+	@$(VENV_PYTHON) -m pytest
+
+lint: setup-dev ## ruff and the type checker
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m mypy
+
+train: setup ## train a model (DATA OUT [SEED] [INIT])
+	@$(VENV_PYTHON) -m scripts.train --data '$(DATA)' --out '$(OUT)' \
+	    $(if $(SEED),--seed '$(SEED)') $(if $(INIT),--init '$(INIT)')
+
+setup: ## make the environment in .venv
+	@$(PYTHON) scripts/set_up.py
+
+setup-dev: ## the same, with what the tests need
+	@$(PYTHON) scripts/set_up.py --dev
+
+clean: ## remove what was built; the environment and the model cache stay
+	@rm -rf build run model_store/*.mar .pytest_cache .mypy_cache .ruff_cache .hypothesis

