@@ -26,9 +26,10 @@ def main() -> None:
     parser.add_argument("--dev", action="store_true", help="also install what the tests need")
     dev = parser.parse_args().dev
     requirements = ROOT / ("requirements-dev.txt" if dev else "requirements.txt")
-    stamp = VENV / (".installed-dev" if dev else ".installed")
-    wanted = digest([Path(__file__), ROOT / "requirements.txt", requirements])
-    if stamp.is_file() and stamp.read_text() == wanted and works(VENV / "bin" / "python"):
+    # What the tests need includes what the service needs, so one stamp can vouch for both.
+    stamps = [VENV / ".installed-dev"] if dev else [VENV / ".installed", VENV / ".installed-dev"]
+    wanted = digest([ROOT / "requirements.txt", ROOT / "requirements-dev.txt", Path(__file__)])
+    if any(read(stamp) == wanted for stamp in stamps) and works(VENV / "bin" / "python"):
         return
     if not works(VENV / "bin" / "python"):
         base = find_python()
@@ -39,14 +40,14 @@ def main() -> None:
     say("Installing %s (about 1.3 GB the first time, a minute or two)" % requirements.name)
     run(
         [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-        + ([] if sys.stderr.isatty() else ["--progress-bar", "off"])
+        + ([] if sys.stderr.isatty() else ["--quiet"])
         + ["-r", str(requirements)],
         "pip could not install the pinned packages: its last lines above say which and why. "
         "Check that a package index can be reached, then run the same command again.",
     )
     remove_cuda_extensions(python)
     run([python, "-c", CHECK], "The packages are installed but do not import; see above.")
-    stamp.write_text(wanted)
+    stamps[0].write_text(wanted)
     say("Environment ready")
 
 
@@ -96,6 +97,10 @@ def remove_cuda_extensions(python: str) -> None:
     if folder:
         for library in (Path(folder) / "lib").glob("*.so"):
             library.unlink()
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
 
 
 def digest(paths: "list[Path]") -> str:
