@@ -21,7 +21,8 @@ help: ## list the targets
 
 serve: setup ## run the service (HOST PORT WORKERS MODEL=auto|commonaccent|embedded|PATH)
 	@exec $(VENV_PYTHON) -m scripts.serve --model '$(MODEL)' --name '$(NAME)' --version '$(VERSION)' \
-	    --host '$(HOST)' --port '$(PORT)' --workers '$(WORKERS)' --run-dir '$(RUN_DIR)'
+	    --host '$(HOST)' --port '$(PORT)' --workers '$(WORKERS)' --run-dir '$(RUN_DIR)' \
+	    $(if $(HUB_URL),--hub-url '$(HUB_URL)') $(if $(MODEL_CACHE),--model-cache '$(MODEL_CACHE)')
 
 stop: ## end the service that runs from this folder
 	@if [ -x $(VENV_PYTHON) ]; then $(VENV_PYTHON) -m scripts.serve --stop --run-dir '$(RUN_DIR)'; \

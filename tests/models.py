@@ -83,6 +83,8 @@ def write_stand_in(
     # stand-in as sensitive to its input as trained weights are.
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             torch.nn.init.normal_(module.running_mean, std=0.1)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     torch.save(network.embedding_model.state_dict(), folder / "embedding_model.ckpt")

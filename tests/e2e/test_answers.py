@@ -1,0 +1,155 @@
+"""What a client sees of the running service when all is well."""
+
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from accent.audio import decode
+from accent.network import load_model
+from accent.scoring import posterior
+
+from tests.clips import ENCODINGS, encode, every_format, voice
+from tests.e2e.conftest import ROOT, RunningService
+from tests.models import SHARED
+
+EMBEDDED = ROOT / "model_store" / "embedded"
+FORMATS = [*ENCODINGS, "ogg-vorbis"]
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    return every_format(voice(3.0, seed=5, sample_rate_hz=48_000))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_promised_format_gets_a_score(
+    service: RunningService, files: dict[str, bytes], name: str
+) -> None:
+    response = service.classify(files[name])
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert list(response.json()) == ["us_confidence"]
+    assert 0 <= response.json()["us_confidence"] <= 100
+    assert re.fullmatch(r"embedded/[\w.]+", response.headers["x-model"])
+    assert re.fullmatch(r"[\w.-]{1,64}", response.headers["x-request-id"])
+
+
+def test_formats_of_one_clip_agree(service: RunningService, files: dict[str, bytes]) -> None:
+    lossless = [
+        service.classify(data).json()["us_confidence"]
+        for name, data in files.items()
+        if name in ENCODINGS and ENCODINGS[name].lossless and name != "wav-u8"
+    ]
+    assert max(lossless) - min(lossless) <= 0.2
+
+
+@pytest.mark.parametrize("duration_s", [0.5, 2.0, 9.9, 10.0])
+def test_the_score_is_that_of_speechbrain(
+    service: RunningService, tmp_path: Path, duration_s: float
+) -> None:
+    clip = encode(voice(duration_s, seed=9), 16_000, "wav-s16")
+    path = tmp_path / "reference.wav"
+    path.write_bytes(clip)
+    script = (
+        "import sys; from speechbrain.inference.classifiers import EncoderClassifier as E;"
+        "c = E.from_hparams(source=sys.argv[1], savedir=sys.argv[2],"
+        " overrides={'pretrained_path': sys.argv[1]});"
+        "print('COSINES', c.classify_file(sys.argv[3])[0][0].tolist())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(EMBEDDED), str(tmp_path / "save"), str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    cosines = np.array(json.loads(result.stdout.split("COSINES ")[1]))
+    model = load_model(EMBEDDED)
+    expected = 100 * posterior(cosines, model.spec.softmax_scale)[model.us_index]
+    assert service.classify(clip).json()["us_confidence"] == pytest.approx(expected, abs=0.1)
+
+
+def test_a_score_does_not_depend_on_concurrent_clips(service: RunningService) -> None:
+    clips = [
+        encode(voice(duration_s, seed=seed), 16_000, "flac")
+        for seed, duration_s in enumerate((0.7, 3, 3, 5, 5, 11, 3, 0.5))
+    ]
+    alone = [service.classify(clip).json() for clip in clips]
+    with ThreadPoolExecutor(len(clips)) as pool:
+        for _ in range(5):
+            together = list(pool.map(lambda clip: service.classify(clip).json(), clips))
+            assert together == alone
+
+
+def test_a_clip_of_five_minutes_is_scored(service: RunningService) -> None:
+    response = service.classify(encode(np.tile(voice(10, seed=3), 30), 16_000, "flac"))
+    assert response.status_code == 200, response.text
+
+
+def test_a_request_id_is_kept_if_sane_and_made_if_not(service: RunningService, clip: bytes) -> None:
+    kept = service.classify(clip, headers={"X-Request-ID": "learner-42"})
+    assert kept.headers["x-request-id"] == "learner-42"
+    made = service.classify(clip, headers={"X-Request-ID": "no spaces, please"})
+    assert made.headers["x-request-id"] != "no spaces, please"
+    assert "learner-42" in service.log("proxy.log")
+
+
+def test_the_service_says_what_it_serves(service: RunningService) -> None:
+    document = service.client.get("/").json()
+    assert document["model"]["name"] == "embedded"
+    assert document["limits"]["max_audio_s"] == 300
+    assert document["limits"]["max_upload_bytes"] == 25_000_000
+    assert service.client.get("/healthz").status_code == 200
+    assert service.client.get("/readyz").status_code == 200
+    assert service.client.get("/docs").status_code == 200
+    openapi = service.client.get("/openapi.json").json()
+    answers = openapi["paths"]["/classify-us-accent"]["post"]["responses"]
+    assert set(answers) >= {"200", "400", "413", "415", "422", "500", "503", "504"}
+
+
+def test_torchserve_answers_the_full_document_behind_the_proxy(service: RunningService) -> None:
+    clip = encode(np.stack([voice(25, seed=seed) for seed in (1, 2)]), 44_100, "wav-s16")
+    keys = json.loads((service.run_dir / "torchserve" / "key_file.json").read_text())
+    socket_path = next((service.run_dir / "torchserve").rglob("inference.sock"))
+    transport = httpx.HTTPTransport(uds=str(socket_path))
+    with httpx.Client(transport=transport, base_url="http://torchserve", timeout=60) as client:
+        refused = client.post("/predictions/embedded", content=clip)
+        response = client.post(
+            "/predictions/embedded",
+            content=clip,
+            headers={"Authorization": f"Bearer {keys['inference']['key']}"},
+        )
+    assert refused.status_code == 400
+    document = response.json()
+    duration_s = decode(clip).facts.duration_s
+    labels = set(load_model(EMBEDDED).labels)
+    assert {item["label"] for item in document["accents"]} == labels
+    scores = [item["score"] for item in document["accents"]]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1, abs=1e-4)
+    assert len(document["windows"]) == 3
+    assert document["windows"][0]["start_s"] == 0
+    assert document["windows"][-1]["end_s"] == pytest.approx(duration_s, abs=0.01)
+    assert document["audio"]["channels"] == 2
+    assert document["audio"]["sample_rate_hz"] == 44_100
+    assert document["audio"]["codec"] == "pcm_s16le"
+    assert document["audio"]["duration_s"] == pytest.approx(duration_s)
+    assert 0.4 < document["audio"]["peak"] <= 0.5
+    assert document["model"]["name"] == "embedded"
+    assert set(document["timings"]) == {"decode_s", "features_s", "forward_s", "total_s"}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the labelled speech in ../shared/audio")
+def test_recorded_us_voices_score_above_british_ones(service: RunningService) -> None:
+    def mean_score(accent: str) -> float:
+        clips = sorted((SHARED / "audio" / accent).glob("*.flac"))[:25]
+        scores = [service.classify(clip.read_bytes()).json()["us_confidence"] for clip in clips]
+        return float(np.mean(scores))
+
+    assert mean_score("us") > mean_score("england")

@@ -1,0 +1,212 @@
+"""Starting, ending and dying: in order, completely, and with a word about why."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.conftest import (
+    ROOT,
+    RunningService,
+    free_port,
+    is_listening,
+    ports_of,
+)
+
+Serve = Callable[..., RunningService]
+
+
+def make(*arguments: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def assert_nothing_is_left(
+    service: RunningService, processes: list[psutil.Process], ports: set[int]
+) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert not alive
+    assert not [port for port in ports if is_listening(port)]
+    left = {path.relative_to(service.run_dir).parts[0] for path in service.run_dir.rglob("*")}
+    assert left <= {"logs", "serve.pid"}
+
+
+@pytest.mark.parametrize("how", ["make stop", "SIGTERM", "SIGINT", "SIGTERM to make"])
+def test_every_way_to_end_it_ends_all_of_it_within_ten_seconds(serve: Serve, how: str) -> None:
+    service = serve()
+    processes, ports = service.descendants(), ports_of(service)
+    assert len(ports) >= 5
+    started = time.monotonic()
+    if how == "make stop":
+        stopped = make("stop", f"RUN_DIR={service.run_dir}")
+        assert stopped.returncode == 0, stopped.stderr
+        assert "Stopped" in stopped.stdout
+    elif how == "SIGTERM to make":
+        service.process.terminate()
+    else:
+        service.supervisor().send_signal(signal.Signals[how])
+    status = service.process.wait(20)
+    assert time.monotonic() - started < 10
+    if how != "SIGTERM to make":
+        assert status == 0, service.output
+    assert_nothing_is_left(service, processes, ports)
+
+
+def test_a_terminal_ctrl_c_reaches_the_whole_group_and_still_ends_in_order(serve: Serve) -> None:
+    service = serve()
+    processes, ports = service.descendants(), ports_of(service)
+    os.killpg(service.process.pid, signal.SIGINT)
+    service.process.wait(20)
+    assert service.output.index("Draining the proxy") < service.output.index("Stopping TorchServe")
+    assert_nothing_is_left(service, processes, ports)
+
+
+def test_sigterm_under_load_answers_all_it_accepted_and_it_starts_again(
+    serve: Serve, clip: bytes
+) -> None:
+    service = serve()
+    answered: list[int] = []
+    broken: list[str] = []
+
+    def load(keep_alive: bool) -> None:
+        limits = httpx.Limits(max_keepalive_connections=1 if keep_alive else 0)
+        with httpx.Client(limits=limits, timeout=60, trust_env=False) as client:
+            while True:
+                try:
+                    response = client.post(
+                        f"{service.url}/classify-us-accent", files={"file": ("clip", clip)}
+                    )
+                except httpx.ConnectError:
+                    return
+                except httpx.TransportError as error:
+                    broken.append(repr(error))
+                    return
+                answered.append(response.status_code)
+
+    threads = [threading.Thread(target=load, args=(index % 2 == 0,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(2)
+    processes, ports = service.descendants(), ports_of(service)
+    service.supervisor().send_signal(signal.SIGTERM)
+    assert service.process.wait(20) == 0
+    for thread in threads:
+        thread.join(30)
+    assert not broken
+    assert len(answered) > 20
+    assert set(answered) == {200}
+    assert_nothing_is_left(service, processes, ports)
+
+    again = serve(PORT=str(service.port), RUN_DIR=str(service.run_dir))
+    assert again.ready_after_s < 15
+    assert again.classify(clip).status_code == 200
+    again.close()
+
+
+@pytest.mark.parametrize("victim", ["java", "proxy"])
+def test_if_a_part_dies_for_good_all_of_it_ends_with_a_message(serve: Serve, victim: str) -> None:
+    service = serve()
+    processes, ports = service.descendants(), ports_of(service)
+    (service.java() if victim == "java" else service.proxy()).kill()
+    assert service.process.wait(20) != 0
+    name = "TorchServe" if victim == "java" else "The proxy"
+    assert f"{name} ended by itself" in service.output
+    assert_nothing_is_left(service, processes, ports)
+
+
+def test_killed_outright_it_takes_its_parts_along_and_the_next_start_works(serve: Serve) -> None:
+    service = serve()
+    processes, ports = service.descendants(), ports_of(service)
+    service.supervisor().kill()
+    service.process.wait(20)
+    _, alive = psutil.wait_procs(processes, timeout=15)
+    assert not alive
+    assert not [port for port in ports if is_listening(port)]
+    again = serve(RUN_DIR=str(service.run_dir))
+    again.close()
+
+
+def test_a_second_service_in_the_same_folder_is_refused(service: RunningService) -> None:
+    second = make("serve", f"PORT={free_port()}", f"RUN_DIR={service.run_dir}", "MODEL=embedded")
+    assert second.returncode != 0
+    assert "make stop" in second.stderr
+    assert service.client.get("/readyz").status_code == 200
+
+
+def test_a_taken_port_is_named_with_what_to_do(service: RunningService, tmp_path: Path) -> None:
+    second = make("serve", f"PORT={service.port}", f"RUN_DIR={tmp_path}", "MODEL=embedded")
+    assert second.returncode != 0
+    assert "make serve PORT=" in second.stderr
+
+
+def test_make_stop_with_nothing_running_says_so(tmp_path: Path) -> None:
+    stopped = make("stop", f"RUN_DIR={tmp_path}")
+    assert stopped.returncode == 0
+    assert "Nothing is being served" in stopped.stdout
+
+
+def test_a_folder_that_is_no_model_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    refused = make("serve", f"PORT={free_port()}", f"RUN_DIR={run_dir}", f"MODEL={tmp_path}")
+    assert refused.returncode != 0
+    assert "embedding_model.ckpt" in refused.stderr
+
+
+def test_auto_without_a_hub_serves_the_embedded_model_and_says_so(
+    serve: Serve, clip: bytes, tmp_path: Path
+) -> None:
+    dead_hub = f"http://127.0.0.1:{free_port()}"
+    service = serve("auto", HUB_URL=dead_hub, MODEL_CACHE=str(tmp_path))
+    assert "embedded model" in service.output
+    assert "embedded model" in service.log("proxy.log")
+    assert "embedded model" in service.client.get("/").json()["model"]["notice"]
+    assert service.classify(clip).headers["x-model"].startswith("embedded/")
+    service.close()
+
+
+def test_a_named_model_never_falls_back(tmp_path: Path) -> None:
+    dead_hub = f"http://127.0.0.1:{free_port()}"
+    refused = make(
+        "serve",
+        "MODEL=commonaccent",
+        f"HUB_URL={dead_hub}",
+        f"MODEL_CACHE={tmp_path / 'cache'}",
+        f"PORT={free_port()}",
+        f"RUN_DIR={tmp_path / 'run'}",
+    )
+    assert refused.returncode != 0
+    assert "7ffa5ac9c0ec21fd6677fa8a39b3b045f182236f5c312a8edca385dfa79e7e3c" in refused.stderr
+
+
+def test_workers_is_how_many_there_are_and_threads_share_the_cores(serve: Serve) -> None:
+    service = serve(WORKERS="1")
+    (worker,) = service.workers()
+    assert worker.environ()["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
+    service.close()
+
+
+def test_the_inference_socket_and_the_keys_are_closed_to_others(service: RunningService) -> None:
+    assert service.run_dir.stat().st_mode & 0o077 == 0
+    assert (service.run_dir / "torchserve").stat().st_mode & 0o077 == 0
+    key_file = service.run_dir / "torchserve" / "key_file.json"
+    assert key_file.stat().st_mode & 0o077 == 0
+    for process in service.descendants():
+        for connection in process.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip in {"127.0.0.1", "::ffff:127.0.0.1"}

@@ -1,0 +1,174 @@
+"""Every row of the error table through the running service, and who is not hurt by it."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.clips import encode, voice
+from tests.e2e.conftest import RunningService
+
+Send = Callable[[RunningService], httpx.Response]
+
+
+def _file(data: bytes) -> Send:
+    return lambda service: service.classify(data)
+
+
+def _other_field(service: RunningService) -> httpx.Response:
+    return service.client.post("/classify-us-accent", files={"audio": ("a", b"abc")})
+
+
+def _broken_multipart(service: RunningService) -> httpx.Response:
+    return service.client.post(
+        "/classify-us-accent",
+        content=b'--limit\r\nContent-Disposition: form-data; name="file"\r\n no end',
+        headers={"Content-Type": "multipart/form-data; boundary=limit"},
+    )
+
+
+def _clip(duration_s: float) -> bytes:
+    return encode(voice(duration_s, seed=2), 16_000, "flac")
+
+
+ROWS: dict[str, tuple[int, str, Send]] = {
+    "no field file": (400, "missing_file", _other_field),
+    "no bytes": (400, "empty_file", _file(b"")),
+    "broken multipart": (400, "malformed_request", _broken_multipart),
+    "too many bytes": (413, "file_too_large", _file(bytes(25_000_001))),
+    "too many seconds": (
+        413,
+        "audio_too_long",
+        _file(encode(np.tile(voice(10), 31), 16_000, "ogg-opus")),
+    ),
+    "text": (415, "unsupported_audio", _file(b"Dear server, this is no audio. " * 100)),
+    "too few seconds": (422, "audio_too_short", _file(_clip(0.4))),
+    "silence": (422, "no_speech", _file(encode(np.zeros(16_000), 16_000, "wav-s16"))),
+}
+
+
+def assert_is_problem(response: httpx.Response, status: int, code: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"].startswith("application/problem+json")
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["code"] == code
+    assert {"type", "title", "detail"} <= set(problem)
+    assert response.headers["x-request-id"]
+    assert response.headers["x-model"].startswith("embedded/")
+    if status == 503:
+        assert int(response.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_row_of_the_table_alone(service: RunningService, row: str) -> None:
+    status, code, send = ROWS[row]
+    assert_is_problem(send(service), status, code)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_row_among_seven_that_are_right(service: RunningService, row: str) -> None:
+    status, code, send = ROWS[row]
+    good = [_clip(1 + index / 4) for index in range(7)]
+    alone = [service.classify(clip).json() for clip in good]
+    with ThreadPoolExecutor(8) as pool:
+        bad = pool.submit(send, service)
+        others = list(pool.map(service.classify, good))
+        assert_is_problem(bad.result(), status, code)
+    assert [other.json() for other in others] == alone
+
+
+@pytest.fixture(scope="module")
+def fragile(serve: Callable[..., RunningService]) -> Iterator[RunningService]:
+    """A service of one worker with a short deadline, to be maltreated."""
+    running = serve(WORKERS="1", AUREA_DEADLINE_S="6")
+    yield running
+    running.close()
+
+
+def test_an_upload_that_dawdles_gets_a_timeout_and_the_others_their_scores(
+    fragile: RunningService,
+) -> None:
+    good = [_clip(1 + index / 4) for index in range(7)]
+    alone = [fragile.classify(clip).json() for clip in good]
+
+    def dawdle() -> bytes:
+        with socket.create_connection(("127.0.0.1", fragile.port)) as connection:
+            connection.settimeout(30)
+            connection.sendall(
+                b"POST /classify-us-accent HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n"
+                b"Content-Type: multipart/form-data; boundary=limit\r\n\r\n--limit\r\n"
+            )
+            return connection.recv(65536)
+
+    with ThreadPoolExecutor(8) as pool:
+        slow = pool.submit(dawdle)
+        assert [other.json() for other in pool.map(fragile.classify, good)] == alone
+        answer = slow.result()
+    assert answer.startswith(b"HTTP/1.1 504")
+    assert b'"timeout"' in answer
+
+
+def test_a_stuck_worker_gives_timeouts_and_a_full_queue_is_said_at_once(
+    fragile: RunningService, clip: bytes
+) -> None:
+    (worker,) = fragile.workers()
+    worker.suspend()
+    try:
+        with ThreadPoolExecutor(80) as pool:
+            responses = list(pool.map(lambda _: fragile.classify(clip), range(80)))
+    finally:
+        worker.resume()
+    by_code = {response.json()["code"]: response for response in responses}
+    assert set(by_code) == {"timeout", "overloaded"}
+    assert_is_problem(by_code["timeout"], 504, "timeout")
+    assert_is_problem(by_code["overloaded"], 503, "overloaded")
+    fragile.await_ready()
+    assert fragile.classify(clip).status_code == 200
+
+
+def test_a_worker_killed_under_its_clips_loses_none_of_them(
+    serve: Callable[..., RunningService], clip: bytes
+) -> None:
+    patient = serve(WORKERS="2")
+    stop = threading.Event()
+
+    def kill_twice() -> None:
+        for _ in range(2):
+            time.sleep(1.0)
+            os.kill(patient.workers()[0].pid, signal.SIGKILL)
+        stop.set()
+
+    killer = threading.Thread(target=kill_twice)
+    killer.start()
+    with ThreadPoolExecutor(8) as pool:
+        responses: list[httpx.Response] = []
+        while not stop.is_set() or len(responses) < 50:
+            responses += list(pool.map(lambda _: patient.classify(clip), range(8)))
+    killer.join()
+    assert {response.status_code for response in responses} == {200}
+    assert len({response.text for response in responses}) == 1
+    patient.close()
+
+
+def test_without_a_worker_the_model_is_unavailable_until_it_is_back(
+    fragile: RunningService, clip: bytes
+) -> None:
+    fragile.await_ready()
+    os.kill(fragile.workers()[0].pid, signal.SIGKILL)
+    unready = fragile.client.get("/readyz")
+    deadline = time.monotonic() + 3
+    while unready.status_code == 200 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        unready = fragile.client.get("/readyz")
+    assert_is_problem(unready, 503, "model_unavailable")
+    assert fragile.client.get("/healthz").status_code == 200
+    fragile.await_ready()
+    assert fragile.classify(clip).status_code == 200
