@@ -1,0 +1,79 @@
+"""Every refusal of the public contract, as problem details (RFC 9457)."""
+
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, Field
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Row(NamedTuple):
+    """One row of the table: HTTP status and the sentence used where none is more exact."""
+
+    status: int
+    detail: str
+
+
+TABLE: dict[str, Row] = {
+    "missing_file": Row(400, "The form has no file in its field 'file'."),
+    "empty_file": Row(400, "The file has no bytes."),
+    "malformed_request": Row(400, "The request is not a well-formed multipart form."),
+    "not_found": Row(404, "There is nothing at this address."),
+    "method_not_allowed": Row(405, "This address does not take this method."),
+    "file_too_large": Row(413, "The file is too large."),
+    "audio_too_long": Row(413, "The audio is too long."),
+    "unsupported_audio": Row(415, "The file cannot be decoded as audio."),
+    "audio_too_short": Row(422, "The audio is too short."),
+    "no_speech": Row(422, "The audio holds nothing that could be speech."),
+    "internal": Row(500, "The server failed on this request."),
+    "overloaded": Row(503, "The server has too much to do. Try again soon."),
+    "model_unavailable": Row(503, "No model can answer now. Try again soon."),
+    "timeout": Row(504, "The request took too long."),
+}
+"""Stable code → its row."""
+
+TITLES = {
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+"""The phrases of RFC 9110, which RFC 9457 wants as titles under the type `about:blank`."""
+
+
+class ProblemDocument(BaseModel):
+    """The body of every answer that is not a success."""
+
+    type: str = Field("about:blank", description="Always `about:blank`: switch on `code`.")
+    title: str = Field(description="The HTTP status in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="A sentence for people. Its wording may change.")
+    code: str = Field(
+        description="Stable name of the problem.", json_schema_extra={"enum": [*TABLE]}
+    )
+    request_id: str = Field(description="The same as the header `X-Request-ID`.")
+
+
+class Problem(Exception):
+    """An answer other than success. `code` is a key of `TABLE`, the message is public."""
+
+    def __init__(self, code: str, detail: str | None = None) -> None:
+        self.code = code
+        self.status = TABLE[code].status
+        super().__init__(detail or TABLE[code].detail)
+
+    def document(self, request_id: str) -> dict[str, Any]:
+        """The body of the answer, shaped as `ProblemDocument`."""
+        return ProblemDocument(
+            type="about:blank",
+            title=TITLES[self.status],
+            status=self.status,
+            detail=str(self),
+            code=self.code,
+            request_id=request_id,
+        ).model_dump()

@@ -1,0 +1,45 @@
+"""Every knob of the proxy, once. No other file of the proxy reads the environment."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from environment variables named `AUREA_` and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="AUREA_", use_attribute_docstrings=True)
+
+    host: str = "127.0.0.1"
+    """Address that the public port is bound to."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Public port. 0 takes a free one and logs which."""
+    model_name: str = Field(default="embedded", pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    """Name under which TorchServe serves the model."""
+    model_notice: str = ""
+    """Sentence shown in `GET /`, for instance that a fallback model is served."""
+    torchserve_url: str = "http://torchserve"
+    """TorchServe's inference address. Only a label where `torchserve_socket` is set."""
+    torchserve_socket: Path | None = None
+    """Unix socket of TorchServe's inference address, or none for TCP."""
+    management_url: str = "http://127.0.0.1:8081"
+    """TorchServe's management address."""
+    key_file: Path = Path("key_file.json")
+    """The file in which TorchServe keeps its tokens."""
+    max_upload_bytes: int = Field(default=25_000_000, gt=0)
+    """Largest file taken, in bytes."""
+    max_audio_s: float = Field(default=300.0, gt=0)
+    """Longest audio the model takes, in seconds. Only shown: the model enforces it."""
+    min_audio_s: float = Field(default=0.5, ge=0)
+    """Shortest audio the model takes, in seconds. Only shown: the model enforces it."""
+    deadline_s: float = Field(default=60.0, gt=0)
+    """Seconds after which a request is answered 504, reading the upload included."""
+    drain_s: float = Field(default=7.0, gt=0)
+    """Seconds that accepted requests have to finish after SIGTERM."""
+    retry_after_s: int = Field(default=2, ge=0)
+    """Seconds that a 503 asks clients to wait."""
+    cors_origins: list[str] = []
+    """Origins that browsers may call from, as a JSON list. Empty turns CORS off."""
+    max_in_flight: int = Field(default=64, gt=0)
+    """Uploads held at once. Bounds memory to about this many times `max_upload_bytes`."""

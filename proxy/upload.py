@@ -1,0 +1,77 @@
+"""One multipart upload: counted while it streams in, kept in memory, never on disk."""
+
+import sys
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from proxy.problems import Problem
+
+FIELD = "file"
+MAX_TEXT_FIELDS = 8
+MAX_TEXT_BYTES = 8_192
+OVERHEAD_BYTES = 131_072
+"""What a form may add to its file: boundaries, part headers and all text fields."""
+
+
+class _MemoryParser(MultiPartParser):
+    """Starlette's parser, which spools to disk over 1 MB and takes a cut-off form for whole."""
+
+    spool_max_size = sys.maxsize
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
+async def read_upload(request: Request, max_upload_bytes: int) -> bytes:
+    """Returns the bytes of the form's file.
+
+    Raises `Problem` (missing_file, empty_file, malformed_request, file_too_large) and
+    Starlette's `ClientDisconnect`.
+    """
+    too_large = Problem(
+        "file_too_large", f"The file is larger than the {max_upload_bytes} bytes taken."
+    )
+    max_body_bytes = max_upload_bytes + OVERHEAD_BYTES
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "multipart/form-data":
+        raise Problem("malformed_request", "The body must be multipart/form-data.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_body_bytes:
+        raise too_large
+
+    async def counted() -> AsyncGenerator[bytes, None]:
+        received_bytes = 0
+        async for chunk in request.stream():
+            received_bytes += len(chunk)
+            if received_bytes > max_body_bytes:
+                raise too_large
+            yield chunk
+
+    parser = _MemoryParser(
+        request.headers,
+        counted(),
+        max_files=1,
+        max_fields=MAX_TEXT_FIELDS,
+        max_part_size=MAX_TEXT_BYTES,
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Problem("malformed_request", f"Broken multipart form: {error.message}") from error
+    try:
+        if not parser.ended:
+            raise Problem("malformed_request", "The form ends before its closing boundary.")
+        file = form.get(FIELD)
+        if not isinstance(file, UploadFile):
+            raise Problem("missing_file")
+        if not file.size:
+            raise Problem("empty_file")
+        if file.size > max_upload_bytes:
+            raise too_large
+        return await file.read()
+    finally:
+        await form.close()

@@ -1,0 +1,400 @@
+"""TorchServe as the proxy sees it: one HTTP client, its tokens, and what its statuses mean.
+
+The one file of the proxy that another model server would change.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timezone
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+
+import httpx
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
+
+from proxy.problems import TABLE, Problem
+from proxy.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 2.0
+MANAGEMENT_TIMEOUT_S = 2.0
+READINESS_TTL_S = 1.0
+RENEW_BEFORE_S = 60.0
+TOKEN_ATTEMPTS = 3
+KEY_FILE_ATTEMPTS = 5
+KEY_FILE_PAUSE_S = 0.05
+MODEL_CODES = frozenset(
+    {
+        "empty_file",
+        "audio_too_long",
+        "unsupported_audio",
+        "audio_too_short",
+        "no_speech",
+        "internal",
+    }
+)
+MAX_DETAIL_CHARS = 500
+UNKNOWN_VERSION = "unknown"
+
+HeaderWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+TokenKind = Literal["inference", "management"]
+T = TypeVar("T")
+
+
+class Model(BaseModel):
+    """Which model answered. Both parts are fit for a header."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: HeaderWord
+    version: HeaderWord
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+class Score(BaseModel):
+    """What the proxy takes from the handler's answer document; the rest stays private."""
+
+    us_confidence: float = Field(ge=0, le=100, allow_inf_nan=False, strict=True)
+    model: Model
+
+
+class Readiness(NamedTuple):
+    """The default version of the model and how many of its workers are READY."""
+
+    model: Model
+    workers: int
+
+
+class _Worker(BaseModel):
+    status: str
+
+
+class _Described(BaseModel):
+    name: HeaderWord = Field(alias="modelName")
+    version: HeaderWord = Field(alias="modelVersion")
+    workers: list[_Worker] = []
+
+
+_DESCRIPTION = TypeAdapter(list[_Described])
+
+
+class _ExpiringKey(BaseModel):
+    key: str
+    expires: AwareDatetime = Field(alias="expiration time")
+
+
+class _ApiKey(BaseModel):
+    key: str
+
+
+class _KeyFile(BaseModel):
+    inference: _ExpiringKey
+    management: _ExpiringKey
+    api: _ApiKey = Field(alias="API")
+
+
+class _Lost(Exception):
+    """The clip's batch failed as a whole, or its connection broke: no verdict on the clip."""
+
+
+class _Token(NamedTuple):
+    """A key and the `time.monotonic()` at which to ask for the next one, in seconds."""
+
+    key: str
+    renew_at_s: float
+
+
+class _Cached(Generic[T]):
+    """Keeps a value for `ttl_s` seconds. Callers who meet during a fetch share it."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[T]], ttl_s: float) -> None:
+        self._fetch = fetch
+        self._ttl_s = ttl_s
+        self._lock = asyncio.Lock()
+        self._held: tuple[float, T] | None = None
+
+    async def get(self) -> T:
+        async with self._lock:
+            if self._held is None or time.monotonic() >= self._held[0]:
+                value = await self._fetch()
+                self._held = (time.monotonic() + self._ttl_s, value)
+            return self._held[1]
+
+
+class Tokens:
+    """TorchServe's tokens, read from its key file and renewed through its management address.
+
+    A renewal ends the old token at once, so renewals pass one at a time and look into the
+    file first: somebody else may have renewed already, or TorchServe may have been restarted.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._lock = asyncio.Lock()
+        self._tokens: dict[str, _Token] = {}
+        self._api_key = ""
+
+    async def get(self, kind: TokenKind, refused: str | None = None) -> str:
+        """A token that should be taken; never `refused`, which TorchServe did not take.
+
+        Raises `Problem` (model_unavailable) where there is none to be had.
+        """
+        if key := self._held(kind, refused):
+            return key
+        async with self._lock:
+            if key := self._held(kind, refused):
+                return key
+            await self._read()
+            if key := self._held(kind, refused):
+                return key
+            await self._renew(kind)
+            await self._read()
+            if key := self._held(kind, refused):
+                return key
+        logger.error("TorchServe's %s token did not change on renewal", kind)
+        raise Problem("model_unavailable")
+
+    def _held(self, kind: TokenKind, refused: str | None) -> str | None:
+        token = self._tokens.get(kind)
+        if token is None or token.key == refused or time.monotonic() >= token.renew_at_s:
+            return None
+        return token.key
+
+    async def _read(self) -> None:
+        # TorchServe writes the file in place, so a reader may meet half of it.
+        for attempt in range(KEY_FILE_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(KEY_FILE_PAUSE_S)
+            try:
+                keys = _KeyFile.model_validate_json(self._settings.key_file.read_bytes())
+            except OSError as error:
+                reason = type(error).__name__
+                break
+            except ValidationError as error:
+                reason = type(error).__name__
+                continue
+            self._api_key = keys.api.key
+            self._tokens = {
+                kind: self._seen(kind, entry)
+                for kind, entry in (("inference", keys.inference), ("management", keys.management))
+            }
+            return
+        logger.warning("TorchServe's key file cannot be read: %s", reason)
+        raise Problem("model_unavailable")
+
+    def _seen(self, kind: str, entry: _ExpiringKey) -> _Token:
+        held = self._tokens.get(kind)
+        if held is not None and held.key == entry.key:
+            return held
+        left_s = (entry.expires - datetime.now(timezone.utc)).total_seconds()
+        # A quarter of what is left keeps tokens usable that live for less than the margin.
+        margin_s = min(RENEW_BEFORE_S, left_s / 4)
+        return _Token(entry.key, time.monotonic() + left_s - margin_s)
+
+    async def _renew(self, kind: TokenKind) -> None:
+        try:
+            answer = await self._client.get(
+                f"{self._settings.management_url}/token",
+                params={"type": kind},
+                headers=_bearer(self._api_key),
+                timeout=MANAGEMENT_TIMEOUT_S,
+            )
+        except httpx.HTTPError as error:
+            logger.warning("renewing TorchServe's %s token failed: %r", kind, error)
+            raise Problem("model_unavailable") from error
+        logger.info("renewed TorchServe's %s token, status %d", kind, answer.status_code)
+
+
+class Upstream:
+    """The served model behind TorchServe. Lives as long as the process; close it at the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        # Room for every upload in flight and for the management calls beside them.
+        limits = httpx.Limits(max_connections=settings.max_in_flight + 16)
+        socket = settings.torchserve_socket
+        mounts = (
+            {settings.torchserve_url: httpx.AsyncHTTPTransport(uds=str(socket), limits=limits)}
+            if socket
+            else {}
+        )
+        # No read timeout: the request's own deadline rules.
+        self._client = httpx.AsyncClient(
+            mounts=mounts,
+            limits=limits,
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
+            trust_env=False,
+        )
+        self._tokens = Tokens(self._client, settings)
+        self._readiness = _Cached(self._fetch_readiness, READINESS_TTL_S)
+        self._versions = _Cached(self._fetch_versions, READINESS_TTL_S)
+        self._retry_lane = asyncio.Lock()
+        self.last_model = Model(name=settings.model_name, version=UNKNOWN_VERSION)
+
+    async def aclose(self) -> None:
+        """Ends all connections to TorchServe."""
+        await self._client.aclose()
+
+    async def score(self, audio: bytes) -> Score:
+        """Has the model score one clip, given as the bytes of an audio file.
+
+        Raises `Problem`: the model's own refusals as they are, overloaded,
+        model_unavailable and internal. Sets no deadline.
+
+        A clip whose batch is lost is tried once more, for a neighbour may have killed the
+        worker. Such retries pass one at a time: two suspects in one batch again could take
+        an innocent clip down twice, or hide which of them kills.
+        """
+        try:
+            return await self._score_once(audio)
+        except _Lost as loss:
+            logger.warning("a batch was lost, its clip is tried once more: %s", loss)
+        async with self._retry_lane:
+            try:
+                return await self._score_once(audio)
+            except _Lost as loss:
+                logger.error("the clip's batch was lost twice: %s", loss)
+                raise Problem("internal") from loss
+
+    async def readiness(self) -> Readiness | None:
+        """The model that can answer now, or None. At most `READINESS_TTL_S` old."""
+        return await self._readiness.get()
+
+    async def versions(self) -> list[str]:
+        """All registered versions of the model; none where TorchServe does not tell."""
+        return await self._versions.get()
+
+    async def _score_once(self, audio: bytes) -> Score:
+        answer = await self._with_token("inference", lambda key: self._predict(audio, key))
+        if answer.status_code == 200:
+            try:
+                score = Score.model_validate_json(answer.content)
+            except ValidationError as error:
+                # Without the values, which may tell something about the clip.
+                logger.error("the model's answer is no score: %d errors", error.error_count())
+                raise Problem("internal") from None
+            self.last_model = score.model
+            return score
+        body = _json_object(answer)
+        if isinstance(body.get("code"), str):
+            raise _refusal(answer.status_code, body)
+        raise await self._fault(answer.status_code, body)
+
+    async def _predict(self, audio: bytes, key: str) -> httpx.Response:
+        try:
+            return await self._client.post(
+                f"{self._settings.torchserve_url}/predictions/{self._settings.model_name}",
+                content=audio,
+                headers={"Content-Type": "application/octet-stream", **_bearer(key)},
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            logger.warning("TorchServe cannot be reached: %r", error)
+            raise Problem("model_unavailable") from error
+        except httpx.TransportError as error:
+            raise _Lost(repr(error)) from error
+
+    async def _fault(self, status: int, body: dict[str, Any]) -> Exception:
+        """What a status of TorchServe's own means, as an exception to raise."""
+        kind = str(body.get("type", ""))
+        reason = f"TorchServe answered {status} {kind} {body.get('message', '')}"
+        if status in (500, 507) or (status == 503 and kind == "InternalServerException"):
+            return _Lost(reason)
+        logger.warning(reason)
+        if status == 503:
+            # A full queue and a missing worker are told in the same words.
+            ready = await self.readiness()
+            return Problem("overloaded" if ready else "model_unavailable")
+        if status == 404 or _is_token_failure(status, body):
+            return Problem("model_unavailable")
+        if status == 413:
+            return Problem("file_too_large")
+        return Problem("internal")
+
+    async def _fetch_readiness(self) -> Readiness | None:
+        for entry in await self._describe(""):
+            ready = sum(worker.status == "READY" for worker in entry.workers)
+            if ready:
+                self.last_model = Model(name=entry.name, version=entry.version)
+                return Readiness(self.last_model, ready)
+        return None
+
+    async def _fetch_versions(self) -> list[str]:
+        return sorted(entry.version for entry in await self._describe("/all"))
+
+    async def _describe(self, suffix: str) -> list[_Described]:
+        """TorchServe's description of the model's default version, or with `/all` of all.
+
+        Empty where TorchServe does not answer in time, or not with a description.
+        """
+        url = f"{self._settings.management_url}/models/{self._settings.model_name}{suffix}"
+        try:
+            answer = await asyncio.wait_for(
+                self._with_token(
+                    "management", lambda key: self._client.get(url, headers=_bearer(key))
+                ),
+                MANAGEMENT_TIMEOUT_S,
+            )
+            answer.raise_for_status()
+            return _DESCRIPTION.validate_json(answer.content)
+        except (asyncio.TimeoutError, httpx.HTTPError, ValidationError, Problem) as error:
+            logger.info("the model cannot be described: %s", type(error).__name__)
+            return []
+
+    async def _with_token(
+        self, kind: TokenKind, call: Callable[[str], Awaitable[httpx.Response]]
+    ) -> httpx.Response:
+        """Calls with a token; again with a newer one for as long as the token is refused."""
+        refused: str | None = None
+        for attempt in range(1, TOKEN_ATTEMPTS + 1):
+            key = await self._tokens.get(kind, refused)
+            answer = await call(key)
+            if attempt == TOKEN_ATTEMPTS or not _is_token_failure(
+                answer.status_code, _json_object(answer)
+            ):
+                break
+            refused = key
+        return answer
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _json_object(answer: httpx.Response) -> dict[str, Any]:
+    """The body as a JSON object, empty where it is none."""
+    if answer.status_code == 200:
+        return {}
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _is_token_failure(status: int, body: dict[str, Any]) -> bool:
+    """TorchServe refuses tokens with 400, and says so only in the body's type and message."""
+    if isinstance(body.get("code"), str):
+        return False
+    words = f"{body.get('type', '')} {body.get('message', '')}".lower()
+    return status in (401, 403) or (status == 400 and ("token" in words or "invalidkey" in words))
+
+
+def _refusal(status: int, body: dict[str, Any]) -> Problem:
+    """The model's own verdict on the clip, if the contract has it; otherwise internal."""
+    code, detail = body["code"], body.get("detail")
+    if code not in MODEL_CODES or TABLE[code].status != status or code == "internal":
+        logger.error("the model refused a clip with %d %.40r", status, code)
+        return Problem("internal")
+    return Problem(code, detail[:MAX_DETAIL_CHARS] if isinstance(detail, str) else None)
