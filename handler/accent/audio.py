@@ -5,12 +5,14 @@ mixing and resampling go block by block, so that a limit stops them before memor
 spent, and nothing touches the disk.
 """
 
+import ctypes
 import io
 import time
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import ceil
+from pathlib import Path
 from typing import Final
 
 import av
@@ -46,6 +48,9 @@ _SILENCE_BLOCK_S: Final = 0.1
 # (11,025 Hz needs all of it) and bounds the kernel of an odd one to some 20 MB.
 _MAX_RATIO_DENOMINATOR: Final = 640
 _RESAMPLE_CHUNK_S: Final = 2.0
+# FFmpeg reserves what a chunk's header claims, up to 2 GB, before it looks for the bytes.
+# No honest chunk of an upload of 25 MB needs more than this.
+_MAX_FFMPEG_BLOCK_BYTES: Final = 64 << 20
 _SINC_HALF_WIDTH: Final = 6
 _SINC_ROLLOFF: Final = 0.99
 
@@ -108,6 +113,7 @@ def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audi
     """
     if not data:
         raise EmptyFile("The file has no bytes.")
+    _bound_ffmpeg_memory()
     try:
         container = av.open(
             io.BytesIO(data),
@@ -130,6 +136,13 @@ def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audi
     if _loudest_block_dbfs(audio.waveform) < limits.silence_dbfs:
         raise NoSpeech("The clip is silent: no sound above the noise floor was found.")
     return audio
+
+
+@cache
+def _bound_ffmpeg_memory() -> None:
+    # PyAV does not wrap `av_max_alloc`. Loading its own libavutil again yields the same one.
+    (library,) = (Path(av.__file__).parents[1] / "av.libs").glob("libavutil-*")
+    ctypes.CDLL(str(library)).av_max_alloc(ctypes.c_size_t(_MAX_FFMPEG_BLOCK_BYTES))
 
 
 def _decode_track(container: "av.container.InputContainer", limits: AudioLimits) -> Audio:
