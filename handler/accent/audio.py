@@ -118,6 +118,8 @@ def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audi
         container = av.open(
             io.BytesIO(data),
             mode="r",
+            # Old tags are in any encoding, and none of them is read here.
+            metadata_errors="replace",
             container_options={
                 "format_whitelist": _FORMATS,
                 "codec_whitelist": _DECODERS,
