@@ -152,6 +152,9 @@ def _decode_track(container: "av.container.InputContainer", limits: AudioLimits)
         raise UnsupportedAudio("The file has no audio track that this server can decode.")
     stream = container.streams.audio[0]
     codec = stream.codec_context
+    # PyAV's stubs do not know it, but a codec without a decoder has no context.
+    if codec is None:
+        raise UnsupportedAudio("The file has no audio track that this server can decode.")
     codec.thread_count = 1
     _check_layout(codec.sample_rate, codec.channels, limits, claimed=True)
     deadline = time.monotonic() + limits.max_decode_s
