@@ -132,7 +132,7 @@ def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audi
         audio = _decode_track(container, limits)
     if audio.facts.duration_s < limits.min_audio_s:
         raise AudioTooShort(
-            f"The clip lasts {audio.facts.duration_s:.2f} s; "
+            f"The clip lasts {audio.facts.duration_s:g} s; "
             f"at least {limits.min_audio_s:g} s are needed."
         )
     if _loudest_block_dbfs(audio.waveform) < limits.silence_dbfs:
@@ -236,7 +236,7 @@ def _samples(frame: av.AudioFrame) -> Waveform:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     full_scale = _FULL_SCALE.get(frame.format.name.rstrip("p"))
     if full_scale is None:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return samples.astype(np.float32)
     centred = samples.astype(np.float32)
     if samples.dtype == np.uint8:
