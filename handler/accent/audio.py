@@ -76,7 +76,7 @@ class AudioLimits:
     max_sample_rate_hz: int = 192_000
     """Highest sample rate taken."""
 
-    silence_dbfs: float = -60.0
+    silence_dbfs: float = -65.0
     """A clip whose loudest tenth of a second lies below is silence; dB of full scale, RMS."""
 
     max_decode_s: float = 20.0
