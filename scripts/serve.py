@@ -284,16 +284,13 @@ class Service:
 
     def _await_workers(self, name: str) -> None:
         deadline = time.monotonic() + self._settings.ready_timeout_s
-        with tqdm(
-            total=self._workers,
-            desc="    workers ready",
-            unit="",
-            bar_format="{l_bar}{bar}| {n}/{total} [{elapsed}]",
-        ) as bar:
-            while bar.n < self._workers:
+        # No bar where nobody watches: a log would get a line for every step of it.
+        with tqdm(total=self._workers, desc="    workers ready", unit="", disable=None) as bar:
+            ready = 0
+            while ready < self._workers:
                 self._check_alive()
                 ready = self._ready_workers(name) or 0
-                bar.update(ready - bar.n)
+                bar.n = ready
                 bar.refresh()
                 if self._read_log("model.log").count(_WORKER_DIED) >= 3:
                     raise ServiceFailed(

@@ -33,11 +33,11 @@ def main() -> None:
         return
     if not works(VENV / "bin" / "python"):
         base = find_python()
-        say("Creating .venv with Python %s" % base[1])
+        say(f"Creating .venv with Python {base[1]}")
         shutil.rmtree(str(VENV), ignore_errors=True)
         run([base[0], "-m", "venv", str(VENV)], "The virtual environment could not be created.")
     python = str(VENV / "bin" / "python")
-    say("Installing %s (about 1.3 GB the first time, a minute or two)" % requirements.name)
+    say(f"Installing {requirements.name} (about 1.3 GB the first time, a minute or two)")
     run(
         [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         + ([] if sys.stderr.isatty() else ["--quiet"])
@@ -66,11 +66,11 @@ def find_python() -> "tuple[str, str]":
 
 def probe(python: str) -> "str | None":
     try:
-        result = subprocess.run(  # noqa: S603
+        result = subprocess.run(
             [python, "-c", PROBE],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            universal_newlines=True,
+            text=True,
             timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -93,7 +93,7 @@ def remove_cuda_extensions(python: str) -> None:
         "print(p.Path(u.find_spec('torchaudio').origin).parent if torch.version.cuda is None"
         " else '')"
     )
-    folder = subprocess.check_output([python, "-c", code], universal_newlines=True).strip()  # noqa: S603
+    folder = subprocess.check_output([python, "-c", code], universal_newlines=True).strip()
     if folder:
         for library in (Path(folder) / "lib").glob("*.so"):
             library.unlink()
@@ -112,7 +112,7 @@ def run(command: "list[str]", message: str) -> None:
     sys.stdout.flush()
     environment = dict(os.environ)
     environment.pop("PYTHONPATH", None)
-    if subprocess.call(command, env=environment) != 0:  # noqa: S603
+    if subprocess.call(command, env=environment) != 0:
         sys.exit("\n" + message)
 
 
