@@ -46,9 +46,7 @@ class Archive:
     rebuilt: bool
 
 
-def package(
-    model_folder: Path, *, name: str, version: str, store: Path = MODEL_STORE
-) -> Archive:
+def package(model_folder: Path, *, name: str, version: str, store: Path = MODEL_STORE) -> Archive:
     """Build `store`/NAME.mar from a model folder, unless it is there from the same inputs.
 
     Raises `PackagingError` for a folder that the server could not serve: a missing or
@@ -107,9 +105,7 @@ def _verify(model_folder: Path) -> None:
 
 
 def _digest(model_folder: Path, name: str, version: str) -> str:
-    sources = [
-        path for path in sorted(HANDLER_DIR.rglob("*")) if path.suffix in {".py", ".yaml"}
-    ]
+    sources = [path for path in sorted(HANDLER_DIR.rglob("*")) if path.suffix in {".py", ".yaml"}]
     digest = hashlib.sha256(f"{name}\0{version}".encode())
     for path in [*sources, *(model_folder / file_name for file_name in MODEL_FILES)]:
         try:

@@ -105,7 +105,7 @@ class Audio:
     facts: AudioFacts
 
 
-def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audio:  # noqa: B008
+def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audio:
     """Decode the first audio track of `data` to a mono waveform at 16 kHz.
 
     Raises `EmptyFile`, `UnsupportedAudio`, `AudioTooLong`, `AudioTooShort` or `NoSpeech`.
@@ -289,9 +289,7 @@ class StreamingResampler:
         if self._step_in == self._step_out:
             return np.zeros(0, np.float32)
         ended_in = self._buffered - self._context_steps * self._step_in
-        self._blocks.append(
-            np.zeros((self._context_steps + 1) * self._step_in, np.float32)
-        )
+        self._blocks.append(np.zeros((self._context_steps + 1) * self._step_in, np.float32))
         self._buffered += self._blocks[-1].size
         return self._drain()[: ceil(ended_in * self._step_out / self._step_in)]
 

@@ -47,7 +47,7 @@ class AccentClassifier:
         *,
         name: str,
         version: str,
-        limits: AudioLimits = AudioLimits(),  # noqa: B008
+        limits: AudioLimits = AudioLimits(),
     ) -> None:
         self._model = model
         self._engine = engine

@@ -85,9 +85,7 @@ class TorchEngine:
     def _pass(self, windows: Sequence[Waveform]) -> list[WindowScores]:
         with torch.inference_mode():
             started = time.perf_counter()
-            features = self._network.features(
-                torch.from_numpy(np.stack(windows)).to(self._device)
-            )
+            features = self._network.features(torch.from_numpy(np.stack(windows)).to(self._device))
             featured = time.perf_counter()
             cosines = self._network.cosines(features).float().cpu().numpy()
             finished = time.perf_counter()

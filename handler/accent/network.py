@@ -181,8 +181,10 @@ def read_spec(path: Path) -> NetworkSpec:
     """
     try:
         loaded = yaml.load(_read_text(path), Loader=_PlainLoader)  # noqa: S506
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path.name}: not readable as YAML: {error}") from None
+    # PyYAML's constructors fail in many ways on a value that is not of its tag's kind.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error):.500}"
+        raise ModelFolderError(f"{path.name}: not readable as YAML: {reason}") from None
     if not isinstance(loaded, dict):
         raise ModelFolderError(f"{path.name}: not a mapping.")
     reader = _SpecReader(path.name, loaded)
@@ -271,7 +273,8 @@ class _SpecReader:
 
     def wrong(self, entry: str, expected: str) -> ModelFolderError:
         return ModelFolderError(
-            f"{self._file_name}: {entry} is {self.value(entry, 'absent')!r}; expected {expected}."
+            f"{self._file_name}: {entry} is {self.value(entry, 'absent')!r:.200}; "
+            f"expected {expected}."
         )
 
     def expect_module(self, name: str, class_name: str, entries: set[str]) -> None:
@@ -307,9 +310,7 @@ class _SpecReader:
             raise self.wrong(entry, f"an integer from {low} to {high}")
         return value
 
-    def integers(
-        self, entry: str, default: Sequence[int], low: int, high: int
-    ) -> tuple[int, ...]:
+    def integers(self, entry: str, default: Sequence[int], low: int, high: int) -> tuple[int, ...]:
         value = self.value(entry, list(default))
         if not isinstance(value, list) or not all(
             type(item) is int and low <= item <= high for item in value
@@ -327,7 +328,16 @@ class _SpecReader:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML in which a tag is data: it lands under the key "!" and constructs nothing."""
+    """YAML in which a tag is data: it lands under the key "!" and constructs nothing.
+
+    Aliases are refused: a few lines of them stand for more data than memory holds, and
+    HyperPyYAML files refer by `!ref`.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not taken")
+        return super().compose_node(parent, index)
 
 
 def _tag_as_data(loader: _PlainLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
