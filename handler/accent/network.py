@@ -183,7 +183,7 @@ def read_spec(path: Path) -> NetworkSpec:
         loaded = yaml.load(_read_text(path), Loader=_PlainLoader)  # noqa: S506
     # PyYAML's constructors fail in many ways on a value that is not of its tag's kind.
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error):.500}"
+        reason = f"{type(error).__name__}: {error!s:.500}"
         raise ModelFolderError(f"{path.name}: not readable as YAML: {reason}") from None
     if not isinstance(loaded, dict):
         raise ModelFolderError(f"{path.name}: not a mapping.")
