@@ -39,6 +39,8 @@ _ACTIVATIONS: Final[Mapping[str, type[nn.Module]]] = {
 }
 _TAG_KEY: Final = "!"
 _MAX_TEXT_FILE_BYTES: Final = 1 << 20
+# Ten times the pretrained model. Each width may be sane and their product still not.
+_MAX_PARAMETERS: Final = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,14 @@ def load_model(folder: Path) -> AccentModel:
         raise ModelFolderError(
             f"{LABELS_FILE} has no label '{US_LABEL}' (it has {', '.join(labels)}): "
             "a US confidence could not be told."
+        )
+    with torch.device("meta"):
+        # Shapes without memory.
+        parameters = sum(weight.numel() for weight in AccentNetwork(spec).parameters())
+    if parameters > _MAX_PARAMETERS:
+        raise ModelFolderError(
+            f"{HYPERPARAMS_FILE}: describes a network of {parameters:,} parameters; "
+            f"at most {_MAX_PARAMETERS:,} are taken."
         )
     network = AccentNetwork(spec)
     _load_weights(network.embedding_model, folder / EMBEDDING_FILE)
