@@ -6,7 +6,6 @@ language that constructs whatever a file names; here it is read as plain data, a
 network is built from checked values only.
 """
 
-import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -174,7 +173,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         match = re.fullmatch(r"('[^'\\]{1,64}'|\"[^\"\\]{1,64}\") => (\d{1,6})", line)
         if match is None or int(match[2]) in by_index:
             raise ModelFolderError(f"{path.name}: cannot read the line {line[:80]!r}.")
-        by_index[int(match[2])] = ast.literal_eval(match[1])
+        by_index[int(match[2])] = match[1][1:-1]
     labels = tuple(by_index.get(index, "") for index in range(len(by_index)))
     if not labels or "" in labels or len(set(labels)) != len(labels):
         raise ModelFolderError(f"{path.name}: needs indices 0 to n - 1 and labels that differ.")
