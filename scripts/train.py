@@ -1,0 +1,1108 @@
+"""Labelled speech -> an ECAPA-TDNN accent model in the folder layout that `MODEL=` takes.
+
+The recipe is that of CommonAccent (Zuluaga-Gomez et al., 2023) at any width: cosine head,
+additive angular margin, speaker-disjoint split, balance over accents and speakers. All
+augmentation acts on log-mel features, so that these are computed once. What step k sees
+depends on the seed and k alone: a run that was killed goes on where its last checkpoint
+stands and ends with the weights that it would have had.
+"""
+
+import argparse
+import copy
+import csv
+import hashlib
+import json
+import math
+import platform
+import shlex
+import shutil
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accent.audio import SAMPLE_RATE_HZ, Waveform, decode
+from accent.errors import ModelFolderError, Refusal
+from accent.network import (
+    CLASSIFIER_FILE,
+    EMBEDDING_FILE,
+    HYPERPARAMS_FILE,
+    LABELS_FILE,
+    US_LABEL,
+    AccentModel,
+    AccentNetwork,
+    NetworkSpec,
+    load_model,
+)
+from accent.scoring import cut_windows, posterior
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+CARD_FILE: Final = "README.md"
+LOG_FILE: Final = "training_log.jsonl"
+WORK_FOLDER: Final = ".train"
+CHECKPOINT_FILE: Final = "checkpoint.pt"
+
+DEFAULT_KIND: Final = "recorded"
+CALIBRATION_WINDOW_S: Final = 4.0
+FRAMES_PER_S: Final = 100
+CALIBRATION_BINS: Final = 10
+BOOTSTRAP_ROUNDS: Final = 2000
+
+_AUDIO_SUFFIXES: Final = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm"}
+# What the licences of these corpora ask to be named, by a word of the licence entry.
+_CREDITS: Final = {
+    "VCTK": (
+        "CSTR VCTK Corpus, Junichi Yamagishi, Christophe Veaux and Kirsten MacDonald, "
+        "University of Edinburgh, Centre for Speech Technology Research, CC BY 4.0."
+    ),
+    "LibriSpeech": (
+        "LibriSpeech, Vassil Panayotov, Guoguo Chen, Daniel Povey and Sanjeev Khudanpur, CC BY 4.0."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled file. `kind` says how the speech came about, `licence` may be empty."""
+
+    path: Path
+    accent: str
+    speaker: str
+    kind: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the weights, apart from the data.
+
+    `channels` is the width of the blocks; the aggregation has three times as many.
+    `learning_rate` is the peak, reached after `warmup` of the steps.
+    """
+
+    seed: int = 0
+    steps: int = 500
+    batch_size: int = 32
+    channels: int = 128
+    embedding_size: int = 128
+    attention_channels: int = 64
+    n_mels: int = 80
+    min_crop_s: float = 2.0
+    max_crop_s: float = 3.0
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.02
+    margin: float = 0.2
+    scale: float = 30.0
+    average_decay: float = 0.98
+    augment: bool = True
+    bf16: bool = True
+
+
+@dataclass(frozen=True)
+class Split:
+    """Clips of four groups of speakers, no speaker in two of them.
+
+    `train` and `dev` hold only kinds that may shape the weights. `test` holds every kind,
+    `rest` the accents that are no label of the model: they are judged as not US.
+    """
+
+    train: tuple[Clip, ...]
+    dev: tuple[Clip, ...]
+    test: tuple[Clip, ...]
+    rest: tuple[Clip, ...]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A decoded clip: `waveform` is (samples,) float32, mono at 16 kHz."""
+
+    clip: Clip
+    waveform: Waveform
+
+    @property
+    def duration_s(self) -> float:
+        return self.waveform.size / SAMPLE_RATE_HZ
+
+
+def read_clips(data: Path) -> list[Clip]:
+    """List the labelled clips of a folder or a CSV file, ordered by path.
+
+    A folder has one sub-folder per accent, in it files or one sub-folder per speaker; a
+    file that lies directly in its accent's folder counts as a speaker of its own. A CSV has
+    the columns path (relative to it) and accent, and may have speaker, kind and licence.
+
+    Raises `SystemExit` if there is none or a column is missing.
+    """
+    clips: list[Clip] = []
+    if data.is_dir():
+        for path in sorted(data.rglob("*")):
+            parts = path.relative_to(data).parts
+            if path.suffix.lower() in _AUDIO_SUFFIXES and len(parts) > 1:
+                speaker = "/".join(parts[:2]) if len(parts) > 2 else "/".join(parts)
+                clips.append(Clip(path, parts[0], speaker, DEFAULT_KIND, ""))
+    elif data.is_file():
+        with data.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if not row.get("path") or not row.get("accent"):
+                    raise SystemExit(f"{data}: every row needs a path and an accent.")
+                clips.append(
+                    Clip(
+                        data.parent / row["path"],
+                        row["accent"],
+                        row.get("speaker") or row["path"],
+                        row.get("kind") or DEFAULT_KIND,
+                        row.get("licence") or "",
+                    )
+                )
+    if not clips:
+        raise SystemExit(f"{data}: no labelled clip found (a folder per accent, or a CSV file).")
+    accents: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        accents[clip.speaker].add(clip.accent)
+    for speaker, found in accents.items():
+        if len(found) > 1:
+            raise SystemExit(f"{data}: speaker {speaker} has the accents {sorted(found)}.")
+    return sorted(clips, key=lambda clip: clip.path)
+
+
+def choose_labels(clips: Iterable[Clip], min_speakers: int) -> tuple[str, ...]:
+    """The accents with at least `min_speakers` speakers, those with most speakers first."""
+    speakers: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        speakers[clip.accent].add(clip.speaker)
+    enough = [accent for accent, found in speakers.items() if len(found) >= min_speakers]
+    return tuple(sorted(enough, key=lambda accent: (-len(speakers[accent]), accent)))
+
+
+def split_by_speaker(
+    clips: Sequence[Clip],
+    labels: Sequence[str],
+    kinds: Sequence[str],
+    seed: int,
+    dev_share: float = 0.15,
+    test_share: float = 0.3,
+) -> Split:
+    """Give every speaker to one part, label by label, at random by `seed`.
+
+    Each label has at least one speaker in each part. Clips of training and development
+    speakers whose kind is not in `kinds` are left out altogether: nobody may train on
+    them, and to judge by them would be to judge by voices that were heard.
+
+    Raises `SystemExit` for a label with fewer than three speakers.
+    """
+    part_of: dict[str, str] = {}
+    for number, label in enumerate(labels):
+        may_train = {c.speaker for c in clips if c.accent == label and c.kind in kinds}
+        others = {c.speaker for c in clips if c.accent == label} - may_train
+        speakers = np.random.default_rng((seed, number)).permutation(sorted(may_train)).tolist()
+        n_dev = max(1, round(dev_share * len(speakers)))
+        n_test = max(1, round(test_share * len(speakers)))
+        if len(speakers) < n_dev + n_test + 1:
+            raise SystemExit(
+                f"label {label}: {len(speakers)} speakers with clips of the kinds "
+                f"{', '.join(kinds)}; at least 3 are needed."
+            )
+        part_of |= dict.fromkeys(speakers, "train")
+        part_of |= dict.fromkeys(speakers[:n_dev], "dev")
+        part_of |= dict.fromkeys(speakers[n_dev : n_dev + n_test], "test")
+        part_of |= dict.fromkeys(others, "test")
+
+    def part(name: str) -> tuple[Clip, ...]:
+        return tuple(
+            clip
+            for clip in clips
+            if part_of.get(clip.speaker, "rest") == name
+            and (name in ("test", "rest") or clip.kind in kinds)
+        )
+
+    return Split(part("train"), part("dev"), part("test"), part("rest"))
+
+
+def load_sounds(clips: Sequence[Clip], name: str) -> list[Sound]:
+    """Decode `clips`; those that the server would refuse are named and left out."""
+    sounds: list[Sound] = []
+    for clip in tqdm(clips, desc=f"decode {name}", unit="clip", disable=None):
+        try:
+            waveform = decode(clip.path.read_bytes()).waveform
+        except (Refusal, OSError) as error:
+            print(f"left out {clip.path}: {error}", flush=True)
+            continue
+        sounds.append(Sound(clip, waveform))
+    return sounds
+
+
+class Sampler:
+    """Draws crops of log-mel features, balanced over labels and, within them, speakers."""
+
+    def __init__(
+        self, sounds: Sequence[Sound], labels: Sequence[str], network: AccentNetwork, recipe: Recipe
+    ) -> None:
+        self._recipe = recipe
+        self._features: dict[str, dict[str, list[Tensor]]] = {label: {} for label in labels}
+        for sound in tqdm(sounds, desc="features", unit="clip", disable=None):
+            with torch.inference_mode():
+                features = network.compute_features(torch.from_numpy(sound.waveform)[None])[0]
+            by_speaker = self._features[sound.clip.accent]
+            by_speaker.setdefault(sound.clip.speaker, []).append(features.to(torch.float16))
+        for label, by_speaker in self._features.items():
+            if not by_speaker:
+                raise SystemExit(f"label {label}: no clip to train on could be decoded.")
+        self._labels = list(labels)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """What step `step` trains on: (batch, frames, n_mels) in dB, (batch,) labels."""
+        recipe = self._recipe
+        rng = np.random.default_rng((recipe.seed, step))
+        frames = round(rng.uniform(recipe.min_crop_s, recipe.max_crop_s) * FRAMES_PER_S)
+        offset = int(rng.integers(len(self._labels)))
+        crops: list[Tensor] = []
+        targets: list[int] = []
+        for index in range(recipe.batch_size):
+            target = (offset + index) % len(self._labels)
+            by_speaker = self._features[self._labels[target]]
+            clips = by_speaker[list(by_speaker)[rng.integers(len(by_speaker))]]
+            clip = clips[rng.integers(len(clips))]
+            if recipe.augment:
+                crop = perturbed_crop(clip, frames, rng)
+            else:
+                crop = crop_at(clip, frames, rng.uniform(), 1.0)
+            crops.append(crop)
+            targets.append(target)
+        return torch.stack(crops), torch.tensor(targets)
+
+
+def crop_at(features: Tensor, frames: int, place: float, tempo: float) -> Tensor:
+    """Cut `frames` frames out of (n, n_mels), read `tempo` times as fast.
+
+    `place` in [0, 1) says where between the first and the last possible start. A clip that
+    is too short is repeated. Returns (frames, n_mels) float32.
+    """
+    last = max(len(features) - 1, 1)
+    start = place * max(last - frames * tempo, 0.0)
+    positions = (start + torch.arange(frames) * tempo) % last
+    lower = positions.long()
+    weight = (positions - lower)[:, None]
+    upper = (lower + 1).clamp(max=len(features) - 1)
+    return torch.lerp(features[lower].float(), features[upper].float(), weight)
+
+
+def perturbed_crop(features: Tensor, frames: int, rng: np.random.Generator) -> Tensor:
+    """A random crop of (n, n_mels) in dB as another voice, room or device might give it.
+
+    Tempo, vocal tract length (Jaitly and Hinton, 2013), silence around the speech, colour
+    and stationary noise; then a cut-off as of a telephone. Returns (frames, n_mels).
+    """
+    crop = crop_at(features, frames, rng.uniform(), rng.uniform(0.9, 1.1))
+    n_mels = crop.shape[1]
+    crop = _warp_frequencies(crop, rng.uniform(0.9, 1.1))
+    speech_level_db = float(torch.quantile(crop.mean(dim=1), 0.9))
+    if rng.uniform() < 0.7:
+        before, after = rng.uniform(0.0, 0.3, 2) * frames
+        silence_db = speech_level_db - 80.0
+        crop[: int(before)] = silence_db
+        crop[frames - int(after) :] = silence_db
+    mel_axis = np.linspace(0.0, 1.0, n_mels)
+    colour_db = np.interp(mel_axis, np.linspace(0.0, 1.0, 6), rng.normal(0.0, 3.0, 6))
+    crop = crop + torch.from_numpy(colour_db).float()
+    if rng.uniform() < 0.9:
+        noise_db = (
+            speech_level_db
+            - rng.uniform(15.0, 60.0)
+            + rng.uniform(-15.0, 15.0) * (mel_axis - 0.5)
+            + 10.0 * np.log10(rng.gamma(4.0, 0.25, (frames, n_mels)) + 1e-6)
+        )
+        ln_per_db = math.log(10.0) / 10.0
+        noise = torch.from_numpy(noise_db).float()
+        crop = torch.logaddexp(crop * ln_per_db, noise * ln_per_db) / ln_per_db
+    if rng.uniform() < 0.15:
+        crop[:, int(rng.uniform(0.68, 0.95) * n_mels) :] = speech_level_db - 60.0
+    return crop
+
+
+def _warp_frequencies(features: Tensor, factor: float) -> Tensor:
+    """Stretch the mel axis as a vocal tract `factor` times as short would."""
+    n_mels = features.shape[1]
+    top_mel = 2595.0 * math.log10(1.0 + SAMPLE_RATE_HZ / 2 / 700.0)
+    mel = torch.arange(1, n_mels + 1) / (n_mels + 1) * top_mel
+    warped = 2595.0 * torch.log10(1.0 + (10.0 ** (mel / 2595.0) - 1.0) / factor)
+    positions = (warped / top_mel * (n_mels + 1) - 1.0).clamp(0.0, n_mels - 1.0)
+    lower = positions.long()
+    upper = (lower + 1).clamp(max=n_mels - 1)
+    return torch.lerp(features[:, lower], features[:, upper], positions - lower)
+
+
+def spec_augment(features: Tensor, rng: np.random.Generator) -> Tensor:
+    """SpecAugment (Park et al., 2019) on mean-normalised features, in place.
+
+    Two stretches of at most 10 % of the frames and two of at most 10 mel bands are set to
+    the mean, others for each item of the (batch, frames, n_mels) tensor.
+    """
+    _, frames, n_mels = features.shape
+    for item in features:
+        for _ in range(2):
+            width = int(rng.integers(0, max(frames // 10, 1)))
+            start = int(rng.integers(0, frames - width))
+            item[start : start + width] = 0.0
+            width = int(rng.integers(0, min(11, n_mels)))
+            start = int(rng.integers(0, n_mels - width))
+            item[:, start : start + width] = 0.0
+    return features
+
+
+def new_network(recipe: Recipe, n_labels: int, init: AccentModel | None) -> AccentNetwork:
+    """A network with weights drawn by the seed, or with the embedding of `init`."""
+    torch.manual_seed(recipe.seed)
+    network = AccentNetwork(network_spec(recipe, n_labels, init))
+    if init is not None:
+        network.embedding_model.load_state_dict(init.network.embedding_model.state_dict())
+    return network
+
+
+def network_spec(recipe: Recipe, n_labels: int, init: AccentModel | None) -> NetworkSpec:
+    """The network's shape: that of `init`, else the recipe's."""
+    if init is not None:
+        return replace(init.spec, n_labels=n_labels, softmax_scale=recipe.scale)
+    return NetworkSpec(
+        n_mels=recipe.n_mels,
+        channels=(recipe.channels,) * 4 + (3 * recipe.channels,),
+        kernel_sizes=(5, 3, 3, 3, 1),
+        dilations=(1, 2, 3, 4, 1),
+        attention_channels=recipe.attention_channels,
+        se_channels=min(recipe.channels, 128),
+        res2net_scale=8,
+        embedding_size=recipe.embedding_size,
+        n_labels=n_labels,
+        activation="torch.nn.LeakyReLU",
+        std_norm=False,
+        softmax_scale=recipe.scale,
+    )
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up to the peak, then half a cosine down to zero."""
+    warmup_steps = max(1, round(recipe.warmup * recipe.steps))
+    if step < warmup_steps:
+        return recipe.learning_rate * (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, recipe.steps - warmup_steps)
+    return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def train(
+    network: AccentNetwork,
+    sampler: Sampler,
+    recipe: Recipe,
+    out: Path,
+    fingerprint: str,
+    judge_dev: Callable[[AccentNetwork], Mapping[str, float]],
+    checkpoint_every: int,
+) -> tuple[AccentNetwork, float]:
+    """Train, going on from `out`/.train where a run of the same `fingerprint` was stopped.
+
+    Writes one line of JSON every 10 steps to `out`/training_log.jsonl. Returns the moving
+    average of the weights, in evaluation mode, and the seconds spent by all runs together.
+
+    Raises `SystemExit` if the checkpoint belongs to another recipe or other data.
+    """
+    checkpoint = out / WORK_FOLDER / CHECKPOINT_FILE
+    log = out / LOG_FILE
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    average = AveragedModel(
+        network,
+        multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay),  # type: ignore[no-untyped-call]
+        use_buffers=True,
+    )
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    loss_of = LogSoftmaxWrapper(AdditiveAngularMargin(margin=recipe.margin, scale=recipe.scale))
+    first_step, spent_s = 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        if state["fingerprint"] != fingerprint:
+            raise SystemExit(
+                f"{checkpoint.parent} holds a stopped run with another recipe or other data: "
+                "finish that one, or delete the folder."
+            )
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        first_step, spent_s = state["step"], state["spent_s"]
+        print(f"going on from step {first_step}", flush=True)
+    _truncate_log(log, first_step)
+
+    started_s = time.monotonic()
+    losses: list[float] = []
+    hits: list[float] = []
+    network.train()
+    bar = tqdm(
+        range(first_step, recipe.steps),
+        initial=first_step,
+        total=recipe.steps,
+        desc="train",
+        unit="step",
+        disable=None,
+    )
+    for step in bar:
+        rate = learning_rate(recipe, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        features, targets = sampler.batch(step)
+        features = features - features.mean(dim=1, keepdim=True)
+        if recipe.augment:
+            spec_augment(features, np.random.default_rng((recipe.seed, step, 1)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+            embeddings = network.embedding_model(features, torch.ones(len(features)))
+        cosines = network.classifier(embeddings.float())
+        loss = loss_of(cosines, targets[:, None])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        average.update_parameters(network)
+
+        losses.append(loss.item())
+        hits.append(float((cosines.squeeze(1).argmax(dim=1) == targets).float().mean()))
+        done = step + 1
+        if done % 10 == 0 or done == recipe.steps:
+            line: dict[str, float] = {
+                "step": done,
+                "loss": round(float(np.mean(losses)), 4),
+                "accuracy": round(float(np.mean(hits)), 4),
+                "learning_rate": rate,
+                "spent_s": round(spent_s + time.monotonic() - started_s, 1),
+            }
+            if done % 100 == 0 or done == recipe.steps:
+                line |= judge_dev(_plain(average))
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            bar.set_postfix(loss=line["loss"], accuracy=line["accuracy"])
+            losses, hits = [], []
+        if done % checkpoint_every == 0 and done < recipe.steps:
+            _save_atomically(
+                {
+                    "fingerprint": fingerprint,
+                    "step": done,
+                    "spent_s": spent_s + time.monotonic() - started_s,
+                    "network": network.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                },
+                checkpoint,
+            )
+    return _plain(average), spent_s + time.monotonic() - started_s
+
+
+def _plain(average: AveragedModel) -> AccentNetwork:
+    network = copy.deepcopy(average.module)
+    if not isinstance(network, AccentNetwork):
+        raise TypeError(type(network))
+    return network.eval().requires_grad_(False)
+
+
+def _truncate_log(log: Path, last_step: int) -> None:
+    """Drop what was logged after the checkpoint: those steps are about to be run again."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    # A kill can leave half a line, and only at the end.
+    whole = [line for line in lines if line.endswith("}")]
+    kept = [line for line in whole if json.loads(line)["step"] <= last_step]
+    _write_atomically(log, "".join(line + "\n" for line in kept))
+
+
+def _save_atomically(state: Mapping[str, Any], path: Path) -> None:
+    part = path.with_name(path.name + ".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+@torch.inference_mode()
+def clip_cosines(network: AccentNetwork, sounds: Sequence[Sound], name: str) -> Floats:
+    """(clips, n_labels): cosines as the server scores a clip, a long one by its windows."""
+    rows = [
+        network(torch.from_numpy(np.stack(cut_windows(sound.waveform))))
+        .double()
+        .mean(dim=0)
+        .numpy()
+        for sound in tqdm(sounds, desc=name, unit="clip", disable=None, leave=False)
+    ]
+    return np.stack(rows) if rows else np.zeros((0, 0))
+
+
+@torch.inference_mode()
+def window_cosines(
+    network: AccentNetwork, sounds: Sequence[Sound], labels: Sequence[str]
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Cosines and labels of every short window of `sounds`: clips as short as real ones."""
+    rows: list[Floats] = []
+    targets: list[int] = []
+    for sound in sounds:
+        count = math.ceil(sound.duration_s / CALIBRATION_WINDOW_S)
+        size = sound.waveform.size // count
+        windows = sound.waveform[: count * size].reshape(count, size)
+        rows.append(network(torch.from_numpy(windows)).double().numpy())
+        targets += [labels.index(sound.clip.accent)] * len(windows)
+    return np.concatenate(rows), np.array(targets)
+
+
+def posteriors(cosines: Floats, scale: float) -> Floats:
+    """(clips, n_labels) cosines -> the posteriors that the server would answer with."""
+    return np.stack([posterior(row, scale) for row in cosines])
+
+
+def fit_scale(cosines: Floats, targets: npt.NDArray[np.int64]) -> float:
+    """The softmax scale from 1 to 100 with the least negative log-likelihood.
+
+    Each label weighs the same, as in training: the posterior supposes no accent to be
+    commoner than another. No ranking of clips by a label's cosine margin is changed.
+    """
+    counts = np.bincount(targets, minlength=cosines.shape[1])
+    weights = 1.0 / counts[targets]
+    scales = np.geomspace(1.0, 100.0, 461)
+    losses = [
+        -np.average(
+            np.log(posteriors(cosines, scale)[np.arange(len(targets)), targets] + 1e-300),
+            weights=weights,
+        )
+        for scale in scales
+    ]
+    return round(float(scales[int(np.argmin(losses))]), 2)
+
+
+def area_under_roc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float:
+    """The chance that a positive scores above a negative, ties counting half."""
+    if positive.all() or not positive.any():
+        return math.nan
+    above = scores[positive][:, None] - scores[~positive][None, :]
+    return float((above > 0).mean() + 0.5 * (above == 0).mean())
+
+
+def bootstrap_auc(
+    scores: Floats, positive: npt.NDArray[np.bool_], speakers: Sequence[str], seed: int
+) -> tuple[float, float]:
+    """The 95 % interval of the AUC when speakers, US and others apart, are drawn anew."""
+    rows: dict[bool, list[npt.NDArray[np.int64]]] = {True: [], False: []}
+    names = np.array(speakers)
+    for speaker in sorted(set(speakers)):
+        found = np.flatnonzero(names == speaker)
+        rows[bool(positive[found[0]])].append(found)
+    if not rows[True] or not rows[False]:
+        return math.nan, math.nan
+    rng = np.random.default_rng(seed)
+    areas: list[float] = []
+    for _ in range(BOOTSTRAP_ROUNDS):
+        drawn = np.concatenate(
+            [
+                group[i]
+                for group in rows.values()
+                for i in rng.integers(0, len(group), len(group)).tolist()
+            ]
+        )
+        areas.append(area_under_roc(scores[drawn], positive[drawn]))
+    low, high = np.percentile(areas, [2.5, 97.5]).tolist()
+    return low, high
+
+
+def calibration_error(scores: Floats, positive: npt.NDArray[np.bool_]) -> float:
+    """Expected calibration error of the US posterior, in ten equal bins of score."""
+    bins = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return float(
+        sum(
+            (bins == b).mean() * abs(scores[bins == b].mean() - positive[bins == b].mean())
+            for b in set(bins.tolist())
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one set of clips says of the model. Scores are posteriors in [0, 1]."""
+
+    clips: int
+    speakers: int
+    us_speakers: int
+    auc: float
+    auc_low: float
+    auc_high: float
+    balanced_accuracy: float
+    calibration_error: float
+    brier: float
+    base_rate_brier: float
+
+
+def judge(
+    sounds: Sequence[Sound], cosines: Floats, labels: Sequence[str], scale: float, seed: int
+) -> Figures:
+    """Judge `cosines` (clips, n_labels); balanced accuracy is over the model's own labels."""
+    us = labels.index(US_LABEL)
+    speakers = [sound.clip.speaker for sound in sounds]
+    positive = np.array([sound.clip.accent == US_LABEL for sound in sounds])
+    scores = posteriors(cosines, scale)[:, us]
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for sound, row in zip(sounds, cosines, strict=True):
+        if sound.clip.accent in labels:
+            hits[sound.clip.accent].append(labels[int(row.argmax())] == sound.clip.accent)
+    low, high = bootstrap_auc(scores, positive, speakers, seed)
+    share = float(positive.mean())
+    return Figures(
+        clips=len(sounds),
+        speakers=len(set(speakers)),
+        us_speakers=len({s.clip.speaker for s in sounds if s.clip.accent == US_LABEL}),
+        auc=area_under_roc(scores, positive),
+        auc_low=low,
+        auc_high=high,
+        balanced_accuracy=float(np.mean([np.mean(found) for found in hits.values()])),
+        calibration_error=calibration_error(scores, positive),
+        brier=float(np.mean((scores - positive) ** 2)),
+        base_rate_brier=share * (1.0 - share),
+    )
+
+
+@torch.inference_mode()
+def probe_scores(network: AccentNetwork, us: int, scale: float, seed: int) -> dict[str, float]:
+    """US posterior of sounds that are no speech, 4 s each."""
+    generator = torch.Generator().manual_seed(seed)
+    time_s = torch.arange(4 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    sounds = {
+        "white noise": 0.1 * torch.randn(len(time_s), generator=generator),
+        "a tone of 440 Hz": 0.5 * torch.sin(2.0 * math.pi * 440.0 * time_s),
+    }
+    return {
+        name: float(posteriors(network(sound[None]).double().numpy(), scale)[0, us])
+        for name, sound in sounds.items()
+    }
+
+
+def write_model(
+    network: AccentNetwork, spec: NetworkSpec, labels: Sequence[str], out: Path
+) -> None:
+    """Write the four files of a model folder, each of them whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    for module, name in (
+        (network.embedding_model, EMBEDDING_FILE),
+        (network.classifier, CLASSIFIER_FILE),
+    ):
+        _save_atomically(
+            {key: value.contiguous() for key, value in module.state_dict().items()}, out / name
+        )
+    encoder = CategoricalEncoder()
+    encoder.expect_len(len(labels))
+    encoder.update_from_iterable(labels)
+    part = out / (LABELS_FILE + ".part")
+    encoder.save(part)
+    part.replace(out / LABELS_FILE)
+    _write_atomically(out / HYPERPARAMS_FILE, hyperparams_yaml(spec))
+
+
+def hyperparams_yaml(spec: NetworkSpec) -> str:
+    """The HyperPyYAML that SpeechBrain's EncoderClassifier and the server both read."""
+    return f"""\
+# ECAPA-TDNN for accent identification, written by scripts/train.py
+softmax_scale: {spec.softmax_scale:g}
+
+# SpeechBrain's from_hparams needs overrides={{"pretrained_path": this folder}}.
+pretrained_path: .
+
+n_mels: {spec.n_mels}
+n_languages: {spec.n_labels}
+emb_dim: {spec.embedding_size}
+
+compute_features: !new:speechbrain.lobes.features.Fbank
+    n_mels: !ref <n_mels>
+
+mean_var_norm: !new:speechbrain.processing.features.InputNormalization
+    norm_type: sentence
+    std_norm: {spec.std_norm}
+
+embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
+    input_size: !ref <n_mels>
+    activation: !name:{spec.activation}
+    channels: {list(spec.channels)}
+    kernel_sizes: {list(spec.kernel_sizes)}
+    dilations: {list(spec.dilations)}
+    attention_channels: {spec.attention_channels}
+    se_channels: {spec.se_channels}
+    res2net_scale: {spec.res2net_scale}
+    lin_neurons: !ref <emb_dim>
+
+classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier
+    input_size: !ref <emb_dim>
+    out_neurons: !ref <n_languages>
+
+modules:
+    compute_features: !ref <compute_features>
+    mean_var_norm: !ref <mean_var_norm>
+    embedding_model: !ref <embedding_model>
+    classifier: !ref <classifier>
+
+label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        embedding_model: !ref <embedding_model>
+        classifier: !ref <classifier>
+        label_encoder: !ref <label_encoder>
+    paths:
+        embedding_model: !ref <pretrained_path>/{EMBEDDING_FILE}
+        classifier: !ref <pretrained_path>/{CLASSIFIER_FILE}
+        label_encoder: !ref <pretrained_path>/{LABELS_FILE}
+"""
+
+
+def model_card(
+    labels: Sequence[str],
+    parameters: int,
+    used: Mapping[str, Sequence[Sound]],
+    figures: Mapping[str, Figures],
+    confidences: Mapping[str, Sequence[float]],
+    probes: Mapping[str, float],
+    recipe: Recipe,
+    scale: float,
+    command: str,
+    spent_s: float,
+) -> str:
+    """The folder's README.md: what it was made of, what was measured, what it is not for.
+
+    `used` has the sounds of training, development and judging by the name of the part,
+    `confidences` the US posteriors of judged clips by accent and kind.
+    """
+    credits = {
+        credit
+        for sounds in used.values()
+        for sound in sounds
+        for word, credit in _CREDITS.items()
+        if word in sound.clip.licence
+    }
+    sections = {
+        "What it is for": (
+            "To see the service work where the pretrained model cannot be had. "
+            f"An ECAPA-TDNN with {parameters:,} parameters. "
+            f"It knows the labels {', '.join(labels)} and gives each a share of 100 %, "
+            "so a voice with any other accent gets a score that means little."
+        ),
+        "What it must not be used for": (
+            "- Decisions about people: hiring, admission, grading, border or benefit cases.\n"
+            "- Speech unlike that of its training: read sentences, close microphone, "
+            "quiet room. Telephone, far microphones and noise were imitated, not recorded.\n"
+            f"- Accents other than {', '.join(labels)}, learners of English among them.\n"
+            "- Identifying a speaker, or telling origin, nationality or mother tongue."
+        ),
+        "What it was trained on": _data_table(used)
+        + (
+            "\n\nNo speaker is in two parts. Speakers were drawn at random within each label, by "
+            "the seed. Clips of kinds that may not train were used for judging only, and only "
+            "those of speakers that neither training nor development heard. "
+            + (
+                "The accent of synthesised speech is that of the speaker whom the synthesiser "
+                "imitates: probable, not certain."
+                if any(s.clip.kind == "synthesised" for s in used["training"])
+                else ""
+            )
+        ).rstrip()
+        + (
+            "\n\nCredits:\n\n" + "\n".join(f"- {line}" for line in sorted(credits))
+            if credits
+            else ""
+        )
+        + "\n\nNo audio is part of this folder.",
+        "What it scores on unseen speakers": _figures_table(figures)
+        + "\n\nAUC is for `us_confidence`, US against all others; its 95 % interval comes from "
+        f"{BOOTSTRAP_ROUNDS} redraws of speakers. Balanced accuracy is over the model's own "
+        f"{len(labels)} labels, where chance is {1 / len(labels):.2f}. Calibration error (ten "
+        "bins) and Brier score are of `us_confidence` / 100; in brackets the Brier score of always "
+        "answering with the share of US clips. Few speakers stand behind these figures: "
+        "differences inside the intervals mean nothing.\n\n"
+        "`us_confidence` by accent and kind of clip:\n\n" + _confidence_table(confidences),
+        "Known faults": "".join(
+            f"- {name[0].upper()}{name[1:]} has no accent and scores {100 * score:.1f}.\n"
+            for name, score in probes.items()
+        )
+        + "- The labels other than us are weak: see the balanced accuracy above.\n"
+        "- It has heard few voices; a voice can score by its pitch, room or microphone.",
+        "Recipe": (
+            f"    {command}\n\n"
+            f"{_recipe_text(recipe)} Softmax scale {scale:g}, fitted by negative "
+            "log-likelihood on windows of the development speakers, nothing else. The weights "
+            "are the moving average at the last step; no step was picked by its score. "
+            f"Training took {spent_s / 60:.0f} min on {torch.get_num_threads()} thread(s) of an "
+            f"{platform.machine()} CPU, with torch {torch.__version__.split('+')[0]}, "
+            f"on {datetime.now(timezone.utc):%Y-%m-%d}. The log of the run is in {LOG_FILE}."
+        ),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+    return f"# A small accent model: {', '.join(labels)}\n\n{body}\n"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _data_table(used: Mapping[str, Sequence[Sound]]) -> str:
+    rows: list[list[str]] = []
+    for part, sounds in used.items():
+        groups: dict[tuple[str, str, str], list[Sound]] = defaultdict(list)
+        for sound in sounds:
+            clip = sound.clip
+            groups[clip.accent, clip.kind, clip.licence or "not stated"].append(sound)
+        for (accent, kind, licence), group in sorted(groups.items()):
+            speakers = len({sound.clip.speaker for sound in group})
+            seconds = sum(sound.duration_s for sound in group)
+            rows.append(
+                [part, accent, kind, f"{speakers}", f"{len(group)}", f"{seconds:.0f}", licence]
+            )
+    return _table(["part", "accent", "kind", "speakers", "clips", "seconds", "licence"], rows)
+
+
+def _figures_table(figures: Mapping[str, Figures]) -> str:
+    return _table(
+        [
+            "judged on",
+            "clips",
+            "speakers (US)",
+            "AUC",
+            "balanced accuracy",
+            "calibration error",
+            "Brier",
+        ],
+        [
+            [
+                name,
+                f"{f.clips}",
+                f"{f.speakers} ({f.us_speakers})",
+                f"{f.auc:.2f} [{f.auc_low:.2f}, {f.auc_high:.2f}]",
+                f"{f.balanced_accuracy:.2f}",
+                f"{f.calibration_error:.2f}",
+                f"{f.brier:.3f} ({f.base_rate_brier:.3f})",
+            ]
+            for name, f in figures.items()
+        ],
+    )
+
+
+def _confidence_table(confidences: Mapping[str, Sequence[float]]) -> str:
+    return _table(
+        ["clips", "number", "mean", "lowest", "highest"],
+        [
+            [
+                name,
+                f"{len(scores)}",
+                *(f"{100 * value:.1f}" for value in (np.mean(scores), min(scores), max(scores))),
+            ]
+            for name, scores in sorted(confidences.items())
+        ],
+    )
+
+
+def _recipe_text(recipe: Recipe) -> str:
+    augmentation = (
+        "tempo, vocal tract length, silence, colour, stationary noise, cut-off, SpecAugment"
+        if recipe.augment
+        else "none"
+    )
+    return (
+        f"Seed {recipe.seed}, {recipe.steps} steps of {recipe.batch_size} crops of "
+        f"{recipe.min_crop_s:g} to {recipe.max_crop_s:g} s, balanced over labels and speakers. "
+        f"Additive angular margin {recipe.margin:g}, scale {recipe.scale:g}. AdamW, peak "
+        f"learning rate {recipe.learning_rate:g}, {100 * recipe.warmup:g} % warm-up, cosine to "
+        f"zero, weight decay {recipe.weight_decay:g}; weights averaged with decay "
+        f"{recipe.average_decay:g}. Augmentation on log-mel features: {augmentation}."
+    )
+
+
+def fingerprint_of(
+    recipe: Recipe, split: Split, labels: Sequence[str], init: AccentModel | None
+) -> str:
+    """What a run must share with a stopped one to go on where that stood."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([asdict(recipe), list(labels)]).encode())
+    for clip in split.train:
+        digest.update(f"{clip.path.name}\0{clip.path.stat().st_size}\0".encode())
+    if init is not None:
+        for tensor in init.network.embedding_model.state_dict().values():
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def make_model(
+    clips: Sequence[Clip],
+    out: Path,
+    recipe: Recipe,
+    *,
+    labels: Sequence[str],
+    kinds: Sequence[str],
+    init: AccentModel | None = None,
+    command: str = "",
+    checkpoint_every: int = 50,
+) -> dict[str, Figures]:
+    """Train on `clips`, judge on speakers that were held out, write the folder `out`.
+
+    Returns what the card says, by the name of the set that was judged.
+
+    Raises `SystemExit` with a sentence for people where data or folder will not do.
+    """
+    if US_LABEL not in labels:
+        raise SystemExit(f"the labels are {', '.join(labels) or 'none'}: '{US_LABEL}' is needed.")
+    split = split_by_speaker(clips, labels, kinds, recipe.seed)
+    _print_split(split)
+    heard = load_sounds(split.train, "training clips")
+    dev = load_sounds(split.dev, "development clips")
+    network = new_network(recipe, len(labels), init)
+    spec = network_spec(recipe, len(labels), init)
+    us = labels.index(US_LABEL)
+
+    def judge_dev(network: AccentNetwork) -> dict[str, float]:
+        cosines, targets = window_cosines(network, dev, labels)
+        recalls = [np.mean(cosines[targets == t].argmax(axis=1) == t) for t in set(targets)]
+        others = np.delete(cosines, us, axis=1).max(axis=1)
+        auc = area_under_roc(cosines[:, us] - others, targets == us)
+        return {
+            "dev_auc": round(auc, 4),
+            "dev_balanced_accuracy": round(float(np.mean(recalls)), 4),
+        }
+
+    sampler = Sampler(heard, labels, network, recipe)
+    averaged, spent_s = train(
+        network,
+        sampler,
+        recipe,
+        out,
+        fingerprint_of(recipe, split, labels, init),
+        judge_dev,
+        checkpoint_every,
+    )
+    scale = fit_scale(*window_cosines(averaged, dev, labels))
+
+    unseen = load_sounds(split.test, "test clips")
+    rest = load_sounds(split.rest, "clips of other accents")
+    judged = unseen + rest
+    cosines = clip_cosines(averaged, judged, "judge")
+    figures: dict[str, Figures] = {}
+
+    def add_figures(name: str, chosen: Callable[[Clip], bool]) -> None:
+        rows = [i for i, sound in enumerate(judged) if chosen(sound.clip)]
+        if {judged[i].clip.accent == US_LABEL for i in rows} == {True, False}:
+            sounds = [judged[i] for i in rows]
+            figures[name] = judge(sounds, cosines[rows], labels, scale, recipe.seed)
+
+    add_figures("all kinds, the model's labels", lambda clip: clip.accent in labels)
+    natural = [kind for kind in sorted({c.clip.kind for c in judged}) if kind != "synthesised"]
+    if len(natural) > 1:
+        name = " + ".join(natural)
+        add_figures(
+            f"{name}, the model's labels",
+            lambda clip: clip.accent in labels and clip.kind in natural,
+        )
+        add_figures(f"{name}, all accents", lambda clip: clip.kind in natural)
+    if rest:
+        add_figures("all kinds, all accents", lambda _: True)
+
+    scores = posteriors(cosines, scale)[:, us]
+    confidences: dict[str, list[float]] = defaultdict(list)
+    for sound, score in zip(judged, scores.tolist(), strict=True):
+        confidences[f"{sound.clip.accent}, {sound.clip.kind}"].append(score)
+
+    write_model(averaged, replace(spec, softmax_scale=scale), labels, out)
+    # The card speaks of the folder, so the folder must be one that the server loads.
+    written = load_model(out)
+    card = model_card(
+        labels,
+        sum(parameter.numel() for parameter in written.network.parameters()),
+        {"training": heard, "development": dev, "judging": judged},
+        figures,
+        confidences,
+        probe_scores(written.network, us, scale, recipe.seed),
+        recipe,
+        scale,
+        command,
+        spent_s,
+    )
+    _write_atomically(out / CARD_FILE, card)
+    shutil.rmtree(out / WORK_FOLDER)
+    return figures
+
+
+def _print_split(split: Split) -> None:
+    for name, clips in vars(split).items():
+        print(f"{name}:", flush=True)
+        by_accent: dict[str, Counter[str]] = defaultdict(Counter)
+        for clip in clips:
+            by_accent[clip.accent][clip.speaker] += 1
+        for accent, speakers in sorted(by_accent.items()):
+            print(f"  {accent}: {', '.join(sorted(speakers))} ({speakers.total()} clips)")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and make a model."""
+    parser = argparse.ArgumentParser(prog="train", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder or CSV file of clips")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--init", type=Path, help="model folder whose embedding to start from")
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--batch-size", type=int, default=Recipe.batch_size)
+    parser.add_argument("--channels", type=int, default=Recipe.channels)
+    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    parser.add_argument("--labels", help="accents to tell apart, with commas; must have us")
+    parser.add_argument(
+        "--min-speakers", type=int, default=8, help="how many an accent needs to be a label"
+    )
+    parser.add_argument(
+        "--kinds", default="recorded,synthesised", help="kinds of clip that may train"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--fp32", action="store_true", help="no bfloat16, for older CPUs")
+    args = parser.parse_args(arguments)
+
+    torch.set_num_threads(args.threads)
+    kinds = tuple(args.kinds.split(","))
+    clips = read_clips(args.data)
+    trainable = [clip for clip in clips if clip.kind in kinds]
+    labels = (
+        tuple(args.labels.split(","))
+        if args.labels
+        else choose_labels(trainable, args.min_speakers)
+    )
+    recipe = Recipe(
+        seed=args.seed,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        channels=args.channels,
+        learning_rate=args.learning_rate,
+        bf16=not args.fp32,
+    )
+    command = "python -m scripts.train " + shlex.join(
+        sys.argv[1:] if arguments is None else arguments
+    )
+    try:
+        init = load_model(args.init) if args.init else None
+        figures = make_model(
+            clips, args.out, recipe, labels=labels, kinds=kinds, init=init, command=command
+        )
+    except ModelFolderError as error:
+        raise SystemExit(str(error)) from None
+    for name, found in figures.items():
+        print(f"{name}: AUC {found.auc:.3f} [{found.auc_low:.2f}, {found.auc_high:.2f}]")
+    print(f"written: {args.out}")
+
+
+if __name__ == "__main__":
+    main()
