@@ -13,6 +13,7 @@ from typing import cast
 
 import h11
 import uvicorn
+from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from proxy.app import create_app
@@ -68,6 +69,7 @@ class Connection(H11Protocol):
         arrivals.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not arrivals.poll(0)
 
+    @override
     def send_400_response(self, msg: str) -> None:
         """Answers what is not HTTP, which never reaches the app, in the app's words."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
@@ -108,6 +110,7 @@ class Server(uvicorn.Server):
         self._idle_until_s = 0.0
         self._hurried = False
 
+    @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Takes a signal. Not kept for uvicorn to raise again: a clean drain exits with 0."""
         if self.should_exit:
@@ -117,6 +120,7 @@ class Server(uvicorn.Server):
         self._drain.started = True
         self.should_exit = True
 
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains, then ends the app."""
         logger.info("draining, %d connections", len(self.server_state.connections))

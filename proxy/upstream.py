@@ -46,6 +46,7 @@ MAX_DETAIL_CHARS = 500
 UNKNOWN_VERSION = "unknown"
 
 HeaderWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+_Key = Annotated[str, Field(pattern=r"^[!-~]+$")]
 TokenKind = Literal["inference", "management"]
 T = TypeVar("T")
 
@@ -90,12 +91,12 @@ _DESCRIPTION = TypeAdapter(list[_Described])
 
 
 class _ExpiringKey(BaseModel):
-    key: str
+    key: _Key
     expires: AwareDatetime = Field(alias="expiration time")
 
 
 class _ApiKey(BaseModel):
-    key: str
+    key: _Key
 
 
 class _KeyFile(BaseModel):

@@ -81,14 +81,10 @@ class RunningService:
         return next(each for each in self.descendants() if each.name() == "java")
 
     def workers(self) -> list[psutil.Process]:
-        return [
-            each
-            for each in self.descendants()
-            if "model_service_worker" in " ".join(each.cmdline())
-        ]
+        return [each for each in self.descendants() if "model_service_worker" in _command(each)]
 
     def proxy(self) -> psutil.Process:
-        return next(each for each in self.descendants() if each.cmdline()[-2:] == ["-m", "proxy"])
+        return next(each for each in self.descendants() if _command(each).endswith("-m proxy"))
 
     def await_ready(self, timeout_s: float = 60) -> None:
         deadline = time.monotonic() + timeout_s
@@ -103,13 +99,23 @@ class RunningService:
 
     def close(self) -> None:
         self.client.close()
-        if self.process.poll() is None:
-            try:
-                self.stop()
-            finally:
-                for each in (*self.descendants(), psutil.Process(self.process.pid)):
+        if self.process.poll() is not None:
+            return
+        processes = [*self.descendants(), psutil.Process(self.process.pid)]
+        try:
+            self.stop()
+        finally:
+            for each in processes:
+                if each.is_running():
                     each.kill()
-                self.process.wait(10)
+            self.process.wait(10)
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def free_port() -> int:

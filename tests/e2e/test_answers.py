@@ -114,7 +114,11 @@ def test_the_service_says_what_it_serves(service: RunningService) -> None:
 
 
 def test_torchserve_answers_the_full_document_behind_the_proxy(service: RunningService) -> None:
-    clip = encode(np.stack([voice(25, seed=seed) for seed in (1, 2)]), 44_100, "wav-s16")
+    clip = encode(
+        np.stack([voice(25, seed=seed, sample_rate_hz=44_100) for seed in (1, 2)]),
+        44_100,
+        "wav-s16",
+    )
     keys = json.loads((service.run_dir / "torchserve" / "key_file.json").read_text())
     socket_path = next((service.run_dir / "torchserve").rglob("inference.sock"))
     transport = httpx.HTTPTransport(uds=str(socket_path))

@@ -106,7 +106,7 @@ def test_an_upload_that_dawdles_gets_a_timeout_and_the_others_their_scores(
                 b"POST /classify-us-accent HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n"
                 b"Content-Type: multipart/form-data; boundary=limit\r\n\r\n--limit\r\n"
             )
-            return connection.recv(65536)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
 
     with ThreadPoolExecutor(8) as pool:
         slow = pool.submit(dawdle)
@@ -130,8 +130,10 @@ def test_a_stuck_worker_gives_timeouts_and_a_full_queue_is_said_at_once(
     assert set(by_code) == {"timeout", "overloaded"}
     assert_is_problem(by_code["timeout"], 504, "timeout")
     assert_is_problem(by_code["overloaded"], 503, "overloaded")
-    fragile.await_ready()
-    assert fragile.classify(clip).status_code == 200
+    # TorchServe still computes the clips whose senders have gone.
+    deadline = time.monotonic() + 60
+    while fragile.classify(clip).status_code != 200:
+        assert time.monotonic() < deadline, "the worker does not come back to work"
 
 
 def test_a_worker_killed_under_its_clips_loses_none_of_them(
