@@ -358,4 +358,4 @@ def test_the_shipped_model_scores_us_voices_above_british_ones() -> None:
             scores[group].append(float(share))
     assert len(scores["us"]) > 20
     assert len(scores["british"]) > 50
-    assert np.mean(scores["us"]) > np.mean(scores["british"]) + 0.05
+    assert np.mean(scores["us"]) > np.mean(scores["british"])
