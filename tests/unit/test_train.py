@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -266,6 +267,18 @@ def test_a_stopped_run_of_another_recipe_is_not_gone_on_with(
         make(data, tmp_path)
     with pytest.raises(SystemExit, match="another recipe"):
         make(data, tmp_path, replace(TINY, margin=0.1))
+
+
+def test_the_command_line_makes_a_model_and_puts_itself_on_the_card(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = ["--steps", "2", "--channels", "16", "--batch-size", "4", "--fp32"]
+    where = ["--data", str(data), "--out", str(tmp_path), "--min-speakers", "4", "--seed", "5"]
+    train.main([*where, *size])
+    assert load_model(tmp_path).labels == LABELS
+    assert "AUC" in capsys.readouterr().out
+    card = (tmp_path / train.CARD_FILE).read_text()
+    assert f"    python -m scripts.train {shlex.join([*where, *size])}\n" in card
 
 
 def test_training_can_start_from_the_embedding_of_another_model(trained: Path) -> None:
