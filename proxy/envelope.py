@@ -18,7 +18,7 @@ from proxy.upstream import Upstream
 logger = logging.getLogger(__name__)
 
 LINGER_S = 2.0
-LINGER_DRAINING_S = 0.5
+LINGER_DRAINING_S = 0.25
 LINGER_BYTES = 100_000_000
 CLIENT_LEFT_STATUS = 499
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

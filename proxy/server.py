@@ -2,12 +2,14 @@
 
 import asyncio
 import ctypes
-import logging.config
+import logging
 import select
 import socket
 import struct
 import time
 from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from types import FrameType
 from typing import cast
 
@@ -26,38 +28,32 @@ logger = logging.getLogger(__name__)
 LAME_DUCK_S = 0.5
 ACCEPT_S = 0.05
 IDLE_GRACE_S = 0.5
-LAST_ANSWERS_S = 1.0
+LAST_ANSWERS_S = 0.5
 POLL_S = 0.02
-KEEP_ALIVE_S = 5
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": RequestIdFilter}},
-    "formatters": {
-        "line": {
-            "format": "%(asctime)s %(levelname)s %(name)s request_id=%(request_id)s %(message)s"
-        }
-    },
-    "handlers": {
-        "stderr": {
-            "class": "logging.StreamHandler",
-            "filters": ["request_id"],
-            "formatter": "line",
-        }
-    },
-    "root": {"level": "INFO", "handlers": ["stderr"]},
-    "loggers": {
-        # These two tell of every request what the proxy's own line tells better.
-        "httpx": {"level": "WARNING"},
-        "httpcore": {"level": "WARNING"},
-        "python_multipart": {"level": "ERROR"},
-    },
-}
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s request_id=%(request_id)s %(message)s"
+LOG_FILE_BYTES = 10_000_000
+LOG_FILES_KEPT = 3
 
 
 class Connection(H11Protocol):
-    """One client's connection."""
+    """One client's connection.
+
+    The keep-alive timer runs from the start and until a request's head is whole: uvicorn
+    stops it at the first byte, so that trickled heads could hold connections for ever.
+    """
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.conn.receive_data(data)
+        self.handle_events()
 
     def is_idle(self) -> bool:
         """Whether no byte of a request has arrived, neither here nor in the kernel."""
@@ -191,9 +187,24 @@ def _drop_handshakes(listener_fd: int) -> None:
         )
 
 
+def configure_logging(log_file: Path | None) -> None:
+    """Sends all logs, each line with its request's id, to a file or to standard error."""
+    handler: logging.Handler = logging.StreamHandler()
+    if log_file is not None:
+        handler = RotatingFileHandler(
+            log_file, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8"
+        )
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler.addFilter(RequestIdFilter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # These tell of every request what the proxy's own line tells better.
+    for name in ("httpx", "httpcore", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def serve(settings: Settings) -> None:
     """Serves until a signal ends it."""
-    logging.config.dictConfig(LOGGING)
+    configure_logging(settings.log_file)
     drain = Drain()
     config = uvicorn.Config(
         create_app(settings, drain),
@@ -207,6 +218,6 @@ def serve(settings: Settings) -> None:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=settings.keep_alive_s,
     )
     Server(config, drain, settings.drain_s).run()

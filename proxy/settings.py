@@ -9,7 +9,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Read from environment variables named `AUREA_` and the field's name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="AUREA_", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix="AUREA_", env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
     host: str = "127.0.0.1"
     """Address that the public port is bound to."""
@@ -35,10 +37,15 @@ class Settings(BaseSettings):
     """Shortest audio the model takes, in seconds. Only shown: the model enforces it."""
     deadline_s: float = Field(default=60.0, gt=0)
     """Seconds after which a request is answered 504, reading the upload included."""
+    keep_alive_s: int = Field(default=75, gt=0)
+    """Seconds that a connection may go without a whole request head."""
     drain_s: float = Field(default=7.0, gt=0)
-    """Seconds that accepted requests have to finish after SIGTERM."""
+    """Seconds that accepted requests have to finish after SIGTERM. What does not is then
+    answered 503, which may take another second."""
     retry_after_s: int = Field(default=2, ge=0)
     """Seconds that a 503 asks clients to wait."""
+    log_file: Path | None = None
+    """File to log to, renewed every 10 MB with three kept, or none for standard error."""
     cors_origins: list[str] = []
     """Origins that browsers may call from, as a JSON list. Empty turns CORS off."""
     max_in_flight: int = Field(default=64, gt=0)

@@ -62,7 +62,8 @@ class Proxy:
                 resource.RLIMIT_FSIZE,
                 (file_size_limit_bytes, file_size_limit_bytes),
             )
-        self.log = ""
+        self._standard_error = ""
+        self._log_file = variables.get("LOG_FILE")
         assert self.process.stderr is not None
         self._reader = threading.Thread(target=self._read_log, args=(self.process.stderr,))
         self._reader.start()
@@ -71,6 +72,13 @@ class Proxy:
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=WAIT_S, trust_env=False)
         self.description: dict[str, Any] = self._get_description()
+
+    @property
+    def log(self) -> str:
+        """All that was logged so far."""
+        if isinstance(self._log_file, Path) and self._log_file.exists():
+            return self._log_file.read_text("utf-8")
+        return self._standard_error
 
     def _get_description(self) -> dict[str, Any]:
         """The proxy's own OpenAPI document."""
@@ -164,7 +172,7 @@ class Proxy:
 
     def _read_log(self, stream: IO[str]) -> None:
         for line in stream:
-            self.log += line
+            self._standard_error += line
 
 
 def read_answer(connection: socket.socket) -> bytes:

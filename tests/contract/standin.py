@@ -139,6 +139,8 @@ class StandIn:
         listener = socket.create_server(("127.0.0.1", 0))
         self.management_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._management = _Served(
+            # TorchServe, too, serves both where both addresses are one.
+            Route("/predictions/{name}", self._predict, methods=["POST"]),
             Route("/token", self._token),
             Route("/models/{name}", self._describe),
             Route("/models/{name}/all", self._describe_all),

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -192,6 +193,27 @@ def test_idle_connections_do_not_hold_it_back(start: Callable[..., Proxy]) -> No
         proxy.terminate()
         assert read_answer(silent) == b""
         assert proxy.await_end() == 0
+
+
+def test_connections_without_a_whole_request_head_are_ended(start: Callable[..., Proxy]) -> None:
+    proxy = start(keep_alive_s=1)
+    with proxy.connect() as silent, proxy.connect() as trickling, proxy.connect() as used:
+        trickling.sendall(b"GET /healthz HTTP/1.1\r\nHost:")
+        used.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert read_answer(silent) == b""
+        assert read_answer(trickling) == b""
+        assert read_answer(used).startswith(b"HTTP/1.1 200 ")
+    assert "Traceback" not in proxy.log
+
+
+def test_the_log_goes_to_a_file_where_one_is_named(
+    start: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    log_file = tmp_path / "proxy.log"
+    proxy = start(log_file=log_file)
+    proxy.get("/healthz", **{"X-Request-ID": "to-a-file"})
+    proxy.await_log("request_id=to-a-file request method=GET")
+    assert "to-a-file" in log_file.read_text("utf-8")
 
 
 def test_a_port_that_is_taken_is_told(start: Callable[..., Proxy]) -> None:

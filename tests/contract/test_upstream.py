@@ -153,6 +153,13 @@ def test_a_torchserve_that_is_not_there_is_unavailable(
     assert proxy.classify(b"clip").json()["code"] == "model_unavailable"
 
 
+def test_torchserve_may_listen_on_loopback_instead_of_a_socket(
+    start: Callable[..., Proxy], standin: StandIn
+) -> None:
+    proxy = start(torchserve_url=standin.management_url, torchserve_socket="")
+    assert proxy.classify(b"clip").status_code == 200
+
+
 def test_a_torchserve_that_refuses_connections_is_unavailable(
     start: Callable[..., Proxy], standin: StandIn
 ) -> None:
