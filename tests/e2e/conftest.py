@@ -154,12 +154,10 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ru
         service.close()
 
 
-@pytest.fixture(scope="module")
-def service(serve: Callable[..., RunningService]) -> Iterator[RunningService]:
-    """One service for a module's tests that do it no harm."""
-    running = serve()
-    yield running
-    running.close()
+@pytest.fixture(scope="session")
+def service(serve: Callable[..., RunningService]) -> RunningService:
+    """One service for all tests that do it no harm."""
+    return serve()
 
 
 @pytest.fixture(scope="session")

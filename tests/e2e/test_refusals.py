@@ -160,6 +160,24 @@ def test_a_worker_killed_under_its_clips_loses_none_of_them(
     patient.close()
 
 
+def test_more_large_uploads_than_memory_is_meant_for_are_refused_and_none_is_lost(
+    service: RunningService,
+) -> None:
+    clip = encode(voice(129.9, sample_rate_hz=96_000), 96_000, "wav-s16")
+    assert 24_900_000 < len(clip) < 25_000_000
+    java = service.java()
+    with ThreadPoolExecutor(16) as pool:
+        responses = list(pool.map(lambda _: service.classify(clip), range(32)))
+    scored = [response for response in responses if response.status_code == 200]
+    assert len(scored) >= 8
+    assert len({response.text for response in scored}) == 1
+    for response in responses:
+        if response.status_code != 200:
+            assert_is_problem(response, 503, "overloaded")
+    assert java.is_running()
+    assert service.classify(clip).status_code == 200
+
+
 def test_without_a_worker_the_model_is_unavailable_until_it_is_back(
     fragile: RunningService, clip: bytes
 ) -> None:
