@@ -19,7 +19,7 @@ from starlette.responses import Response
 from proxy.envelope import REQUEST_ID, Drain, Envelope, LastResort, problem_response
 from proxy.problems import MEDIA_TYPE, TABLE, Problem, ProblemDocument
 from proxy.settings import Settings
-from proxy.upload import read_upload
+from proxy.upload import HeldBytes, read_upload
 from proxy.upstream import UNKNOWN_VERSION, Score, Upstream
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
     """Builds the ASGI application. Talks to TorchServe only once requests come in."""
     upstream = Upstream(settings)
     slots = asyncio.Semaphore(settings.max_in_flight)
+    held = HeldBytes(settings.max_held_bytes)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Upstream]]:
@@ -152,7 +153,7 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         if slots.locked():
             raise Problem("overloaded")
         async with slots:
-            score = await _within_deadline(request, upstream, settings, drain)
+            score = await _within_deadline(request, upstream, settings, drain, held)
         request.state.model = score.model
         return Response(
             json.dumps({"us_confidence": score.us_confidence}), media_type="application/json"
@@ -199,7 +200,7 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
 
 
 async def _within_deadline(
-    request: Request, upstream: Upstream, settings: Settings, drain: Drain
+    request: Request, upstream: Upstream, settings: Settings, drain: Drain, held: HeldBytes
 ) -> Score:
     """Reads the upload and has it scored, unless time, the process or the client ends first.
 
@@ -209,9 +210,10 @@ async def _within_deadline(
     uploaded = asyncio.Event()
 
     async def work() -> Score:
-        audio = await read_upload(request, settings.max_upload_bytes)
-        uploaded.set()
-        return await upstream.score(audio)
+        with held.lease() as take:
+            audio = await read_upload(request, settings.max_upload_bytes, take)
+            uploaded.set()
+            return await upstream.score(audio)
 
     async def client_leaves() -> None:
         await uploaded.wait()

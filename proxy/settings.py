@@ -49,4 +49,6 @@ class Settings(BaseSettings):
     cors_origins: list[str] = []
     """Origins that browsers may call from, as a JSON list. Empty turns CORS off."""
     max_in_flight: int = Field(default=64, gt=0)
-    """Uploads held at once. Bounds memory to about this many times `max_upload_bytes`."""
+    """Uploads taken at once; one more is answered 503."""
+    max_held_bytes: int = Field(default=256_000_000, gt=0)
+    """Bytes of uploads held at once; an upload that passes them is answered 503."""

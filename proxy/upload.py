@@ -1,7 +1,8 @@
 """One multipart upload: counted while it streams in, kept in memory, never on disk."""
 
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -26,11 +27,44 @@ class _MemoryParser(MultiPartParser):
         self.ended = True
 
 
-async def read_upload(request: Request, max_upload_bytes: int) -> bytes:
-    """Returns the bytes of the form's file.
+class HeldBytes:
+    """The bytes of all uploads that the process holds at once, kept under a limit.
 
-    Raises `Problem` (missing_file, empty_file, malformed_request, file_too_large) and
-    Starlette's `ClientDisconnect`.
+    TorchServe holds a copy of each, so that this bounds its memory too.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._held_bytes = 0
+
+    @contextmanager
+    def lease(self) -> Iterator[Callable[[int], None]]:
+        """Yields a function that takes bytes, or raises `Problem` (overloaded).
+
+        What was taken is given back at the end.
+        """
+        leased_bytes = 0
+
+        def take(count: int) -> None:
+            nonlocal leased_bytes
+            if self._held_bytes + count > self._limit_bytes:
+                raise Problem("overloaded")
+            leased_bytes += count
+            self._held_bytes += count
+
+        try:
+            yield take
+        finally:
+            self._held_bytes -= leased_bytes
+
+
+async def read_upload(
+    request: Request, max_upload_bytes: int, take: Callable[[int], None]
+) -> bytes:
+    """Returns the bytes of the form's file. `take` is told of all bytes as they come in.
+
+    Raises `Problem` (missing_file, empty_file, malformed_request, file_too_large), whatever
+    `take` raises, and Starlette's `ClientDisconnect`.
     """
     too_large = Problem(
         "file_too_large", f"The file is larger than the {max_upload_bytes} bytes taken."
@@ -49,6 +83,7 @@ async def read_upload(request: Request, max_upload_bytes: int) -> bytes:
             received_bytes += len(chunk)
             if received_bytes > max_body_bytes:
                 raise too_large
+            take(len(chunk))
             yield chunk
 
     parser = _MemoryParser(

@@ -89,7 +89,7 @@ class ServeSettings:
     lost_workers_s: float = 60.0
     """The service ends once no worker has been READY for so many seconds."""
 
-    drain_s: float = 5.0
+    drain_s: float = 4.5
     """Longest wait for accepted requests on the way out, in seconds."""
 
 
@@ -151,7 +151,7 @@ class Service:
         if self._proxy is not None and self._proxy.poll() is None:
             say("Draining the proxy")
             self._proxy.send_signal(signal.SIGTERM)
-            if not _exits_within(self._proxy, self._settings.drain_s + 1.0):
+            if not _exits_within(self._proxy, self._settings.drain_s + 1.5):
                 self._proxy.kill()
         if self._torchserve is not None:
             if self._torchserve.poll() is None:

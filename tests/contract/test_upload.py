@@ -239,6 +239,20 @@ def test_uploads_beyond_those_held_at_once_are_refused_as_overload(
     eventually(lambda: proxy.classify(b"third").status_code == 200)
 
 
+def test_uploads_that_pass_the_bytes_held_at_once_are_refused_as_overload(
+    start: Callable[..., Proxy],
+) -> None:
+    proxy = start(max_held_bytes=1_000_000)
+    connection = proxy.connect()
+    connection.sendall(raw_request(bytes(900_000))[:-10])
+    eventually(lambda: proxy.classify(bytes(200_000)).status_code == 503)
+    refused = proxy.classify(bytes(200_000))
+    assert refused.json()["code"] == "overloaded"
+    assert proxy.classify(b"small enough").status_code == 200
+    connection.close()
+    eventually(lambda: proxy.classify(bytes(900_000)).status_code == 200)
+
+
 def test_the_answer_to_a_refused_upload_comes_while_the_client_still_sends(
     proxy: Proxy,
 ) -> None:
