@@ -211,6 +211,8 @@ class StandIn:
             return token_fault()
         kind = request.query_params["type"]
         self.renewals.append(kind)
+        # Time enough for others to ask as well, if they do.
+        await asyncio.sleep(0.1)
         self.new_key("inference" if kind == "inference" else "management")
         return JSONResponse({"ok": True})
 

@@ -118,12 +118,13 @@ def test_a_request_that_had_begun_is_served_after_the_door_is_closed(
 ) -> None:
     proxy = start(drain_s=30)
     request = raw_request(b"clip")
-    with proxy.connect() as early, proxy.connect() as later:
+    with proxy.connect() as silent, proxy.connect() as early, proxy.connect() as later:
         early.sendall(request[:10])
         later.sendall(request[:-10])
         eventually(lambda: proxy.get("/healthz").status_code == 200)
         proxy.terminate()
         eventually(lambda: refuses(proxy))
+        assert read_answer(silent) == b"", "idle connections are ended, and only those"
         early.sendall(request[10:])
         later.sendall(request[-10:])
         for connection in (early, later):

@@ -148,6 +148,13 @@ def test_a_client_that_sends_all_of_a_large_file_sees_why_it_is_refused(proxy: P
     assert response.headers["connection"] == "close"
 
 
+def test_a_refused_upload_is_read_on_so_that_no_client_is_reset(proxy: Proxy) -> None:
+    request = raw_request(bytes(40_000_000))
+    with proxy.connect() as connection:
+        connection.sendall(request)
+        assert read_answer(connection).startswith(b"HTTP/1.1 413 ")
+
+
 def test_an_upload_that_never_told_its_size_is_counted(proxy: Proxy) -> None:
     body, content_type = form(bytes(60_000_000))
 
