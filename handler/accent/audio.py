@@ -152,8 +152,9 @@ def _decode_track(container: "av.container.InputContainer", limits: AudioLimits)
         raise UnsupportedAudio("The file has no audio track that this server can decode.")
     stream = container.streams.audio[0]
     codec = stream.codec_context
-    # PyAV's stubs do not know it, but a codec without a decoder has no context.
-    if codec is None:
+    # A codec without a decoder has no context. FFmpeg's own whitelist binds the probing of
+    # the file, but not the decoder that PyAV opens.
+    if codec is None or codec.codec.name not in _DECODERS.split(","):
         raise UnsupportedAudio("The file has no audio track that this server can decode.")
     codec.thread_count = 1
     _check_layout(codec.sample_rate, codec.channels, limits, claimed=True)
