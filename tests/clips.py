@@ -83,18 +83,16 @@ def encode(samples: Samples, sample_rate_hz: int, encoding: str) -> bytes:
         codec.layout = _layout(channels.shape[0])
         if how.sample_format is not None:
             codec.format = how.sample_format
-        if encoding == "wav-s24":
-            codec.options = {}
-        frame = av.AudioFrame.from_ndarray(
-            _to_format(channels, codec.format.name), codec.format.name, _layout(channels.shape[0])
-        )
-        frame.sample_rate = sample_rate_hz
-        frame.time_base = Fraction(1, sample_rate_hz)
-        fifo = av.AudioFifo()
-        fifo.write(frame)
         size = codec.frame_size or 4096
-        while (block := fifo.read(size, partial=True)) is not None:
-            container.mux(stream.encode(block))
+        for start in range(0, channels.shape[1], size):
+            block = channels[:, start : start + size]
+            frame = av.AudioFrame.from_ndarray(
+                _to_format(block, codec.format.name), codec.format.name, codec.layout.name
+            )
+            frame.sample_rate = sample_rate_hz
+            frame.time_base = Fraction(1, sample_rate_hz)
+            frame.pts = start
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return target.getvalue()
 

@@ -1,0 +1,39 @@
+"""What the unit tests share: stand-in models, written and loaded once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accent.network import AccentModel, load_model
+from speechbrain.utils.importutils import LazyModule
+
+from tests.models import REAL_HEAD, write_full_width_stand_in, write_stand_in
+
+# Hypothesis asks every module for its file, and SpeechBrain's lazy ones import optional
+# packages to answer.
+LazyModule.__file__ = None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads() -> None:
+    """As many threads as the smallest machine has cores, so that a run is alike anywhere."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model in SpeechBrain's layout, 3 labels, `us` the second."""
+    return write_stand_in(tmp_path_factory.mktemp("small") / "model")
+
+
+@pytest.fixture(scope="session")
+def small_model(small_folder: Path) -> AccentModel:
+    return load_model(small_folder)
+
+
+@pytest.fixture(scope="session")
+def full_width_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pretrained model's shape and real head over seeded weights."""
+    if not REAL_HEAD.is_dir():
+        pytest.skip("the pretrained model's head is not beside this checkout (shared/model)")
+    return write_full_width_stand_in(tmp_path_factory.mktemp("full") / "model")
