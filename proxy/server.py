@@ -9,7 +9,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import FrameType
@@ -163,8 +162,6 @@ class Server(uvicorn.Server):
                 # Where a sandbox forbids filters, a client that comes in this very instant
                 # is reset; all that was accepted before is served all the same.
                 with contextlib.suppress(OSError):
-                    # A kernel without such filters leaves a gap as long as ACCEPT_S, no more.
-                with suppress(OSError):
                     _drop_handshakes(listener.fileno())
         await asyncio.sleep(ACCEPT_S)
         for server in self.servers:
