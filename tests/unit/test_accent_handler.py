@@ -1,0 +1,132 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from accent_handler import AccentHandler
+from ts.context import Context, RequestProcessor  # type: ignore[import-untyped]
+
+from tests.clips import encode, voice
+
+CONFIG = Path(__file__).resolve().parents[2] / "handler" / "model-config.yaml"
+DOCUMENT = {"us_confidence", "accents", "windows", "audio", "model", "timings"}
+
+
+def context_of(folder: Path, requests: int = 1, **settings: Any) -> Context:
+    """TorchServe's own context, as a worker makes it for a batch of `requests`."""
+    config = yaml.safe_load(CONFIG.read_text())
+    # The tests' process keeps its threads.
+    config["accent"] |= {"threads_per_worker": 2, **settings}
+    context = Context(
+        model_name="small",
+        model_dir=str(folder),
+        manifest={"model": {"modelName": "small", "modelVersion": "3.1"}},
+        batch_size=requests,
+        gpu=None,
+        mms_version="0.12.0",
+        model_yaml_config=config,
+    )
+    context.request_processor = [RequestProcessor({}) for _ in range(requests)]
+    return context
+
+
+LONG = encode(np.tile(voice(1.0), 301), 16_000, "flac")
+
+
+@pytest.fixture(scope="module")
+def handler(small_folder: Path) -> AccentHandler:
+    handler = AccentHandler()
+    handler.initialize(context_of(small_folder))
+    return handler
+
+
+def clip(duration_s: float = 1.0, encoding: str = "wav-s16", seed: int = 0) -> bytes:
+    return encode(voice(duration_s, seed=seed), 16_000, encoding)
+
+
+def test_each_item_of_a_mixed_batch_has_its_own_status_and_document(
+    handler: AccentHandler, small_folder: Path
+) -> None:
+    batch: list[tuple[dict[str, Any], int, str | None]] = [
+        ({"body": bytearray(clip())}, 200, None),
+        ({"body": bytearray(b"")}, 400, "empty_file"),
+        ({"file": clip(encoding="flac", seed=1)}, 200, None),
+        ({"body": bytearray(b"hello")}, 415, "unsupported_audio"),
+        ({"body": {"a": "JSON body"}}, 415, "unsupported_audio"),
+        ({"body": "a form body"}, 415, "unsupported_audio"),
+        ({"body": None}, 415, "unsupported_audio"),
+        ({"other": clip()}, 400, "empty_file"),
+        ({"body": bytearray(clip(0.4))}, 422, "audio_too_short"),
+        ({"body": bytearray(LONG)}, 413, "audio_too_long"),
+        ({"body": bytearray(encode(voice(1.0) * 0, 16_000, "flac"))}, 422, "no_speech"),
+        ({"body": bytearray(clip(12.0, "mp3", 2))}, 200, None),
+    ]
+    context = context_of(small_folder, len(batch))
+    documents = handler.handle([row for row, _, _ in batch], context)
+
+    assert len(documents) == len(batch)
+    for index, ((_, status, code), document) in enumerate(zip(batch, documents, strict=True)):
+        assert context.get_response_status(index)[0] == status
+        assert context.get_response_content_type(index) == "application/json"
+        assert set(document) == ({"code", "detail"} if code else DOCUMENT)
+        assert document.get("code") == code
+        assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert documents[0]["model"] == {"name": "small", "version": "3.1"}
+
+
+def test_a_neighbour_changes_nothing(handler: AccentHandler, small_folder: Path) -> None:
+    good, bad = {"body": clip(seed=3)}, {"body": b"\xff" * 1_000}
+    (alone,) = handler.handle([good], context_of(small_folder))
+    together = handler.handle([bad, good, bad], context_of(small_folder, 3))[1]
+    assert together["accents"] == alone["accents"]
+
+
+def test_an_empty_batch_has_no_answers(handler: AccentHandler, small_folder: Path) -> None:
+    assert handler.handle([], context_of(small_folder, 0)) == []
+
+
+def test_the_stages_in_turn_are_what_handle_does(
+    handler: AccentHandler, small_folder: Path
+) -> None:
+    row = {"body": clip()}
+    (answer,) = handler.postprocess(handler.inference(handler.preprocess([row])))
+    (document,) = handler.handle([row], context_of(small_folder))
+    assert answer.status == 200
+    assert answer.document["accents"] == document["accents"]
+
+
+def test_the_limits_come_from_the_archives_settings(small_folder: Path) -> None:
+    handler = AccentHandler()
+    handler.initialize(context_of(small_folder, max_audio_s=2.0, windows_per_pass=4))
+    context = context_of(small_folder)
+    (document,) = handler.handle([{"body": clip(3.0)}], context)
+    assert context.get_response_status(0)[0] == 413
+    assert document["detail"] == "The clip lasts more than 2 s."
+
+
+def test_the_shipped_settings_are_the_defaults_of_the_core() -> None:
+    from accent.audio import AudioLimits
+    from accent_handler import _limits
+
+    assert _limits(yaml.safe_load(CONFIG.read_text())["accent"]) == AudioLimits()
+
+
+def test_settings_may_be_absent(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    context = context_of(small_folder)
+    context.model_yaml_config = None
+    handler = AccentHandler()
+    handler.initialize(context)
+    assert handler.handle([{"body": clip()}], context)[0]["us_confidence"] >= 0
+
+
+def test_a_handler_that_was_not_initialised_says_so() -> None:
+    with pytest.raises(RuntimeError, match="initialize"):
+        AccentHandler().preprocess([{"body": b""}])
+
+
+def test_a_broken_model_fails_while_loading(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"has no embedding_model\.ckpt"):
+        AccentHandler().initialize(context_of(tmp_path))

@@ -1,0 +1,163 @@
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from accent.audio import Audio, AudioLimits, Waveform, decode
+from accent.classifier import AccentClassifier, Answer
+from accent.engine import TorchEngine, WindowScores
+from accent.network import AccentModel
+
+from tests.clips import encode, voice
+
+BAD = {
+    "empty_file": b"",
+    "unsupported_audio": b"not audio at all",
+    "audio_too_short": encode(voice(0.3), 16_000, "wav-s16"),
+    "no_speech": encode(np.zeros(16_000), 16_000, "wav-s16"),
+}
+STATUS = {"empty_file": 400, "unsupported_audio": 415, "audio_too_short": 422, "no_speech": 422}
+
+
+def classifier(model: AccentModel, windows_per_pass: int | None = None) -> AccentClassifier:
+    engine = TorchEngine(model.network, windows_per_pass=windows_per_pass)
+    return AccentClassifier(model, engine, name="small", version="2.0")
+
+
+def clip(duration_s: float, seed: int = 0, encoding: str = "flac") -> bytes:
+    return encode(voice(duration_s, seed=seed), 16_000, encoding)
+
+
+def scores(answer: Answer) -> dict[str, float]:
+    assert answer.status == 200, answer.document
+    return {entry["label"]: entry["score"] for entry in answer.document["accents"]}
+
+
+def without_timings(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name != "timings"}
+
+
+@pytest.mark.parametrize("windows_per_pass", [1, 8])
+def test_a_clip_scores_the_same_alone_and_in_ten_mixed_batches(
+    small_model: AccentModel, windows_per_pass: int
+) -> None:
+    served = classifier(small_model, windows_per_pass)
+    lengths_s = (0.5, 1.0, 1.0, 1.0, 2.5, 2.5, 11.0, 11.0, 21.0)
+    pool = [clip(length_s, seed) for seed, length_s in enumerate(lengths_s)]
+    alone = [scores(served.classify([upload])[0]) for upload in pool]
+    assert len({round(result["us"], 3) for result in alone}) > 4, "clips differ in score"
+
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        chosen = list(rng.integers(0, len(pool), size=rng.integers(2, 5)))
+        batch: list[tuple[str | int, bytes]] = [(int(index), pool[index]) for index in chosen]
+        for code in rng.choice(list(BAD), size=2):
+            batch.insert(int(rng.integers(0, len(batch) + 1)), (str(code), BAD[code]))
+        answers = served.classify([upload for _, upload in batch])
+        for (which, _), answer in zip(batch, answers, strict=True):
+            if isinstance(which, int):
+                assert scores(answer) == pytest.approx(alone[which], abs=1e-5)
+            else:
+                assert (answer.status, answer.document["code"]) == (STATUS[which], which)
+
+
+def test_the_answer_is_a_full_document_ready_for_json(small_model: AccentModel) -> None:
+    (answer,) = classifier(small_model).classify([clip(12.0)])
+
+    assert json.loads(json.dumps(answer.document, allow_nan=False)) == answer.document
+    assert answer.document["model"] == {"name": "small", "version": "2.0"}
+    assert answer.document["audio"]["duration_s"] == 12.0
+    assert [window["end_s"] for window in answer.document["windows"]] == [6.0, 12.0]
+    timings = answer.document["timings"]
+    assert set(timings) == {"decode_s", "features_s", "forward_s", "total_s"}
+    assert min(timings.values()) > 0
+    assert timings["total_s"] + 1e-4 > timings["decode_s"] + timings["features_s"]
+
+
+def test_the_same_sound_in_two_lossless_formats_scores_the_same(small_model: AccentModel) -> None:
+    first, second = classifier(small_model).classify(
+        [clip(2.0, encoding="flac"), clip(2.0, encoding="wav-s16")]
+    )
+    assert scores(first) == scores(second)
+
+
+def test_an_empty_batch_has_no_answers(small_model: AccentModel) -> None:
+    assert classifier(small_model).classify([]) == []
+
+
+def test_a_batch_of_bad_clips_alone_is_answered(small_model: AccentModel) -> None:
+    answers = classifier(small_model).classify(list(BAD.values()))
+    assert [answer.document["code"] for answer in answers] == list(BAD)
+
+
+class FailingEngine:
+    """The real engine, but for windows of one length."""
+
+    def __init__(self, engine: TorchEngine, failing_samples: int) -> None:
+        self._engine = engine
+        self._failing_samples = failing_samples
+
+    def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
+        return [
+            MemoryError("/secret/path")
+            if window.size == self._failing_samples
+            else self._engine.score([window])[0]
+            for window in windows
+        ]
+
+
+def test_a_clip_that_the_engine_fails_on_is_an_internal_error_without_detail(
+    small_model: AccentModel,
+) -> None:
+    engine = TorchEngine(small_model.network)
+    served = AccentClassifier(
+        small_model, FailingEngine(engine, 16_000), name="small", version="2.0"
+    )
+    before, failed, after = served.classify([clip(2.0, 1), clip(1.0), clip(12.0, 2)])
+
+    assert failed.status == 500
+    assert failed.document == {"code": "internal", "detail": "The server failed on this clip."}
+    right = classifier(small_model).classify([clip(2.0, 1), clip(12.0, 2)])
+    assert [without_timings(before.document), without_timings(after.document)] == [
+        without_timings(answer.document) for answer in right
+    ]
+
+
+def test_what_breaks_the_decoder_stays_with_its_clip(
+    small_model: AccentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode_or_break(data: bytes | bytearray, limits: AudioLimits) -> Audio:
+        if data == b"bomb":
+            raise MemoryError("/secret/path")
+        return decode(data, limits)
+
+    monkeypatch.setattr("accent.classifier.decode", decode_or_break)
+    failed, good = classifier(small_model).classify([b"bomb", clip(1.0)])
+    assert (failed.status, failed.document["code"]) == (500, "internal")
+    assert "secret" not in json.dumps(failed.document)
+    assert good.status == 200
+
+
+def test_the_limits_given_are_the_limits_applied(small_model: AccentModel) -> None:
+    strict = AccentClassifier(
+        small_model,
+        TorchEngine(small_model.network),
+        name="small",
+        version="2.0",
+        limits=AudioLimits(max_audio_s=1.0),
+    )
+    (answer,) = strict.classify([clip(2.0)])
+    assert (answer.status, answer.document["code"]) == (413, "audio_too_long")
+
+
+def test_warming_up_fails_where_scoring_would(small_model: AccentModel) -> None:
+    classifier(small_model).warm_up()
+    broken = AccentClassifier(
+        small_model,
+        FailingEngine(TorchEngine(small_model.network), 160_000),
+        name="small",
+        version="2.0",
+    )
+    with pytest.raises(MemoryError):
+        broken.warm_up()

@@ -1,0 +1,166 @@
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from accent.audio import SAMPLE_RATE_HZ, AudioFacts
+from accent.network import load_model
+from accent.scoring import accents, answer_document, cut_windows, posterior
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+LABELS = ("england", "us", "canada")
+LIMIT = 10 * SAMPLE_RATE_HZ
+FACTS = AudioFacts(duration_s=25.0, sample_rate_hz=44_100, channels=2, codec="flac", peak=0.7)
+
+
+def document(cosines: Sequence[Sequence[float]], facts: AudioFacts = FACTS) -> dict[str, Any]:
+    return answer_document(
+        [np.asarray(row, np.float32) for row in cosines],
+        facts,
+        labels=LABELS,
+        us_index=1,
+        softmax_scale=30.0,
+        model_name="small",
+        model_version="1.0",
+        timings_s={"decode_s": 0.0123456789, "total_s": 1.0},
+    )
+
+
+@given(samples=st.integers(1, 300 * SAMPLE_RATE_HZ))
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_windows_are_equal_few_short_enough_and_cover_every_sample(samples: int) -> None:
+    waveform = np.arange(samples, dtype=np.float32)
+    windows = cut_windows(waveform)
+
+    assert len(windows) == -(-samples // LIMIT)
+    assert len({window.size for window in windows}) == 1
+    assert windows[0].size <= LIMIT
+    starts = [int(window[0]) for window in windows]
+    ends = [start + windows[0].size for start in starts]
+    assert starts[0] == 0
+    assert ends[-1] == samples
+    assert all(0 <= end - start <= 1 for start, end in zip(starts[1:], ends[:-1], strict=True))
+    for start, window in zip(starts, windows, strict=True):
+        np.testing.assert_array_equal(window, waveform[start : start + window.size])
+
+
+@pytest.mark.parametrize("samples", [8_000, LIMIT - 1, LIMIT])
+def test_a_clip_of_at_most_ten_seconds_is_scored_whole(samples: int) -> None:
+    waveform = np.zeros(samples, np.float32)
+    (window,) = cut_windows(waveform)
+    assert window is waveform
+
+
+def test_one_sample_over_ten_seconds_makes_two_halves() -> None:
+    first, second = cut_windows(np.arange(LIMIT + 1, dtype=np.float32))
+    assert first.size == second.size == LIMIT // 2 + 1
+
+
+@given(
+    cosines=st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=40),
+    scale=st.floats(0.1, 1000),
+)
+@settings(deadline=None, derandomize=True)
+def test_the_posterior_is_the_softmax_of_scale_times_cosine(
+    cosines: list[float], scale: float
+) -> None:
+    ours = posterior(np.asarray(cosines, np.float32), scale)
+    theirs = torch.softmax(scale * torch.tensor(cosines, dtype=torch.float64), 0).numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    assert ours.sum() == pytest.approx(1.0)
+
+
+def test_a_voice_midway_between_us_and_canada_scores_half(full_width_folder: Any) -> None:
+    model = load_model(full_width_folder)
+    assert model.labels[:3] == ("england", "us", "canada")
+    head = torch.nn.functional.normalize(model.network.classifier.weight, dim=1)
+    midway = head[1] / 2 + head[2] / 2
+    cosines: npt.NDArray[np.float32] = (
+        model.network.classifier(midway[None, None]).flatten().numpy()
+    )
+    result = accents(cosines, model.labels, model.us_index, model.spec.softmax_scale)
+
+    assert 100 * float(cosines[1]) == pytest.approx(83.4, abs=0.05)
+    assert result["us_confidence"] == 50.0
+    assert {entry["label"] for entry in result["accents"][:2]} == {"us", "canada"}
+
+
+@pytest.mark.parametrize(
+    ("cosines", "confidence"),
+    [
+        ([0.0, 0.0, 0.0], 33.3),
+        ([0.0, 1.0, 0.0], 100.0),
+        ([1.0, 0.0, 0.0], 0.0),
+        ([-1.0, 0.0, 0.1], 4.7),
+        ([-1.0, 0.1, 0.0], 95.3),
+    ],
+)
+def test_the_confidence_is_in_percent_with_one_decimal(
+    cosines: list[float], confidence: float
+) -> None:
+    result = accents(np.asarray(cosines, np.float32), LABELS, 1, 30.0)
+    assert result["us_confidence"] == confidence
+
+
+def test_us_is_found_by_its_index_and_not_by_its_name_or_place() -> None:
+    cosines = np.asarray([0.5, 0.0, -0.5], np.float32)
+    assert accents(cosines, ("us", "b", "c"), 0, 30.0)["us_confidence"] == 100.0
+    assert accents(cosines, ("a", "b", "us"), 2, 30.0)["us_confidence"] == 0.0
+
+
+@given(cosines=st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3))
+@settings(deadline=None, derandomize=True)
+def test_the_accents_come_best_first_and_add_up_to_one(cosines: list[float]) -> None:
+    result = accents(np.asarray(cosines, np.float32), LABELS, 1, 5.0)
+    scores = [entry["score"] for entry in result["accents"]]
+    assert sorted(entry["label"] for entry in result["accents"]) == sorted(LABELS)
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1.0, abs=1e-5)
+    by_label = {entry["label"]: entry["score"] for entry in result["accents"]}
+    assert result["us_confidence"] == pytest.approx(100 * by_label["us"], abs=0.051)
+
+
+def test_the_document_has_all_that_the_contract_lists_and_no_more() -> None:
+    answer = document([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.0, 0.5, 0.0]])
+
+    assert set(answer) == {"us_confidence", "accents", "windows", "audio", "model", "timings"}
+    assert answer["audio"] == {
+        "duration_s": 25.0,
+        "sample_rate_hz": 44_100,
+        "channels": 2,
+        "codec": "flac",
+        "peak": 0.7,
+    }
+    assert answer["model"] == {"name": "small", "version": "1.0"}
+    assert answer["timings"] == {"decode_s": 0.012346, "total_s": 1.0}
+    assert [set(window) for window in answer["windows"]] == [
+        {"start_s", "end_s", "us_confidence", "accents"}
+    ] * 3
+    assert [set(entry) for entry in answer["accents"]] == [{"label", "score"}] * 3
+    assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+
+
+def test_the_windows_follow_each_other_from_start_to_end_of_the_clip() -> None:
+    windows = document([[0.1, 0.2, 0.3]] * 3)["windows"]
+    assert [(window["start_s"], window["end_s"]) for window in windows] == [
+        (0.0, 8.333),
+        (8.333, 16.667),
+        (16.667, 25.0),
+    ]
+
+
+def test_a_clip_is_scored_by_the_mean_of_its_windows_cosines() -> None:
+    rows = [[0.1, 0.9, 0.0], [0.4, 0.1, 0.3]]
+    answer = document(rows)
+    mean = np.mean(np.asarray(rows, np.float32), axis=0)
+    whole = accents(mean, LABELS, 1, 30.0)
+
+    assert answer["us_confidence"] == whole["us_confidence"]
+    posteriors = [window["us_confidence"] for window in answer["windows"]]
+    assert answer["us_confidence"] != pytest.approx(np.mean(posteriors), abs=1), (
+        "the mean of the posteriors would be another number"
+    )
