@@ -89,6 +89,8 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Upstream]]:
+        if settings.model_notice:
+            logger.warning("model %s: %s", settings.model_name, settings.model_notice)
         yield {"upstream": upstream}
         await upstream.aclose()
 

@@ -2,6 +2,7 @@
 
 import io
 from fractions import Fraction
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import av
@@ -43,10 +44,11 @@ ENCODINGS: Final = {
 }
 
 
+@cache
 def voice(duration_s: float, *, seed: int = 0, sample_rate_hz: int = 16_000) -> Samples:
     """(samples,) of a vowel-like sound, peak 0.5: a gliding pulse train through formants.
 
-    The same seed is the same speaker at any rate and length.
+    The same seed is the same speaker at any rate and length. Read-only: callers share it.
     """
     rng = np.random.default_rng(seed)
     count = round(duration_s * sample_rate_hz)
@@ -66,7 +68,9 @@ def voice(duration_s: float, *, seed: int = 0, sample_rate_hz: int = 16_000) -> 
         sound += (0.02 / harmonic + resonance) * np.sin(harmonic * phase) * audible
     syllables = 0.55 + 0.45 * np.sin(2 * np.pi * rng.uniform(2, 5) * time_s)
     sound = sound * syllables + rng.normal(0, 0.005, count)
-    return np.asarray(0.5 * sound / np.abs(sound).max())
+    sound *= 0.5 / np.abs(sound).max()
+    sound.flags.writeable = False
+    return sound
 
 
 def encode(samples: Samples, sample_rate_hz: int, encoding: str) -> bytes:

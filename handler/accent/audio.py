@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache
-from math import ceil
+from math import ceil, isqrt
 from pathlib import Path
 from typing import Final
 
@@ -44,9 +44,9 @@ _MAX_PEAK: Final = 1e4
 # Damaged frames that a player would skip over; with more than this the file is not audio.
 _MAX_DAMAGED_SHARE: Final = 0.2
 _SILENCE_BLOCK_S: Final = 0.1
-# Sample rates are reduced against 16 kHz to p/q; 640 keeps every rate in use exact
-# (11,025 Hz needs all of it) and bounds the kernel of an odd one to some 20 MB.
-_MAX_RATIO_DENOMINATOR: Final = 640
+# Sample rates are reduced against 16 kHz to p/q, and the kernel holds about p x q values.
+# This keeps every rate in use exact and bounds the kernel of an odd one to 20 MB.
+_MAX_KERNEL_VALUES: Final = 5_000_000
 _RESAMPLE_CHUNK_S: Final = 2.0
 # FFmpeg reserves what a chunk's header claims, up to 2 GB, before it looks for the bytes.
 # No honest chunk of an upload of 25 MB needs more than this.
@@ -258,12 +258,13 @@ class StreamingResampler:
 
     The blocks overlap by the kernel's reach, so that the result is that of one pass over
     the whole signal. A rate whose ratio to 16 kHz is unwieldy is taken at the nearest
-    ratio with a denominator of at most 640: at worst, next to 8 kHz, one part in 8,000 off.
+    ratio whose kernel stays small: 22,255 Hz is 2e-7 off, at worst, next to 8 kHz, 1.3e-4.
     """
 
     def __init__(self, sample_rate_hz: int) -> None:
         self.sample_rate_hz = sample_rate_hz
-        ratio = Fraction(sample_rate_hz, SAMPLE_RATE_HZ).limit_denominator(_MAX_RATIO_DENOMINATOR)
+        exact = Fraction(sample_rate_hz, SAMPLE_RATE_HZ)
+        ratio = exact.limit_denominator(isqrt(int(_MAX_KERNEL_VALUES / exact)))
         self._step_in, self._step_out = ratio.numerator, ratio.denominator
         reach = ceil(
             _SINC_HALF_WIDTH * self._step_in / (min(self._step_in, self._step_out) * _SINC_ROLLOFF)
@@ -272,11 +273,9 @@ class StreamingResampler:
         context = np.zeros(self._context_steps * self._step_in, np.float32)
         self._blocks: list[Waveform] = [context]
         self._buffered = context.size
-        self._taken = 0
 
     def push(self, block: Waveform) -> Waveform:
         """Take (samples,) float32 and return what is ready at 16 kHz, perhaps nothing."""
-        self._taken += block.size
         if self._step_in == self._step_out:
             return block
         self._blocks.append(block)
