@@ -17,8 +17,7 @@ DOCUMENT = {"us_confidence", "accents", "windows", "audio", "model", "timings"}
 def context_of(folder: Path, requests: int = 1, **settings: Any) -> Context:
     """TorchServe's own context, as a worker makes it for a batch of `requests`."""
     config = yaml.safe_load(CONFIG.read_text())
-    # The tests' process keeps its threads.
-    config["accent"] |= {"threads_per_worker": 2, **settings}
+    config["accent"] |= {"threads_per_worker": 1, **settings}
     context = Context(
         model_name="small",
         model_dir=str(folder),
@@ -114,7 +113,7 @@ def test_the_shipped_settings_are_the_defaults_of_the_core() -> None:
 
 
 def test_settings_may_be_absent(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     context = context_of(small_folder)
     context.model_yaml_config = None
     handler = AccentHandler()
