@@ -185,11 +185,9 @@ def test_every_wav_width_rate_and_channel_count_is_averaged_and_resampled(
     expected = resampled(samples.mean(axis=0), sample_rate_hz)
     assert audio.waveform.dtype == np.float32
     assert audio.waveform.shape == expected.shape
-    if sample_rate_hz == 22_255:
-        # Taken at a ratio of smaller numbers.
-        assert np.corrcoef(audio.waveform, expected)[0, 1] > 0.999
-    else:
-        np.testing.assert_allclose(audio.waveform, expected, atol=ROUNDING.get(subtype, 1e-6))
+    # 22,255 Hz is taken at a ratio of smaller numbers.
+    tolerance = ROUNDING.get(subtype, 1e-6) + (2e-3 if sample_rate_hz == 22_255 else 0.0)
+    np.testing.assert_allclose(audio.waveform, expected, atol=tolerance)
     assert audio.facts.sample_rate_hz == sample_rate_hz
     assert audio.facts.channels == channels
     assert audio.facts.duration_s == pytest.approx(0.6, abs=1e-3)
@@ -678,14 +676,14 @@ def test_the_sound_of_a_film_is_decoded(video_codec: str, container: str, audio_
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, -1e6])
 def test_a_sample_that_is_not_finite_or_absurd_is_refused(value: float, subtype: str) -> None:
-    clip = voice(1.0)
+    clip = voice(1.0).copy()
     clip[9_000] = value
     with pytest.raises(UnsupportedAudio, match="not finite or absurd"):
         decode(wav(clip, SAMPLE_RATE_HZ, subtype))
 
 
 def test_a_double_beyond_single_precision_is_refused() -> None:
-    clip = voice(1.0)
+    clip = voice(1.0).copy()
     clip[9_000] = 1e300
     with pytest.raises(UnsupportedAudio, match="not finite or absurd"):
         decode(wav(clip, SAMPLE_RATE_HZ, "DOUBLE"))
