@@ -39,9 +39,10 @@ lint: setup-dev ## ruff and the type checker
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
 
-train: setup ## train a model (DATA OUT [SEED] [INIT])
+train: setup ## train a model (DATA OUT [INIT] [SEED] [STEPS] [LABELS])
 	@$(VENV_PYTHON) -m scripts.train --data '$(DATA)' --out '$(OUT)' \
-	    $(if $(SEED),--seed '$(SEED)') $(if $(INIT),--init '$(INIT)')
+	    $(if $(SEED),--seed '$(SEED)') $(if $(INIT),--init '$(INIT)') \
+	    $(if $(STEPS),--steps '$(STEPS)') $(if $(LABELS),--labels '$(LABELS)')
 
 setup: ## make the environment in .venv
 	@$(PYTHON) scripts/set_up.py
