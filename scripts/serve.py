@@ -308,8 +308,7 @@ class Service:
                 time.sleep(0.1)
 
     def _await_proxy(self) -> None:
-        host = self._settings.host
-        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{self._settings.port}"  # noqa: S104
+        url = _local_url(self._settings)
         deadline = time.monotonic() + 20.0
         while True:
             self._check_alive()
@@ -457,12 +456,18 @@ def serve(settings: ServeSettings) -> None:
 
 
 def _announce(settings: ServeSettings, archive: Archive) -> None:
-    url = f"http://{settings.host}:{settings.port}"
+    url = _local_url(settings)
     print(
         f"\nready: {archive.name}/{archive.version} at {url} (docs: {url}/docs, stop: Ctrl-C)\n\n"
         f"    curl -F file=@clip.m4a {url}/classify-us-accent\n",
         flush=True,
     )
+
+
+def _local_url(settings: ServeSettings) -> str:
+    """Where this machine reaches the proxy, whatever addresses it listens on."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://{host}:{settings.port}"
 
 
 def _check_port(host: str, port: int) -> None:
