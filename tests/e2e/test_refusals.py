@@ -178,6 +178,55 @@ def test_more_large_uploads_than_memory_is_meant_for_are_refused_and_none_is_los
     assert service.classify(clip).status_code == 200
 
 
+POISON = """
+_answer_document = answer_document
+
+
+def answer_document(window_cosines, facts, **others):
+    if facts.duration_s == 1.25:
+        raise RuntimeError("a fault of the handler")
+    if facts.duration_s == 1.75:
+        import os
+
+        os._exit(1)
+    return _answer_document(window_cosines, facts, **others)
+"""
+
+
+@pytest.fixture(scope="module")
+def poisoned(serve: Callable[..., RunningService]) -> Iterator[RunningService]:
+    """A service whose handler fails on clips of 1.25 s, and dies of clips of 1.75 s."""
+    running = serve(WORKERS="2")
+    (scoring,) = (running.run_dir / "torchserve").rglob("accent/scoring.py")
+    scoring.write_text(scoring.read_text() + POISON)
+    for worker in running.workers():
+        worker.kill()
+    deadline = time.monotonic() + 60
+    while running.client.get("/readyz").json().get("workers") != 2 or not all(
+        worker.create_time() > scoring.stat().st_mtime for worker in running.workers()
+    ):
+        assert time.monotonic() < deadline, "the workers do not come back"
+        time.sleep(0.2)
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("duration_s", [1.25, 1.75], ids=["the handler fails", "the worker dies"])
+def test_a_fault_of_ours_is_internal_alone_and_among_seven_that_are_right(
+    poisoned: RunningService, duration_s: float
+) -> None:
+    bad, good = _clip(duration_s), [_clip(2 + index / 4) for index in range(7)]
+    right = [poisoned.classify(clip).json() for clip in good]
+    refused = poisoned.classify(bad)
+    assert_is_problem(refused, 500, "internal")
+    assert "fault of the handler" not in refused.text
+    with ThreadPoolExecutor(8) as pool:
+        among = pool.submit(poisoned.classify, bad)
+        others = list(pool.map(poisoned.classify, good))
+        assert_is_problem(among.result(), 500, "internal")
+    assert [other.json() for other in others] == right
+
+
 def test_without_a_worker_the_model_is_unavailable_until_it_is_back(
     fragile: RunningService, clip: bytes
 ) -> None:
