@@ -16,20 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from scripts.get_model import ModelUnavailable, choose_model
+from scripts.get_model import (
+    DEFAULT_CACHE,
+    DEFAULT_EMBEDDED,
+    MODEL_FILES,
+    ROOT,
+    ModelUnavailable,
+    choose_model,
+)
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 HANDLER_DIR: Final = ROOT / "handler"
 MODEL_STORE: Final = ROOT / "model_store"
-MODEL_CACHE: Final = ROOT / ".cache" / "models"
-EMBEDDED_MODEL: Final = MODEL_STORE / "embedded"
 PROVENANCE_FILE: Final = "provenance.json"
-MODEL_FILES: Final = (
-    "embedding_model.ckpt",
-    "classifier.ckpt",
-    "accent_encoder.txt",
-    "hyperparams.yaml",
-)
 
 
 class PackagingError(Exception):
@@ -135,7 +133,7 @@ def main() -> None:
     parser.add_argument("--version", default="1.0", help="version it is registered as")
     arguments = parser.parse_args()
     try:
-        choice = choose_model(arguments.model, cache=MODEL_CACHE, embedded=EMBEDDED_MODEL)
+        choice = choose_model(arguments.model, cache=DEFAULT_CACHE, embedded=DEFAULT_EMBEDDED)
         archive = package(
             choice.folder, name=arguments.name or choice.name, version=arguments.version
         )

