@@ -41,7 +41,7 @@ from accent.network import (
     NetworkSpec,
     load_model,
 )
-from accent.scoring import cut_windows
+from accent.scoring import cut_windows, posterior
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 from torch import Tensor
@@ -563,11 +563,6 @@ def window_cosines(
     return np.concatenate(rows), np.array(targets)
 
 
-def posteriors(cosines: Floats, scale: float) -> Floats:
-    """(clips, n_labels) cosines -> the posteriors that the server would answer with."""
-    return np.asarray(torch.from_numpy(scale * cosines).softmax(dim=-1).numpy())
-
-
 def fit_scale(cosines: Floats, targets: npt.NDArray[np.int64]) -> float:
     """The softmax scale from 1 to 100 with the least negative log-likelihood.
 
@@ -579,7 +574,7 @@ def fit_scale(cosines: Floats, targets: npt.NDArray[np.int64]) -> float:
     scales = np.geomspace(1.0, 100.0, 461)
     losses = [
         -np.average(
-            np.log(posteriors(cosines, scale)[np.arange(len(targets)), targets] + 1e-300),
+            np.log(posterior(cosines, scale)[np.arange(len(targets)), targets] + 1e-300),
             weights=weights,
         )
         for scale in scales
@@ -655,7 +650,7 @@ def judge(
     us = labels.index(US_LABEL)
     speakers = [sound.clip.speaker for sound in sounds]
     positive = np.array([sound.clip.accent == US_LABEL for sound in sounds])
-    scores = posteriors(cosines, scale)[:, us]
+    scores = posterior(cosines, scale)[:, us]
     hits: dict[str, list[bool]] = defaultdict(list)
     for sound, row in zip(sounds, cosines, strict=True):
         if sound.clip.accent in labels:
@@ -686,7 +681,7 @@ def probe_scores(network: AccentNetwork, us: int, scale: float, seed: int) -> di
         "a tone of 440 Hz": 0.5 * torch.sin(2.0 * math.pi * 440.0 * time_s),
     }
     return {
-        name: float(posteriors(network(sound[None]).double().numpy(), scale)[0, us])
+        name: float(posterior(network(sound[None]).double().numpy(), scale)[0, us])
         for name, sound in sounds.items()
     }
 
@@ -1015,7 +1010,7 @@ def make_model(
     if rest:
         add_figures("all kinds, all accents", lambda _: True)
 
-    scores = posteriors(cosines, scale)[:, us]
+    scores = posterior(cosines, scale)[:, us]
     confidences: dict[str, list[float]] = defaultdict(list)
     for sound, score in zip(judged, scores.tolist(), strict=True):
         confidences[f"{sound.clip.accent}, {sound.clip.kind}"].append(score)

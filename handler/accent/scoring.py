@@ -36,14 +36,14 @@ def cut_windows(waveform: Waveform) -> list[Waveform]:
 def posterior(
     cosines: npt.NDArray[np.floating[Any]], softmax_scale: float
 ) -> npt.NDArray[np.float64]:
-    """softmax(scale x cosine) over (labels,): the posterior that the margin loss trains.
+    """softmax(scale x cosine) over the last axis, labels: what the margin loss trains.
 
     Wang et al., Additive Margin Softmax, 2018; speechbrain issue 1294 tells why the raw
     outputs are no probabilities.
     """
     logits = softmax_scale * cosines.astype(np.float64)
-    weights = np.exp(logits - logits.max())
-    return np.asarray(weights / weights.sum())
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
 def accents(

@@ -308,7 +308,7 @@ def test_batches_are_balanced_and_a_step_s_batch_is_always_the_same(data: Path) 
 def test_the_scale_that_made_the_labels_is_found_again() -> None:
     rng = np.random.default_rng(0)
     cosines = rng.uniform(-1, 1, (20_000, 3))
-    shares = train.posteriors(cosines, 6.0).cumsum(axis=1)
+    shares = posterior(cosines, 6.0).cumsum(axis=1)
     targets = (rng.uniform(size=(len(cosines), 1)) > shares).sum(axis=1)
     assert train.fit_scale(cosines, targets) == pytest.approx(6.0, rel=0.05)
 
