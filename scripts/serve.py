@@ -106,12 +106,12 @@ class Service:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
-        self._run_dir = settings.run_dir
         self._log_dir = settings.run_dir / "logs"
         self._scratch = settings.run_dir / "torchserve"
         self._socket_dir = self._scratch / "s"
+        self._temporary = self._scratch / "tmp"
         self._key_file = self._scratch / "key_file.json"
-        self._management = httpx.Client(timeout=5.0, trust_env=False)
+        self._http = httpx.Client(timeout=5.0, trust_env=False)
         self._torchserve: subprocess.Popen[bytes] | None = None
         self._proxy: subprocess.Popen[bytes] | None = None
         self._cores = len(os.sched_getaffinity(0))
@@ -163,19 +163,17 @@ class Service:
             self._torchserve.wait()
         if self._proxy is not None:
             self._proxy.wait()
-        self._management.close()
-        shutil.rmtree(self._socket_dir.resolve(), ignore_errors=True)
+        self._http.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _prepare_folders(self) -> None:
-        if self._socket_dir.is_symlink():
-            shutil.rmtree(self._socket_dir.resolve(), ignore_errors=True)
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._log_dir.mkdir(parents=True, exist_ok=True)
         self._scratch.mkdir(mode=0o700)
-        for name in ("torchserve.out", "proxy.out", "model.log"):
-            (self._log_dir / name).unlink(missing_ok=True)
         self._socket_dir.mkdir(mode=0o700)
+        self._temporary.mkdir()
+        # Deaths of workers are counted in it, and only those of this start matter.
+        (self._log_dir / "model.log").unlink(missing_ok=True)
         if len(os.fsencode(self._socket_dir)) > _MAX_SOCKET_DIR_LENGTH:
             raise ServiceFailed(
                 f"The path of the run folder is too long for a Unix socket: {self._socket_dir} "
@@ -260,11 +258,9 @@ class Service:
             for name, value in os.environ.items()
             if not name.startswith(("PYTHON", "TS_", "OMP_", "MAKE", "MFLAGS"))
         }
-        temporary = self._scratch / "tmp"
-        temporary.mkdir(exist_ok=True)
         return environment | {
-            "TMPDIR": str(temporary),
-            "TEMP": str(temporary),
+            "TMPDIR": str(self._temporary),
+            "TEMP": str(self._temporary),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
         }
@@ -313,7 +309,7 @@ class Service:
         while True:
             self._check_alive()
             try:
-                if self._management.get(f"{url}/readyz").status_code == 200:
+                if self._http.get(f"{url}/readyz").status_code == 200:
                     return
             except httpx.TransportError:
                 pass
@@ -327,7 +323,7 @@ class Service:
             key = json.loads(self._key_file.read_text())
             described = self._describe(name, key["management"]["key"])
             if described is None:
-                self._management.get(
+                self._http.get(
                     f"http://127.0.0.1:{self._management_port}/token?type=management",
                     headers={"Authorization": f"Bearer {key['API']['key']}"},
                 )
@@ -341,7 +337,7 @@ class Service:
         return len([worker for worker in workers if worker["status"] == "READY"])
 
     def _describe(self, name: str, key: str) -> list[dict[str, Any]] | None:
-        response = self._management.get(
+        response = self._http.get(
             f"http://127.0.0.1:{self._management_port}/models/{name}/all",
             headers={"Authorization": f"Bearer {key}"},
         )

@@ -25,19 +25,15 @@ class RunningService:
         self.port = int(variables.pop("PORT", 0)) or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output_file = run_dir.with_suffix(".out")
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("MAKE")
-        }
         settings = {name: value for name, value in variables.items() if name.startswith("AUREA_")}
         knobs = [f"{name}={value}" for name, value in variables.items() if name not in settings]
-        self._knobs = [f"PORT={self.port}", f"RUN_DIR={self.run_dir}", f"MODEL={model}", *knobs]
-        self._environment = environment | settings
+        knobs = [f"PORT={self.port}", f"RUN_DIR={self.run_dir}", f"MODEL={model}", *knobs]
         started = time.monotonic()
         with self.output_file.open("wb") as output:
             self.process = subprocess.Popen(
-                ["make", "serve", *self._knobs],
+                ["make", "serve", *knobs],
                 cwd=ROOT,
-                env=self._environment,
+                env=own_environment() | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -116,6 +112,11 @@ def _command(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return ""
+
+
+def own_environment() -> dict[str, str]:
+    """The environment without what the `make` that runs the tests leaves in it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 
 
 def free_port() -> int:

@@ -17,6 +17,7 @@ from tests.e2e.conftest import (
     RunningService,
     free_port,
     is_listening,
+    own_environment,
     ports_of,
 )
 
@@ -24,11 +25,10 @@ Serve = Callable[..., RunningService]
 
 
 def make(*arguments: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
     return subprocess.run(
         ["make", *arguments],
         cwd=ROOT,
-        env=environment,
+        env=own_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
