@@ -17,7 +17,9 @@ def requirements(name: str) -> list[Requirement]:
     return [Requirement(line) for line in lines if line and not re.match(r"#|-r ", line)]
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-tools.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-tools.txt", "requirements-dev.txt"]
+)
 def test_every_requirement_is_pinned_and_installed_as_pinned(name: str) -> None:
     for requirement in requirements(name):
         (pin,) = requirement.specifier
