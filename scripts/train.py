@@ -9,7 +9,6 @@ stands and ends with the weights that it would have had.
 
 import argparse
 import copy
-import csv
 import hashlib
 import json
 import math
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -48,20 +47,24 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-Floats: TypeAlias = npt.NDArray[np.float64]
+from scripts.corpus import Clip, Split, choose_labels, read_clips, split_by_speaker
+from scripts.metrics import (
+    BOOTSTRAP_ROUNDS,
+    Floats,
+    area_under_roc,
+    bootstrap_auc,
+    calibration_error,
+    fit_scale,
+)
 
 CARD_FILE: Final = "README.md"
 LOG_FILE: Final = "training_log.jsonl"
 WORK_FOLDER: Final = ".train"
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 
-DEFAULT_KIND: Final = "recorded"
 CALIBRATION_WINDOW_S: Final = 4.0
 FRAMES_PER_S: Final = 100
-CALIBRATION_BINS: Final = 10
-BOOTSTRAP_ROUNDS: Final = 2000
 
-_AUDIO_SUFFIXES: Final = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm"}
 # What the licences of these corpora ask to be named, by a word of the licence entry.
 _CREDITS: Final = {
     "VCTK": (
@@ -72,17 +75,6 @@ _CREDITS: Final = {
         "LibriSpeech, Vassil Panayotov, Guoguo Chen, Daniel Povey and Sanjeev Khudanpur, CC BY 4.0."
     ),
 }
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One labelled file. `kind` says how the speech came about, `licence` may be empty."""
-
-    path: Path
-    accent: str
-    speaker: str
-    kind: str
-    licence: str
 
 
 @dataclass(frozen=True)
@@ -113,20 +105,6 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Split:
-    """Clips of four groups of speakers, no speaker in two of them.
-
-    `train` and `dev` hold only kinds that may shape the weights. `test` holds every kind,
-    `rest` the accents that are no label of the model: they are judged as not US.
-    """
-
-    train: tuple[Clip, ...]
-    dev: tuple[Clip, ...]
-    test: tuple[Clip, ...]
-    rest: tuple[Clip, ...]
-
-
-@dataclass(frozen=True)
 class Sound:
     """A decoded clip: `waveform` is (samples,) float32, mono at 16 kHz."""
 
@@ -136,100 +114,6 @@ class Sound:
     @property
     def duration_s(self) -> float:
         return self.waveform.size / SAMPLE_RATE_HZ
-
-
-def read_clips(data: Path) -> list[Clip]:
-    """List the labelled clips of a folder or a CSV file, ordered by path.
-
-    A folder has one sub-folder per accent, in it files or one sub-folder per speaker; a
-    file that lies directly in its accent's folder counts as a speaker of its own. A CSV has
-    the columns path (relative to it) and accent, and may have speaker, kind and licence.
-
-    Raises `SystemExit` if there is none or a column is missing.
-    """
-    clips: list[Clip] = []
-    if data.is_dir():
-        for path in sorted(data.rglob("*")):
-            parts = path.relative_to(data).parts
-            if path.suffix.lower() in _AUDIO_SUFFIXES and len(parts) > 1:
-                speaker = "/".join(parts[:2]) if len(parts) > 2 else "/".join(parts)
-                clips.append(Clip(path, parts[0], speaker, DEFAULT_KIND, ""))
-    elif data.is_file():
-        with data.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if not row.get("path") or not row.get("accent"):
-                    raise SystemExit(f"{data}: every row needs a path and an accent.")
-                clips.append(
-                    Clip(
-                        data.parent / row["path"],
-                        row["accent"],
-                        row.get("speaker") or row["path"],
-                        row.get("kind") or DEFAULT_KIND,
-                        row.get("licence") or "",
-                    )
-                )
-    if not clips:
-        raise SystemExit(f"{data}: no labelled clip found (a folder per accent, or a CSV file).")
-    accents: dict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        accents[clip.speaker].add(clip.accent)
-    for speaker, found in accents.items():
-        if len(found) > 1:
-            raise SystemExit(f"{data}: speaker {speaker} has the accents {sorted(found)}.")
-    return sorted(clips, key=lambda clip: clip.path)
-
-
-def choose_labels(clips: Iterable[Clip], min_speakers: int) -> tuple[str, ...]:
-    """The accents with at least `min_speakers` speakers, those with most speakers first."""
-    speakers: dict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        speakers[clip.accent].add(clip.speaker)
-    enough = [accent for accent, found in speakers.items() if len(found) >= min_speakers]
-    return tuple(sorted(enough, key=lambda accent: (-len(speakers[accent]), accent)))
-
-
-def split_by_speaker(
-    clips: Sequence[Clip],
-    labels: Sequence[str],
-    kinds: Sequence[str],
-    seed: int,
-    dev_share: float = 0.15,
-    test_share: float = 0.3,
-) -> Split:
-    """Give every speaker to one part, label by label, at random by `seed`.
-
-    Each label has at least one speaker in each part. Clips of training and development
-    speakers whose kind is not in `kinds` are left out altogether: nobody may train on
-    them, and to judge by them would be to judge by voices that were heard.
-
-    Raises `SystemExit` for a label with fewer than three speakers.
-    """
-    part_of: dict[str, str] = {}
-    for number, label in enumerate(labels):
-        may_train = {c.speaker for c in clips if c.accent == label and c.kind in kinds}
-        others = {c.speaker for c in clips if c.accent == label} - may_train
-        speakers = np.random.default_rng((seed, number)).permutation(sorted(may_train)).tolist()
-        n_dev = max(1, round(dev_share * len(speakers)))
-        n_test = max(1, round(test_share * len(speakers)))
-        if len(speakers) < n_dev + n_test + 1:
-            raise SystemExit(
-                f"label {label}: {len(speakers)} speakers with clips of the kinds "
-                f"{', '.join(kinds)}; at least 3 are needed."
-            )
-        part_of |= dict.fromkeys(speakers, "train")
-        part_of |= dict.fromkeys(speakers[:n_dev], "dev")
-        part_of |= dict.fromkeys(speakers[n_dev : n_dev + n_test], "test")
-        part_of |= dict.fromkeys(others, "test")
-
-    def part(name: str) -> tuple[Clip, ...]:
-        return tuple(
-            clip
-            for clip in clips
-            if part_of.get(clip.speaker, "rest") == name
-            and (name in ("test", "rest") or clip.kind in kinds)
-        )
-
-    return Split(part("train"), part("dev"), part("test"), part("rest"))
 
 
 def load_sounds(clips: Sequence[Clip], name: str) -> list[Sound]:
@@ -561,70 +445,6 @@ def window_cosines(
         rows.append(network(torch.from_numpy(windows)).double().numpy())
         targets += [labels.index(sound.clip.accent)] * len(windows)
     return np.concatenate(rows), np.array(targets)
-
-
-def fit_scale(cosines: Floats, targets: npt.NDArray[np.int64]) -> float:
-    """The softmax scale from 1 to 100 with the least negative log-likelihood.
-
-    Each label weighs the same, as in training: the posterior supposes no accent to be
-    commoner than another. No ranking of clips by a label's cosine margin is changed.
-    """
-    counts = np.bincount(targets, minlength=cosines.shape[1])
-    weights = 1.0 / counts[targets]
-    scales = np.geomspace(1.0, 100.0, 461)
-    losses = [
-        -np.average(
-            np.log(posterior(cosines, scale)[np.arange(len(targets)), targets] + 1e-300),
-            weights=weights,
-        )
-        for scale in scales
-    ]
-    return round(float(scales[int(np.argmin(losses))]), 2)
-
-
-def area_under_roc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float:
-    """The chance that a positive scores above a negative, ties counting half."""
-    if positive.all() or not positive.any():
-        return math.nan
-    above = scores[positive][:, None] - scores[~positive][None, :]
-    return float((above > 0).mean() + 0.5 * (above == 0).mean())
-
-
-def bootstrap_auc(
-    scores: Floats, positive: npt.NDArray[np.bool_], speakers: Sequence[str], seed: int
-) -> tuple[float, float]:
-    """The 95 % interval of the AUC when speakers, US and others apart, are drawn anew."""
-    rows: dict[bool, list[npt.NDArray[np.int64]]] = {True: [], False: []}
-    names = np.array(speakers)
-    for speaker in sorted(set(speakers)):
-        found = np.flatnonzero(names == speaker)
-        rows[bool(positive[found[0]])].append(found)
-    if not rows[True] or not rows[False]:
-        return math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    areas: list[float] = []
-    for _ in range(BOOTSTRAP_ROUNDS):
-        drawn = np.concatenate(
-            [
-                group[i]
-                for group in rows.values()
-                for i in rng.integers(0, len(group), len(group)).tolist()
-            ]
-        )
-        areas.append(area_under_roc(scores[drawn], positive[drawn]))
-    low, high = np.percentile(areas, [2.5, 97.5]).tolist()
-    return low, high
-
-
-def calibration_error(scores: Floats, positive: npt.NDArray[np.bool_]) -> float:
-    """Expected calibration error of the US posterior, in ten equal bins of score."""
-    bins = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    return float(
-        sum(
-            (bins == b).mean() * abs(scores[bins == b].mean() - positive[bins == b].mean())
-            for b in set(bins.tolist())
-        )
-    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from accent.audio import decode
 from accent.network import MODEL_FILES, load_model
 from accent.scoring import cut_windows, posterior
 
-from scripts import train
+from scripts import corpus, metrics, train
 from tests.clips import encode, voice
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def make(
     data: Path, out: Path, recipe: train.Recipe = TINY, checkpoint_every: int = 5
 ) -> dict[str, train.Figures]:
     return train.make_model(
-        train.read_clips(data),
+        corpus.read_clips(data),
         out,
         recipe,
         labels=LABELS,
@@ -146,9 +146,9 @@ def test_the_card_has_every_section_and_the_measured_figures(trained: Path) -> N
 
 
 def test_no_speaker_is_in_two_parts_and_every_part_has_every_label(data: Path) -> None:
-    clips = train.read_clips(data)
+    clips = corpus.read_clips(data)
     for seed in range(20):
-        split = train.split_by_speaker(clips, LABELS, ("recorded",), seed)
+        split = corpus.split_by_speaker(clips, LABELS, ("recorded",), seed)
         speakers = [{clip.speaker for clip in part} for part in vars(split).values()]
         assert sum(map(len, speakers)) == len(set.union(*speakers)) == 8
         for part in (split.train, split.dev, split.test):
@@ -157,19 +157,19 @@ def test_no_speaker_is_in_two_parts_and_every_part_has_every_label(data: Path) -
 
 
 def test_the_split_depends_on_the_seed(data: Path) -> None:
-    clips = train.read_clips(data)
-    splits = {train.split_by_speaker(clips, LABELS, ("recorded",), seed) for seed in range(8)}
+    clips = corpus.read_clips(data)
+    splits = {corpus.split_by_speaker(clips, LABELS, ("recorded",), seed) for seed in range(8)}
     assert len(splits) > 1
 
 
 def test_clips_that_may_not_train_judge_only_speakers_that_were_not_heard() -> None:
     clips = [
-        train.Clip(Path(f"{accent}{speaker}{kind}"), accent, f"{accent}{speaker}", kind, "")
+        corpus.Clip(Path(f"{accent}{speaker}{kind}"), accent, f"{accent}{speaker}", kind, "")
         for accent in (*LABELS, "wales")
         for speaker in range(6)
         for kind in ("recorded", "vocoded")
     ]
-    split = train.split_by_speaker(clips, LABELS, ("recorded",), 0)
+    split = corpus.split_by_speaker(clips, LABELS, ("recorded",), 0)
     assert {clip.kind for clip in split.train + split.dev} == {"recorded"}
     assert {clip.kind for clip in split.test} == {"recorded", "vocoded"}
     assert {clip.accent for clip in split.rest} == {"wales"}
@@ -178,24 +178,24 @@ def test_clips_that_may_not_train_judge_only_speakers_that_were_not_heard() -> N
 
 
 def test_too_few_speakers_are_refused_by_the_label_s_name(data: Path) -> None:
-    few = [clip for clip in train.read_clips(data) if clip.speaker not in ("us/us2", "us/us3")]
+    few = [clip for clip in corpus.read_clips(data) if clip.speaker not in ("us/us2", "us/us3")]
     with pytest.raises(SystemExit, match="label us: 2 speakers"):
-        train.split_by_speaker(few, LABELS, ("recorded",), 0)
+        corpus.split_by_speaker(few, LABELS, ("recorded",), 0)
 
 
 def test_labels_without_us_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="'us' is needed"):
         train.make_model(
-            train.read_clips(data), tmp_path, TINY, labels=("england",), kinds=("recorded",)
+            corpus.read_clips(data), tmp_path, TINY, labels=("england",), kinds=("recorded",)
         )
 
 
 def test_a_csv_names_speakers_kinds_and_licences(tmp_path: Path) -> None:
     table = tmp_path / "clips.csv"
     table.write_text("path,accent,speaker,kind,licence\na.wav,us,p1,synthesised,MIT\nb.wav,us,,,\n")
-    assert train.read_clips(table) == [
-        train.Clip(tmp_path / "a.wav", "us", "p1", "synthesised", "MIT"),
-        train.Clip(tmp_path / "b.wav", "us", "b.wav", "recorded", ""),
+    assert corpus.read_clips(table) == [
+        corpus.Clip(tmp_path / "a.wav", "us", "p1", "synthesised", "MIT"),
+        corpus.Clip(tmp_path / "b.wav", "us", "b.wav", "recorded", ""),
     ]
 
 
@@ -203,7 +203,7 @@ def test_a_speaker_with_two_accents_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "clips.csv"
     table.write_text("path,accent,speaker\na.wav,us,p1\nb.wav,england,p1\n")
     with pytest.raises(SystemExit, match="p1"):
-        train.read_clips(table)
+        corpus.read_clips(table)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
@@ -291,7 +291,7 @@ def test_training_can_start_from_the_embedding_of_another_model(trained: Path) -
 
 
 def test_batches_are_balanced_and_a_step_s_batch_is_always_the_same(data: Path) -> None:
-    sounds = train.load_sounds(train.read_clips(data), "clips")
+    sounds = train.load_sounds(corpus.read_clips(data), "clips")
     # One label with a quarter of the clips must still be half of a batch.
     uneven = [s for s in sounds if s.clip.accent == "us" or s.clip.speaker == "england/england0"]
     network = train.new_network(TINY, 2, None)
@@ -310,7 +310,7 @@ def test_the_scale_that_made_the_labels_is_found_again() -> None:
     cosines = rng.uniform(-1, 1, (20_000, 3))
     shares = posterior(cosines, 6.0).cumsum(axis=1)
     targets = (rng.uniform(size=(len(cosines), 1)) > shares).sum(axis=1)
-    assert train.fit_scale(cosines, targets) == pytest.approx(6.0, rel=0.05)
+    assert metrics.fit_scale(cosines, targets) == pytest.approx(6.0, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -320,13 +320,13 @@ def test_the_area_under_the_curve_counts_pairs_in_order(
     scores: Sequence[float], area: float
 ) -> None:
     positive = np.array([True, True, False, False])
-    assert train.area_under_roc(np.array(scores), positive) == area
+    assert metrics.area_under_roc(np.array(scores), positive) == area
 
 
 def test_the_calibration_error_is_the_gap_between_score_and_share() -> None:
     scores = np.array([0.75] * 4 + [0.25] * 4)
     positive = np.array([True, True, True, False, True, True, False, False])
-    assert train.calibration_error(scores, positive) == pytest.approx(0.125)
+    assert metrics.calibration_error(scores, positive) == pytest.approx(0.125)
 
 
 def test_the_shipped_model_loads_knows_us_and_is_small() -> None:
