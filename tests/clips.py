@@ -1,16 +1,25 @@
-"""Audio that the project makes itself: voice-like sound in every format it promises to read."""
+"""Audio that the project makes itself: speech in every format it promises to read."""
 
 import io
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import av
 import numpy as np
 import numpy.typing as npt
+import scipy.signal
 import soundfile
 
 Samples = npt.NDArray[np.float64]
+
+SPEECH: Final = Path(__file__).parent / "speech"
+# Neighbours differ in accent and sex.
+VOICES: Final = (
+    *("af_heart", "bm_george", "am_michael", "bf_emma"),
+    *("af_bella", "bm_lewis", "am_fenrir", "bf_isabella"),
+)
 
 
 class Encoding(NamedTuple):
@@ -46,31 +55,27 @@ ENCODINGS: Final = {
 
 @cache
 def voice(duration_s: float, *, seed: int = 0, sample_rate_hz: int = 16_000) -> Samples:
-    """(samples,) of a vowel-like sound, peak 0.5: a gliding pulse train through formants.
+    """(samples,) of speech, peak 0.5: a sentence of `tests/speech`, over and over.
 
-    The same seed is the same speaker at any rate and length. Read-only: callers share it.
+    The same seed is the same speaker at any rate and length, from the sentence's start. The
+    first eight seeds are a voice each; further ones are those, faster or slower and so higher
+    or lower. Read-only: callers share it.
     """
-    rng = np.random.default_rng(seed)
-    count = round(duration_s * sample_rate_hz)
-    time_s = np.arange(count) / sample_rate_hz
-    pitch_hz = rng.uniform(90, 220) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(0.5, 2) * time_s))
-    phase = 2 * np.pi * np.cumsum(pitch_hz) / sample_rate_hz
-    formants_hz = rng.uniform((300, 900, 2200), (800, 2000, 3200))
-    drift = 1 + 0.2 * np.sin(2 * np.pi * rng.uniform(1, 4, size=(3, 1)) * time_s)
-    sound: Samples = np.zeros(count)
-    for harmonic in range(1, 30):
-        frequency_hz = harmonic * pitch_hz
-        resonance = sum(
-            np.exp(-(((frequency_hz - centre * bend) / 180.0) ** 2))
-            for centre, bend in zip(formants_hz, drift, strict=True)
-        )
-        audible = frequency_hz < min(sample_rate_hz, 16_000) * 0.45
-        sound += (0.02 / harmonic + resonance) * np.sin(harmonic * phase) * audible
-    syllables = 0.55 + 0.45 * np.sin(2 * np.pi * rng.uniform(2, 5) * time_s)
-    sound = sound * syllables + rng.normal(0, 0.005, count)
-    sound *= 0.5 / np.abs(sound).max()
-    sound.flags.writeable = False
-    return sound
+    speech = np.resize(_sentence(seed, sample_rate_hz), round(duration_s * sample_rate_hz))
+    speech *= 0.5 / np.abs(speech).max()
+    speech.flags.writeable = False
+    return speech
+
+
+@cache
+def _sentence(seed: int, sample_rate_hz: int) -> Samples:
+    turn, voice_index = divmod(seed, len(VOICES))
+    speed = Fraction(16 + (turn + 1) // 2 * (-1) ** turn, 16)
+    recorded, recorded_rate_hz = soundfile.read(SPEECH / f"{VOICES[voice_index]}.flac")
+    # The noise of a quiet room: synthetic pauses are emptier than any recording's.
+    recorded += np.random.default_rng(seed).normal(0, 0.001, recorded.size)
+    ratio = Fraction(sample_rate_hz, recorded_rate_hz) / speed
+    return np.asarray(scipy.signal.resample_poly(recorded, ratio.numerator, ratio.denominator))
 
 
 def encode(samples: Samples, sample_rate_hz: int, encoding: str) -> bytes:
