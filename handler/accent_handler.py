@@ -4,15 +4,18 @@ import logging
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accent.audio import AudioLimits
 from accent.classifier import AccentClassifier, Answer, Clip
 from accent.engine import TorchEngine
 from accent.network import load_model
+from accent.speech import SpeechGate, SpeechLimits
 
 _log = logging.getLogger(__name__)
+
+_Limits = TypeVar("_Limits", AudioLimits, SpeechLimits)
 
 
 class AccentHandler:
@@ -38,13 +41,14 @@ class AccentHandler:
             ),
             name=context.model_name,
             version=manifest["modelVersion"],
-            limits=_limits(config),
+            limits=_settings(AudioLimits, config),
+            gate=SpeechGate(_settings(SpeechLimits, config)),
         )
         self._classifier.warm_up()
         _log.info("accent model loaded: labels=%s", ",".join(model.labels))
 
     def preprocess(self, data: list[dict[str, Any]]) -> list[Clip]:
-        """Decode the audio of each request, found under `body`, or `file` in a form."""
+        """Decode the audio of each request, found under `body`, or `file` in a form; gate it."""
         return self._ready.decode([_audio_bytes(row) for row in data])
 
     def inference(self, clips: list[Clip]) -> list[Clip]:
@@ -77,9 +81,9 @@ def _audio_bytes(row: dict[str, Any]) -> bytes | bytearray:
     return body if isinstance(body, (bytes, bytearray)) else b"not audio"
 
 
-def _limits(config: dict[str, Any]) -> AudioLimits:
-    names = {field.name for field in fields(AudioLimits)}
-    return AudioLimits(**{name: value for name, value in config.items() if name in names})
+def _settings(kind: type[_Limits], config: dict[str, Any]) -> _Limits:
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in config.items() if name in names})
 
 
 def _threads(config: dict[str, Any]) -> int:

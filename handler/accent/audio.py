@@ -76,7 +76,7 @@ class AudioLimits:
     max_sample_rate_hz: int = 192_000
     """Highest sample rate taken."""
 
-    silence_dbfs: float = -65.0
+    silence_dbfs: float = -70.0
     """A clip whose loudest tenth of a second lies below is silence; dB of full scale, RMS."""
 
     max_decode_s: float = 20.0
@@ -135,8 +135,11 @@ def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audi
             f"The clip lasts {audio.facts.duration_s:g} s; "
             f"at least {limits.min_audio_s:g} s are needed."
         )
-    if _loudest_block_dbfs(audio.waveform) < limits.silence_dbfs:
-        raise NoSpeech("The clip is silent: no sound above the noise floor was found.")
+    if loudest_block_dbfs(audio.waveform) < limits.silence_dbfs:
+        raise NoSpeech(
+            "The clip is silent: no sound above the noise floor was found. "
+            "Check the microphone and record again."
+        )
     return audio
 
 
@@ -245,7 +248,7 @@ def _samples(frame: av.AudioFrame) -> Waveform:
     return centred / np.float32(full_scale)
 
 
-def _loudest_block_dbfs(waveform: Waveform) -> float:
+def loudest_block_dbfs(waveform: Waveform) -> float:
     """RMS of the loudest tenth of a second, each block freed of its mean, in dBFS."""
     size = int(_SILENCE_BLOCK_S * SAMPLE_RATE_HZ)
     blocks = waveform[: waveform.size // size * size].reshape(-1, size)

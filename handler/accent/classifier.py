@@ -13,6 +13,7 @@ from accent.engine import Engine, WindowScores
 from accent.errors import InternalError, Refusal
 from accent.network import AccentModel
 from accent.scoring import MAX_WINDOW_S, answer_document, cut_windows
+from accent.speech import SpeechFacts, SpeechGate
 
 _log = logging.getLogger(__name__)
 
@@ -30,15 +31,17 @@ class Clip:
     """One upload on its way through the stages. Once it has a refusal, the rest passes it by."""
 
     audio: Audio | None = None
+    speech: SpeechFacts | None = None
     windows: list[Waveform] = field(default_factory=list)
     scores: list[WindowScores] = field(default_factory=list)
     refusal: Refusal | None = None
     decode_s: float = 0.0
+    gate_s: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
 
 class AccentClassifier:
-    """Decodes, scores and answers batches. Another server than TorchServe can own it as well."""
+    """Decodes, gates, scores and answers batches. Another server than TorchServe may own it."""
 
     def __init__(
         self,
@@ -48,23 +51,26 @@ class AccentClassifier:
         name: str,
         version: str,
         limits: AudioLimits = AudioLimits(),
+        gate: SpeechGate | None = None,
     ) -> None:
         self._model = model
         self._engine = engine
         self._name = name
         self._version = version
         self._limits = limits
+        self._gate = gate or SpeechGate()
 
     def warm_up(self) -> None:
         """Pay for lazy set-up before the first clip does, and fail now if scoring fails."""
         noise = np.random.default_rng(0).standard_normal(int(MAX_WINDOW_S * SAMPLE_RATE_HZ))
         window = noise.astype(np.float32) * np.float32(0.1)
+        self._gate.measure(window)
         for score in self._engine.score([window[: 2 * SAMPLE_RATE_HZ], window]):
             if isinstance(score, Exception):
                 raise score
 
     def decode(self, uploads: Sequence[bytes | bytearray]) -> list[Clip]:
-        """Stage one: encoded bytes to windows."""
+        """Stage one: encoded bytes to windows, or a refusal where they hold no speech."""
         return [self._decode_one(upload) for upload in uploads]
 
     def score(self, clips: Sequence[Clip]) -> None:
@@ -92,18 +98,20 @@ class AccentClassifier:
         clip = Clip()
         try:
             clip.audio = decode(upload, self._limits)
+            clip.decode_s = time.perf_counter() - clip.started
+            clip.speech = self._gate.check(clip.audio.waveform)
+            clip.gate_s = time.perf_counter() - clip.started - clip.decode_s
             clip.windows = cut_windows(clip.audio.waveform)
         except Refusal as refusal:
             clip.refusal = refusal
         except Exception:
-            # Whatever one clip does to the decoder, MemoryError included, stays with it.
+            # Whatever one clip does to decoder or gate, MemoryError included, stays with it.
             _log.exception("decoding a clip failed")
             clip.refusal = InternalError()
-        clip.decode_s = time.perf_counter() - clip.started
         return clip
 
     def _answer_one(self, clip: Clip) -> Answer:
-        if clip.refusal is not None or clip.audio is None:
+        if clip.refusal is not None or clip.audio is None or clip.speech is None:
             refusal = clip.refusal or InternalError()
             return Answer(refusal.status, refusal.document())
         document = answer_document(
@@ -114,8 +122,10 @@ class AccentClassifier:
             softmax_scale=self._model.spec.softmax_scale,
             model_name=self._name,
             model_version=self._version,
+            speech_s=clip.speech.speech_s,
             timings_s={
                 "decode_s": clip.decode_s,
+                "gate_s": clip.gate_s,
                 "features_s": sum(score.features_s for score in clip.scores),
                 "forward_s": sum(score.forward_s for score in clip.scores),
                 "total_s": time.perf_counter() - clip.started,

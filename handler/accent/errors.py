@@ -46,7 +46,7 @@ class AudioTooShort(Refusal):
 
 
 class NoSpeech(Refusal):
-    """Nothing in the clip that could be speech."""
+    """No speech in the clip, or too little of it."""
 
     status = 422
     code = "no_speech"

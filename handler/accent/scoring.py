@@ -73,12 +73,13 @@ def answer_document(
     softmax_scale: float,
     model_name: str,
     model_version: str,
+    speech_s: float,
     timings_s: dict[str, float],
 ) -> dict[str, Any]:
     """The full answer for one clip, ready for JSON.
 
     The clip's own scores come from the mean of its windows' cosines. Window starts and
-    ends are seconds into the clip.
+    ends are seconds into the clip, `speech_s` is how much of it is speech.
     """
     whole = np.mean(np.stack(window_cosines).astype(np.float64), axis=0)
     count = len(window_cosines)
@@ -98,6 +99,7 @@ def answer_document(
             "channels": facts.channels,
             "codec": facts.codec,
             "peak": facts.peak,
+            "speech_s": speech_s,
         },
         "model": {"name": model_name, "version": model_version},
         "timings": {name: round(seconds, 6) for name, seconds in timings_s.items()},

@@ -163,5 +163,5 @@ def service(serve: Callable[..., RunningService]) -> RunningService:
 
 @pytest.fixture(scope="session")
 def clip() -> bytes:
-    """Three seconds of voice-like sound as WAV."""
+    """Three seconds of speech as WAV."""
     return encode(voice(3.0, seed=1), 16_000, "wav-s16")

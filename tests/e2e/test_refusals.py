@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests import sounds
 from tests.clips import encode, voice
 from tests.e2e.conftest import RunningService
 
@@ -51,6 +52,9 @@ ROWS: dict[str, tuple[int, str, Send]] = {
     "text": (415, "unsupported_audio", _file(b"Dear server, this is no audio. " * 100)),
     "too few seconds": (422, "audio_too_short", _file(_clip(0.4))),
     "silence": (422, "no_speech", _file(encode(np.zeros(16_000), 16_000, "wav-s16"))),
+    "noise": (422, "no_speech", _file(encode(sounds.white(3.0, 0), 16_000, "ogg-opus"))),
+    "a tone": (422, "no_speech", _file(encode(sounds.sine(3.0, 2), 16_000, "m4a-aac"))),
+    "music": (422, "no_speech", _file(encode(sounds.band(12.0, 1), 16_000, "mp3"))),
 }
 
 

@@ -1,13 +1,17 @@
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from accent_handler import AccentHandler
+from accent.audio import AudioLimits
+from accent.speech import SpeechLimits
+from accent_handler import AccentHandler, _settings
 from ts.context import Context, RequestProcessor  # type: ignore[import-untyped]
 
+from tests import sounds
 from tests.clips import encode, voice
 
 CONFIG = Path(__file__).resolve().parents[2] / "handler" / "model-config.yaml"
@@ -60,6 +64,8 @@ def test_each_item_of_a_mixed_batch_has_its_own_status_and_document(
         ({"body": bytearray(clip(0.4))}, 422, "audio_too_short"),
         ({"body": bytearray(LONG)}, 413, "audio_too_long"),
         ({"body": bytearray(encode(voice(1.0) * 0, 16_000, "flac"))}, 422, "no_speech"),
+        ({"body": bytearray(encode(sounds.white(2.0, 0), 16_000, "flac"))}, 422, "no_speech"),
+        ({"body": bytearray(encode(sounds.band(2.0, 0), 16_000, "mp3"))}, 422, "no_speech"),
         ({"body": bytearray(clip(12.0, "mp3", 2))}, 200, None),
     ]
     context = context_of(small_folder, len(batch))
@@ -105,11 +111,22 @@ def test_the_limits_come_from_the_archives_settings(small_folder: Path) -> None:
     assert document["detail"] == "The clip lasts more than 2 s."
 
 
-def test_the_shipped_settings_are_the_defaults_of_the_core() -> None:
-    from accent.audio import AudioLimits
-    from accent_handler import _limits
+def test_the_speech_a_clip_needs_comes_from_the_archives_settings(small_folder: Path) -> None:
+    noise = {"body": encode(sounds.white(2.0, 0), 16_000, "flac")}
+    for settings, status in (({}, 422), ({"min_speech_s": 0}, 200)):
+        handler = AccentHandler()
+        handler.initialize(context_of(small_folder, **settings))
+        context = context_of(small_folder)
+        handler.handle([noise], context)
+        assert context.get_response_status(0)[0] == status
 
-    assert _limits(yaml.safe_load(CONFIG.read_text())["accent"]) == AudioLimits()
+
+def test_the_shipped_settings_are_the_defaults_of_the_core() -> None:
+    shipped = yaml.safe_load(CONFIG.read_text())["accent"]
+    assert _settings(AudioLimits, shipped) == AudioLimits()
+    assert _settings(SpeechLimits, shipped) == SpeechLimits()
+    for kind in (AudioLimits, SpeechLimits):
+        assert {field.name for field in fields(kind)} <= set(shipped)
 
 
 def test_settings_may_be_absent(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

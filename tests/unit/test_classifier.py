@@ -8,14 +8,16 @@ from accent.audio import Audio, AudioLimits, Waveform, decode
 from accent.classifier import AccentClassifier, Answer
 from accent.engine import TorchEngine, WindowScores
 from accent.network import AccentModel
+from accent.speech import SpeechFacts, SpeechGate, SpeechLimits
 
+from tests import sounds
 from tests.clips import encode, voice
 
 BAD = {
     "empty_file": b"",
     "unsupported_audio": b"not audio at all",
     "audio_too_short": encode(voice(0.3), 16_000, "wav-s16"),
-    "no_speech": encode(np.zeros(16_000), 16_000, "wav-s16"),
+    "no_speech": encode(sounds.white(3.0, 0), 16_000, "wav-s16"),
 }
 STATUS = {"empty_file": 400, "unsupported_audio": 415, "audio_too_short": 422, "no_speech": 422}
 
@@ -70,9 +72,11 @@ def test_the_answer_is_a_full_document_ready_for_json(small_model: AccentModel) 
     assert answer.document["audio"]["duration_s"] == 12.0
     assert [window["end_s"] for window in answer.document["windows"]] == [6.0, 12.0]
     timings = answer.document["timings"]
-    assert set(timings) == {"decode_s", "features_s", "forward_s", "total_s"}
+    assert set(timings) == {"decode_s", "gate_s", "features_s", "forward_s", "total_s"}
     assert min(timings.values()) > 0
-    assert timings["total_s"] + 1e-4 > timings["decode_s"] + timings["features_s"]
+    steps = [timings[name] for name in timings if name != "total_s"]
+    assert timings["total_s"] + 1e-4 > sum(steps)
+    assert 10 < answer.document["audio"]["speech_s"] <= 12
 
 
 def test_the_same_sound_in_two_lossless_formats_scores_the_same(small_model: AccentModel) -> None:
@@ -139,6 +143,57 @@ def test_what_breaks_the_decoder_stays_with_its_clip(
     assert good.status == 200
 
 
+@pytest.mark.parametrize(
+    "sound",
+    [sounds.white(2.0, 0), sounds.sine(2.0, 2), sounds.band(12.0, 1), np.zeros(32_000)],
+    ids=["noise", "tone", "music", "silence"],
+)
+def test_what_the_gate_refuses_changes_no_neighbour(small_model: AccentModel, sound: Any) -> None:
+    served = classifier(small_model, windows_per_pass=8)
+    good = [clip(2.0, 1), clip(12.0, 2), clip(2.0, 3)]
+    right = [without_timings(answer.document) for answer in served.classify(good)]
+    refused = encode(sound, 16_000, "flac")
+    answers = served.classify([refused, good[0], good[1], refused, good[2]])
+
+    for answer in (answers[0], answers[3]):
+        assert (answer.status, answer.document["code"]) == (422, "no_speech")
+        assert "record again" in answer.document["detail"]
+    together = [without_timings(answers[index].document) for index in (1, 2, 4)]
+    assert [document["audio"] for document in together] == [document["audio"] for document in right]
+    for ours, theirs in zip(together, right, strict=True):
+        for one, other in zip(ours["accents"], theirs["accents"], strict=True):
+            assert one["label"] == other["label"]
+            assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_what_breaks_the_gate_stays_with_its_clip(
+    small_model: AccentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = SpeechGate.check
+
+    def check_or_break(gate: SpeechGate, waveform: Waveform) -> SpeechFacts:
+        if waveform.size == 24_000:
+            raise RuntimeError("/secret/path")
+        return check(gate, waveform)
+
+    monkeypatch.setattr(SpeechGate, "check", check_or_break)
+    failed, good = classifier(small_model).classify([clip(1.5), clip(1.0)])
+    assert failed.document == {"code": "internal", "detail": "The server failed on this clip."}
+    assert good.status == 200
+
+
+def test_the_gate_given_is_the_gate_applied(small_model: AccentModel) -> None:
+    open_to_all = AccentClassifier(
+        small_model,
+        TorchEngine(small_model.network),
+        name="small",
+        version="2.0",
+        gate=SpeechGate(SpeechLimits(min_speech_s=0)),
+    )
+    (answer,) = open_to_all.classify([BAD["no_speech"]])
+    assert (answer.status, answer.document["audio"]["speech_s"]) == (200, 0)
+
+
 def test_the_limits_given_are_the_limits_applied(small_model: AccentModel) -> None:
     strict = AccentClassifier(
         small_model,
@@ -161,3 +216,14 @@ def test_warming_up_fails_where_scoring_would(small_model: AccentModel) -> None:
     )
     with pytest.raises(MemoryError):
         broken.warm_up()
+
+
+def test_warming_up_fails_where_the_gate_would(
+    small_model: AccentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_gate: SpeechGate, _waveform: Waveform) -> SpeechFacts:
+        raise RuntimeError("the gate is broken")
+
+    monkeypatch.setattr(SpeechGate, "measure", fail)
+    with pytest.raises(RuntimeError, match="the gate is broken"):
+        classifier(small_model).warm_up()

@@ -13,7 +13,16 @@ from scripts.package import Archive, PackagingError, package
 from tests.clips import encode, voice
 from tests.models import write_stand_in
 
-PYTHON_FILES = ("audio", "classifier", "engine", "errors", "network", "scoring", "__init__")
+PYTHON_FILES = (
+    "audio",
+    "classifier",
+    "engine",
+    "errors",
+    "network",
+    "scoring",
+    "speech",
+    "__init__",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ def document(cosines: Sequence[Sequence[float]], facts: AudioFacts = FACTS) -> d
         softmax_scale=30.0,
         model_name="small",
         model_version="1.0",
+        speech_s=19.5,
         timings_s={"decode_s": 0.0123456789, "total_s": 1.0},
     )
 
@@ -134,6 +135,7 @@ def test_the_document_has_all_that_the_contract_lists_and_no_more() -> None:
         "channels": 2,
         "codec": "flac",
         "peak": 0.7,
+        "speech_s": 19.5,
     }
     assert answer["model"] == {"name": "small", "version": "1.0"}
     assert answer["timings"] == {"decode_s": 0.012346, "total_s": 1.0}
