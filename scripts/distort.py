@@ -12,10 +12,9 @@ from typing import Final, TypeAlias
 
 import av
 import numpy as np
-import torch
 from accent.audio import SAMPLE_RATE_HZ, Waveform
-from scipy.signal import butter, resample_poly, sosfilt
-from speechbrain.processing.signal_processing import reverberate
+from scipy.fft import irfft, next_fast_len
+from scipy.signal import butter, oaconvolve, resample_poly, sosfilt
 
 _PEAK: Final = 0.99
 # G.711 telephony, ITU-T: 8 kHz and 300 to 3,400 Hz.
@@ -82,9 +81,10 @@ def add_noise(waveform: Waveform, noise: Waveform, ratio_db: float) -> Waveform:
 
 def coloured_noise(size: int, slope: float, rng: np.random.Generator) -> Waveform:
     """(size,) float32 whose power falls with frequency to the `slope`: 0 white, 1 pink, 2 brown."""
-    spectrum = rng.standard_normal(size // 2 + 1) + 1j * rng.standard_normal(size // 2 + 1)
+    whole = next_fast_len(size, real=True)
+    spectrum = rng.standard_normal(whole // 2 + 1) + 1j * rng.standard_normal(whole // 2 + 1)
     spectrum *= np.maximum(np.arange(spectrum.size), 1.0) ** (-slope / 2.0)
-    return np.fft.irfft(spectrum, size).astype(np.float32)
+    return np.asarray(irfft(spectrum, whole)[:size], np.float32)
 
 
 def babble(size: int, others: Sequence[Waveform], rng: np.random.Generator) -> Waveform:
@@ -111,9 +111,7 @@ def room(waveform: Waveform, decay_s: float, rng: np.random.Generator) -> Wavefo
     tail = rng.standard_normal(size) * 10.0 ** (-3.0 * time_s / decay_s)
     response = (rng.uniform(0.01, 0.06) * tail).astype(np.float32)
     response[0] = 1.0
-    with torch.inference_mode():
-        heard = reverberate(torch.from_numpy(waveform.copy())[None], torch.from_numpy(response))
-    return np.asarray(heard[0].numpy())
+    return np.asarray(oaconvolve(waveform, response)[: waveform.size], np.float32)
 
 
 def telephone(waveform: Waveform) -> Waveform:

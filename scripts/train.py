@@ -1,10 +1,10 @@
 """Labelled speech -> an ECAPA-TDNN accent model in the folder layout that `MODEL=` takes.
 
 The recipe is that of CommonAccent (Zuluaga-Gomez et al., 2023) at any width: cosine head,
-additive angular margin, speaker-disjoint split, balance over accents and speakers. All
-augmentation acts on log-mel features, so that these are computed once. What step k sees
-depends on the seed and k alone: a run that was killed goes on where its last checkpoint
-stands and ends with the weights that it would have had.
+additive angular margin, speaker-disjoint split, balance over accents and speakers. A teacher
+can be added: it says frame by frame and clip by clip what it hears, in unlabelled speech too.
+Features are computed once. What step k sees depends on the seed and k alone: a run that was
+killed goes on where its last checkpoint stands and ends with the weights it would have had.
 """
 
 import argparse
@@ -43,10 +43,11 @@ from accent.network import (
 from accent.scoring import cut_windows, posterior
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from scripts.augment import crop_at, perturbed_crop, spec_augment
 from scripts.corpus import Clip, Split, choose_labels, read_clips, split_by_speaker
 from scripts.metrics import (
     BOOTSTRAP_ROUNDS,
@@ -56,14 +57,18 @@ from scripts.metrics import (
     calibration_error,
     fit_scale,
 )
+from scripts.prepare import DEFAULT_CACHE, FRAMES_PER_S, Plan, PreparedClip, prepare
+from scripts.teacher import FIRST_CENTRE_S, FRAME_SIZE, HOP_S, AccentProbe, train_probe
 
 CARD_FILE: Final = "README.md"
 LOG_FILE: Final = "training_log.jsonl"
 WORK_FOLDER: Final = ".train"
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 
-CALIBRATION_WINDOW_S: Final = 4.0
-FRAMES_PER_S: Final = 100
+CALIBRATION_WINDOW_S: Final = 3.0
+# Within a label, a kind of speech is drawn in proportion to this power of its seconds: a
+# large synthetic part does not drown a few real voices, nor are two clips heard all day.
+_KIND_POWER: Final = 1.0 / 3.0
 
 # What the licences of these corpora ask to be named, by a word of the licence entry.
 _CREDITS: Final = {
@@ -82,7 +87,11 @@ class Recipe:
     """All that decides the weights, apart from the data.
 
     `channels` is the width of the blocks; the aggregation has three times as many.
-    `learning_rate` is the peak, reached after `warmup` of the steps.
+    `learning_rate` is the peak, reached after `warmup` of the steps. `versions` of each clip
+    are prepared, itself included. With a teacher, `unlabelled_share` of a batch comes from
+    speech without labels, and the loss is the sum of the margin loss on labelled crops, the
+    divergence from the teacher's posterior and the squared distance from its frames, each
+    times its weight.
     """
 
     seed: int = 0
@@ -101,7 +110,13 @@ class Recipe:
     scale: float = 30.0
     average_decay: float = 0.98
     augment: bool = True
+    versions: int = 3
     bf16: bool = True
+    teacher: bool = False
+    unlabelled_share: float = 0.3
+    margin_weight: float = 0.3
+    posterior_weight: float = 1.0
+    frame_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -114,6 +129,22 @@ class Sound:
     @property
     def duration_s(self) -> float:
         return self.waveform.size / SAMPLE_RATE_HZ
+
+
+def read_extra(path: Path) -> list[Clip]:
+    import csv
+
+    with path.open(newline="") as file:
+        return [
+            Clip(
+                path.parent / r["path"],
+                r.get("accent") or "",
+                r["speaker"],
+                r.get("kind") or "recorded",
+                r.get("licence") or "CC BY 4.0 (LibriSpeech)",
+            )
+            for r in csv.DictReader(file)
+        ]
 
 
 def load_sounds(clips: Sequence[Clip], name: str) -> list[Sound]:
@@ -129,122 +160,177 @@ def load_sounds(clips: Sequence[Clip], name: str) -> list[Sound]:
     return sounds
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on.
+
+    `features` is (batch, frames, n_mels) in dB. `targets` is (batch,), -1 where there is no
+    label. With a teacher, `frames` is (batch, ceil(frames / 2), 288), standardised, what it
+    hears at every other frame, and `posterior` (batch, labels) what it says of the crop.
+    """
+
+    features: Tensor
+    targets: Tensor
+    frames: Tensor | None
+    posterior: Tensor | None
+
+
 class Sampler:
-    """Draws crops of log-mel features, balanced over labels and, within them, speakers."""
+    """Draws crops of log-mel features, balanced over labels, kinds of speech and speakers."""
 
     def __init__(
-        self, sounds: Sequence[Sound], labels: Sequence[str], network: AccentNetwork, recipe: Recipe
+        self,
+        labelled: Sequence[PreparedClip],
+        unlabelled: Sequence[PreparedClip],
+        labels: Sequence[str],
+        recipe: Recipe,
+        probe: AccentProbe | None = None,
     ) -> None:
         self._recipe = recipe
-        self._features: dict[str, dict[str, list[Tensor]]] = {label: {} for label in labels}
-        for sound in tqdm(sounds, desc="features", unit="clip", disable=None):
-            with torch.inference_mode():
-                features = network.compute_features(torch.from_numpy(sound.waveform)[None])[0]
-            by_speaker = self._features[sound.clip.accent]
-            by_speaker.setdefault(sound.clip.speaker, []).append(features.to(torch.float16))
-        for label, by_speaker in self._features.items():
-            if not by_speaker:
+        self._probe = probe
+        self._unlabelled = list(unlabelled)
+        self._groups: list[list[tuple[float, list[list[PreparedClip]]]]] = []
+        for label in labels:
+            kinds = by_kind(labelled, label)
+            if not kinds:
                 raise SystemExit(f"label {label}: no clip to train on could be decoded.")
-        self._labels = list(labels)
+            self._groups.append([])
+            for clips in kinds:
+                speakers: dict[str, list[PreparedClip]] = defaultdict(list)
+                for clip in clips:
+                    speakers[clip.clip.speaker].append(clip)
+                self._groups[-1].append((kind_weight(clips), list(speakers.values())))
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """What step `step` trains on: (batch, frames, n_mels) in dB, (batch,) labels."""
+    def batch(self, step: int) -> Batch:
+        """What step `step` trains on, whatever was drawn before."""
         recipe = self._recipe
         rng = np.random.default_rng((recipe.seed, step))
         frames = round(rng.uniform(recipe.min_crop_s, recipe.max_crop_s) * FRAMES_PER_S)
-        offset = int(rng.integers(len(self._labels)))
+        offset = int(rng.integers(len(self._groups)))
+        n_unlabelled = round(recipe.unlabelled_share * recipe.batch_size)
+        if self._probe is None or not self._unlabelled:
+            n_unlabelled = 0
         crops: list[Tensor] = []
         targets: list[int] = []
+        heard: list[Tensor] = []
         for index in range(recipe.batch_size):
-            target = (offset + index) % len(self._labels)
-            by_speaker = self._features[self._labels[target]]
-            clips = by_speaker[list(by_speaker)[rng.integers(len(by_speaker))]]
-            clip = clips[rng.integers(len(clips))]
-            if recipe.augment:
-                crop = perturbed_crop(clip, frames, rng)
+            if index < n_unlabelled:
+                target = -1
+                clip = self._unlabelled[int(rng.integers(len(self._unlabelled)))]
             else:
-                crop = crop_at(clip, frames, rng.uniform(), 1.0)
+                target = (offset + index) % len(self._groups)
+                clip = self._draw(target, rng)
+            version = int(rng.integers(len(clip.versions))) if recipe.augment else 0
+            features = torch.from_numpy(clip.versions[version])
+            if recipe.augment:
+                crop, positions = perturbed_crop(features, frames, rng)
+            else:
+                crop, positions = crop_at(features, frames, rng.uniform(), 1.0)
             crops.append(crop)
             targets.append(target)
-        return torch.stack(crops), torch.tensor(targets)
-
-
-def crop_at(features: Tensor, frames: int, place: float, tempo: float) -> Tensor:
-    """Cut `frames` frames out of (n, n_mels), read `tempo` times as fast.
-
-    `place` in [0, 1) says where between the first and the last possible start. A clip that
-    is too short is repeated. Returns (frames, n_mels) float32.
-    """
-    last = max(len(features) - 1, 1)
-    start = place * max(last - frames * tempo, 0.0)
-    positions = (start + torch.arange(frames) * tempo) % last
-    lower = positions.long()
-    weight = (positions - lower)[:, None]
-    upper = (lower + 1).clamp(max=len(features) - 1)
-    return torch.lerp(features[lower].float(), features[upper].float(), weight)
-
-
-def perturbed_crop(features: Tensor, frames: int, rng: np.random.Generator) -> Tensor:
-    """A random crop of (n, n_mels) in dB as another voice, room or device might give it.
-
-    Tempo, vocal tract length (Jaitly and Hinton, 2013), silence around the speech, colour
-    and stationary noise; then a cut-off as of a telephone. Returns (frames, n_mels).
-    """
-    crop = crop_at(features, frames, rng.uniform(), rng.uniform(0.9, 1.1))
-    n_mels = crop.shape[1]
-    crop = _warp_frequencies(crop, rng.uniform(0.9, 1.1))
-    speech_level_db = float(torch.quantile(crop.mean(dim=1), 0.9))
-    if rng.uniform() < 0.7:
-        before, after = rng.uniform(0.0, 0.3, 2) * frames
-        silence_db = speech_level_db - 80.0
-        crop[: int(before)] = silence_db
-        crop[frames - int(after) :] = silence_db
-    mel_axis = np.linspace(0.0, 1.0, n_mels)
-    colour_db = np.interp(mel_axis, np.linspace(0.0, 1.0, 6), rng.normal(0.0, 3.0, 6))
-    crop = crop + torch.from_numpy(colour_db).float()
-    if rng.uniform() < 0.9:
-        noise_db = (
-            speech_level_db
-            - rng.uniform(15.0, 60.0)
-            + rng.uniform(-15.0, 15.0) * (mel_axis - 0.5)
-            + 10.0 * np.log10(rng.gamma(4.0, 0.25, (frames, n_mels)) + 1e-6)
+            if self._probe is not None:
+                times_s = positions[::2] * clip.speeds[version] / FRAMES_PER_S
+                heard.append(frames_at(torch.from_numpy(clip.frames), times_s))
+        teaching = torch.stack(heard) if heard else None
+        with torch.inference_mode():
+            says = None if teaching is None or self._probe is None else self._probe(teaching)
+        return Batch(
+            torch.stack(crops),
+            torch.tensor(targets),
+            None if teaching is None or self._probe is None else self._probe.standardised(teaching),
+            None if says is None else says.mean(dim=1).softmax(dim=-1),
         )
-        ln_per_db = math.log(10.0) / 10.0
-        noise = torch.from_numpy(noise_db).float()
-        crop = torch.logaddexp(crop * ln_per_db, noise * ln_per_db) / ln_per_db
-    if rng.uniform() < 0.15:
-        crop[:, int(rng.uniform(0.68, 0.95) * n_mels) :] = speech_level_db - 60.0
-    return crop
+
+    def _draw(self, target: int, rng: np.random.Generator) -> PreparedClip:
+        weights = np.array([weight for weight, _ in self._groups[target]])
+        kind = int(rng.choice(len(weights), p=weights / weights.sum()))
+        speakers = self._groups[target][kind][1]
+        clips = speakers[int(rng.integers(len(speakers)))]
+        return clips[int(rng.integers(len(clips)))]
 
 
-def _warp_frequencies(features: Tensor, factor: float) -> Tensor:
-    """Stretch the mel axis as a vocal tract `factor` times as short would."""
-    n_mels = features.shape[1]
-    top_mel = 2595.0 * math.log10(1.0 + SAMPLE_RATE_HZ / 2 / 700.0)
-    mel = torch.arange(1, n_mels + 1) / (n_mels + 1) * top_mel
-    warped = 2595.0 * torch.log10(1.0 + (10.0 ** (mel / 2595.0) - 1.0) / factor)
-    positions = (warped / top_mel * (n_mels + 1) - 1.0).clamp(0.0, n_mels - 1.0)
+def by_kind(clips: Sequence[PreparedClip], label: str) -> list[list[PreparedClip]]:
+    """The clips of a label, one list a kind of speech."""
+    kinds: dict[str, list[PreparedClip]] = defaultdict(list)
+    for clip in clips:
+        if clip.clip.accent == label:
+            kinds[clip.clip.kind].append(clip)
+    return list(kinds.values())
+
+
+def kind_weight(clips: Sequence[PreparedClip]) -> float:
+    """How often a kind of speech is drawn within its label, to no unit."""
+    return float(sum(clip.duration_s for clip in clips) ** _KIND_POWER)
+
+
+def frames_at(frames: Tensor, times_s: Tensor) -> Tensor:
+    """The teacher's (frames, 288) read at (n,) seconds, linear between two of them."""
+    positions = ((times_s - FIRST_CENTRE_S) / HOP_S).clamp(0, len(frames) - 1)
     lower = positions.long()
-    upper = (lower + 1).clamp(max=n_mels - 1)
-    return torch.lerp(features[:, lower], features[:, upper], positions - lower)
+    upper = (lower + 1).clamp(max=len(frames) - 1)
+    return torch.lerp(
+        frames[lower].float(), frames[upper].float(), (positions - lower)[:, None].float()
+    )
 
 
-def spec_augment(features: Tensor, rng: np.random.Generator) -> Tensor:
-    """SpecAugment (Park et al., 2019) on mean-normalised features, in place.
+def probe_for(
+    labelled: Sequence[PreparedClip],
+    unlabelled: Sequence[PreparedClip],
+    labels: Sequence[str],
+) -> AccentProbe:
+    """The teacher's accent probe, drawn on clips as the sampler draws them."""
+    by_label: dict[str, list[tuple[float, npt.NDArray[np.float16]]]] = {}
+    for label in labels:
+        by_label[label] = []
+        for clips in by_kind(labelled, label):
+            counts = Counter(clip.clip.speaker for clip in clips)
+            share = kind_weight(clips) / len(counts)
+            by_label[label] += [(share / counts[c.clip.speaker], c.frames) for c in clips]
+    return train_probe(by_label, [clip.frames for clip in unlabelled])
 
-    Two stretches of at most 10 % of the frames and two of at most 10 mel bands are set to
-    the mean, others for each item of the (batch, frames, n_mels) tensor.
+
+class Pupil(nn.Module):
+    """A network and the matrix that maps its aggregated frames to the teacher's."""
+
+    def __init__(self, network: AccentNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.to_teacher = nn.Linear(network.embedding_model.channels[-1], FRAME_SIZE)
+        self._aggregated: Tensor | None = None
+        network.embedding_model.mfa.register_forward_hook(self._keep)
+
+    def _keep(self, _: nn.Module, __: Any, output: Tensor) -> None:
+        self._aggregated = output
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, frames, n_mels) -> (batch, 1, labels) cosines, (batch, frames / 2, 288)."""
+        embeddings = self.network.embedding_model(features, torch.ones(len(features)))
+        cosines = self.network.classifier(embeddings.float())
+        if self._aggregated is None:
+            raise RuntimeError("the aggregation did not run")
+        frames = self.to_teacher(self._aggregated[:, :, ::2].transpose(1, 2))
+        self._aggregated = None
+        return cosines, frames.float()
+
+
+def loss_of(batch: Batch, cosines: Tensor, frames: Tensor, recipe: Recipe) -> Tensor:
+    """The margin loss on what is labelled and, with a teacher, the distance from what it says.
+
+    The posterior's divergence is Hinton et al.'s (2015), at the network's own scale.
     """
-    _, frames, n_mels = features.shape
-    for item in features:
-        for _ in range(2):
-            width = int(rng.integers(0, max(frames // 10, 1)))
-            start = int(rng.integers(0, frames - width))
-            item[start : start + width] = 0.0
-            width = int(rng.integers(0, min(11, n_mels)))
-            start = int(rng.integers(0, n_mels - width))
-            item[:, start : start + width] = 0.0
-    return features
+    margin = LogSoftmaxWrapper(AdditiveAngularMargin(margin=recipe.margin, scale=recipe.scale))
+    labelled = batch.targets >= 0
+    loss: Tensor = margin(cosines[labelled], batch.targets[labelled][:, None])
+    if batch.frames is None or batch.posterior is None:
+        return loss
+    logs = torch.log_softmax(recipe.scale * cosines.squeeze(1), dim=-1)
+    divergence = nn.functional.kl_div(logs, batch.posterior, reduction="batchmean")
+    distance = nn.functional.mse_loss(frames, batch.frames)
+    return (
+        recipe.margin_weight * loss
+        + recipe.posterior_weight * divergence
+        + recipe.frame_weight * distance
+    )
 
 
 def new_network(recipe: Recipe, n_labels: int, init: AccentModel | None) -> AccentNetwork:
@@ -309,10 +395,10 @@ def train(
         multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay),  # type: ignore[no-untyped-call]
         use_buffers=True,
     )
+    pupil = Pupil(network)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        pupil.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    loss_of = LogSoftmaxWrapper(AdditiveAngularMargin(margin=recipe.margin, scale=recipe.scale))
     first_step, spent_s = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -321,7 +407,7 @@ def train(
                 f"{checkpoint.parent} holds a stopped run with another recipe or other data: "
                 "finish that one, or delete the folder."
             )
-        network.load_state_dict(state["network"])
+        pupil.load_state_dict(state["pupil"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         first_step, spent_s = state["step"], state["spent_s"]
@@ -331,7 +417,7 @@ def train(
     started_s = time.monotonic()
     losses: list[float] = []
     hits: list[float] = []
-    network.train()
+    pupil.train()
     bar = tqdm(
         range(first_step, recipe.steps),
         initial=first_step,
@@ -344,22 +430,25 @@ def train(
         rate = learning_rate(recipe, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        features, targets = sampler.batch(step)
-        features = features - features.mean(dim=1, keepdim=True)
+        batch = sampler.batch(step)
+        features = batch.features - batch.features.mean(dim=1, keepdim=True)
+        # SpeechBrain's masks draw from torch's generator, which nothing else uses here.
+        torch.manual_seed(recipe.seed * 1_000_003 + step)
         if recipe.augment:
-            spec_augment(features, np.random.default_rng((recipe.seed, step, 1)))
+            features = spec_augment(features)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            embeddings = network.embedding_model(features, torch.ones(len(features)))
-        cosines = network.classifier(embeddings.float())
-        loss = loss_of(cosines, targets[:, None])
+            cosines, frames = pupil(features)
+        loss = loss_of(batch, cosines, frames, recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        torch.nn.utils.clip_grad_norm_(pupil.parameters(), 5.0)
         optimizer.step()
         average.update_parameters(network)
 
         losses.append(loss.item())
-        hits.append(float((cosines.squeeze(1).argmax(dim=1) == targets).float().mean()))
+        labelled = batch.targets >= 0
+        right = cosines.squeeze(1).argmax(dim=1) == batch.targets
+        hits.append(float(right[labelled].float().mean()))
         done = step + 1
         if done % 10 == 0 or done == recipe.steps:
             line: dict[str, float] = {
@@ -381,7 +470,7 @@ def train(
                     "fingerprint": fingerprint,
                     "step": done,
                     "spent_s": spent_s + time.monotonic() - started_s,
-                    "network": network.state_dict(),
+                    "pupil": pupil.state_dict(),
                     "average": average.state_dict(),
                     "optimizer": optimizer.state_dict(),
                 },
@@ -744,12 +833,12 @@ def _recipe_text(recipe: Recipe) -> str:
 
 
 def fingerprint_of(
-    recipe: Recipe, split: Split, labels: Sequence[str], init: AccentModel | None
+    recipe: Recipe, clips: Sequence[Clip], labels: Sequence[str], init: AccentModel | None
 ) -> str:
     """What a run must share with a stopped one to go on where that stood."""
     digest = hashlib.sha256()
     digest.update(json.dumps([asdict(recipe), list(labels)]).encode())
-    for clip in split.train:
+    for clip in clips:
         digest.update(f"{clip.path.name}\0{clip.path.stat().st_size}\0".encode())
     if init is not None:
         for tensor in init.network.embedding_model.state_dict().values():
@@ -764,13 +853,18 @@ def make_model(
     *,
     labels: Sequence[str],
     kinds: Sequence[str],
+    extra: Sequence[Clip] = (),
     init: AccentModel | None = None,
     command: str = "",
     checkpoint_every: int = 50,
+    cache: Path = DEFAULT_CACHE,
+    jobs: int = 1,
 ) -> dict[str, Figures]:
     """Train on `clips`, judge on speakers that were held out, write the folder `out`.
 
-    Returns what the card says, by the name of the set that was judged.
+    `extra` is heard in training only: synthetic voices with an accent, and speech with none,
+    of which a teacher is needed to learn. Returns what the card says, by the name of the set
+    that was judged.
 
     Raises `SystemExit` with a sentence for people where data or folder will not do.
     """
@@ -778,10 +872,20 @@ def make_model(
         raise SystemExit(f"the labels are {', '.join(labels) or 'none'}: '{US_LABEL}' is needed.")
     split = split_by_speaker(clips, labels, kinds, recipe.seed)
     _print_split(split)
-    heard = load_sounds(split.train, "training clips")
+    spec = network_spec(recipe, len(labels), init)
+    versions = recipe.versions if recipe.augment else 1
+    plan = Plan(spec.n_mels, versions, recipe.seed, recipe.teacher)
+    labelled_extra = [clip for clip in extra if clip.accent in labels]
+    unlabelled_extra = [clip for clip in extra if not clip.accent and recipe.teacher]
+
+    def ready(chosen: Sequence[Clip], title: str) -> list[PreparedClip]:
+        return prepare(chosen, plan, jobs=jobs, title=title, cache=cache) if chosen else []
+
+    labelled = ready([*split.train, *labelled_extra], "prepare labelled speech")
+    unlabelled = ready(unlabelled_extra, "prepare other speech")
+    probe = probe_for(labelled, unlabelled, labels) if recipe.teacher else None
     dev = load_sounds(split.dev, "development clips")
     network = new_network(recipe, len(labels), init)
-    spec = network_spec(recipe, len(labels), init)
     us = labels.index(US_LABEL)
 
     def judge_dev(network: AccentNetwork) -> dict[str, float]:
@@ -794,13 +898,12 @@ def make_model(
             "dev_balanced_accuracy": round(float(np.mean(recalls)), 4),
         }
 
-    sampler = Sampler(heard, labels, network, recipe)
     averaged, spent_s = train(
         network,
-        sampler,
+        Sampler(labelled, unlabelled, labels, recipe, probe),
         recipe,
         out,
-        fingerprint_of(recipe, split, labels, init),
+        fingerprint_of(recipe, [clip.clip for clip in (*labelled, *unlabelled)], labels, init),
         judge_dev,
         checkpoint_every,
     )
@@ -841,7 +944,7 @@ def make_model(
     card = model_card(
         labels,
         sum(parameter.numel() for parameter in written.network.parameters()),
-        {"training": heard, "development": dev, "judging": judged},
+        {"training": labelled, "development": dev, "judging": judged},
         figures,
         confidences,
         probe_scores(written.network, us, scale, recipe.seed),
@@ -869,13 +972,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and make a model."""
     parser = argparse.ArgumentParser(prog="train", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", type=Path, required=True, help="folder or CSV file of clips")
+    parser.add_argument(
+        "--extra", type=Path, nargs="*", default=[], help="more speech, heard in training only"
+    )
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--init", type=Path, help="model folder whose embedding to start from")
+    parser.add_argument(
+        "--teacher", action="store_true", help="learn from a speech recogniser's encoder as well"
+    )
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--batch-size", type=int, default=Recipe.batch_size)
     parser.add_argument("--channels", type=int, default=Recipe.channels)
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    parser.add_argument("--scale", type=float, default=Recipe.scale, help="of the cosines")
+    parser.add_argument(
+        "--average-decay", type=float, default=Recipe.average_decay, help="of the mean weights"
+    )
+    parser.add_argument(
+        "--versions", type=int, default=Recipe.versions, help="of each clip, itself included"
+    )
     parser.add_argument("--labels", help="accents to tell apart, with commas; must have us")
     parser.add_argument(
         "--min-speakers", type=int, default=8, help="how many an accent needs to be a label"
@@ -883,7 +999,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--kinds", default="recorded,synthesised", help="kinds of clip that may train"
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU, and processes")
     parser.add_argument("--fp32", action="store_true", help="no bfloat16, for older CPUs")
     args = parser.parse_args(arguments)
 
@@ -902,15 +1018,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         batch_size=args.batch_size,
         channels=args.channels,
         learning_rate=args.learning_rate,
+        scale=args.scale,
+        average_decay=args.average_decay,
+        versions=args.versions,
         bf16=not args.fp32,
+        teacher=args.teacher,
     )
     command = "python -m scripts.train " + shlex.join(
         sys.argv[1:] if arguments is None else arguments
     )
     try:
-        init = load_model(args.init) if args.init else None
         figures = make_model(
-            clips, args.out, recipe, labels=labels, kinds=kinds, init=init, command=command
+            clips,
+            args.out,
+            recipe,
+            labels=labels,
+            kinds=kinds,
+            extra=[clip for path in args.extra for clip in read_extra(path)],
+            init=load_model(args.init) if args.init else None,
+            command=command,
+            jobs=args.threads,
         )
     except ModelFolderError as error:
         raise SystemExit(str(error)) from None

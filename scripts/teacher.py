@@ -1,0 +1,159 @@
+"""What a speech recogniser knows of sounds, made to serve as a teacher of accents.
+
+The encoder of Moonshine (Jeffries et al., 2024; English models under the MIT licence) has
+heard far more speech than is to be had here. Its frames say which sounds are spoken and how.
+A small network on top, the probe, learns accents from labelled clips; what both say of a
+clip is what an accent model can learn from where labels are few or absent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+from accent.audio import SAMPLE_RATE_HZ, Waveform
+from accent.scoring import MAX_WINDOW_S
+from torch import Tensor, nn
+
+from scripts.packages import PackagedFile, fetch
+
+Frames: TypeAlias = npt.NDArray[np.float16]
+
+ENCODER: Final = PackagedFile(
+    "pypi",
+    "moonshine-voice",
+    "0.0.49",
+    "moonshine_voice/assets/tiny-en/encoder_model.ort",
+    "94e90a4654fc45cdfedb77c4c08e1739f48862998e58fada384b25118134f221",
+)
+FRAME_SIZE: Final = 288
+# The encoder's three convolutions: strides 64, 3 and 2, and 895 samples under one frame.
+HOP_S: Final = 64 * 3 * 2 / SAMPLE_RATE_HZ
+FIRST_CENTRE_S: Final = 447 / SAMPLE_RATE_HZ
+
+_LEVEL_RMS: Final = 0.05
+_MIN_SAMPLES: Final = 2_000
+
+
+class SpeechEncoder:
+    """Moonshine's encoder on one thread of the CPU."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(path or fetch([ENCODER])[0], options)
+
+    def frames(self, waveform: Waveform) -> Frames:
+        """(samples,) float32 at 16 kHz -> (frames, 288) float16, one every 24 ms.
+
+        Clips are brought to one level, and a long one is read in equal windows.
+        """
+        level = float(np.sqrt(np.mean(waveform**2)))
+        even = waveform * np.float32(_LEVEL_RMS / max(level, 1e-6))
+        count = max(1, round(even.size / (MAX_WINDOW_S * SAMPLE_RATE_HZ)))
+        # Whole hops to a window, so that the frames of all of them keep one grid.
+        hop = round(HOP_S * SAMPLE_RATE_HZ)
+        size = -(-even.size // count // hop) * hop
+        parts = [even[start : start + size] for start in range(0, even.size, size)]
+        return np.concatenate([self._window(part) for part in parts])
+
+    def _window(self, part: Waveform) -> Frames:
+        samples = np.pad(part, (0, max(_MIN_SAMPLES - part.size, 0)))[None]
+        (hidden,) = self._session.run(
+            None, {"input_values": samples, "attention_mask": np.ones(samples.shape, np.int64)}
+        )
+        rows = hidden[0].astype(np.float16)
+        wanted = part.size // round(HOP_S * SAMPLE_RATE_HZ)
+        # The last windows of samples are under no frame of their own.
+        return np.asarray(np.pad(rows, ((0, max(wanted - len(rows), 0)), (0, 0)), "edge"))
+
+
+@dataclass(frozen=True)
+class ProbeRecipe:
+    """How the probe is trained; `crop_s` seconds of speech are one example."""
+
+    seed: int = 0
+    steps: int = 500
+    batch_size: int = 48
+    hidden: int = 64
+    dropout: float = 0.4
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    label_smoothing: float = 0.05
+    crop_s: float = 2.0
+
+
+class AccentProbe(nn.Module):
+    """Frames of the encoder -> evidence for each label, frame by frame."""
+
+    def __init__(self, n_labels: int, recipe: ProbeRecipe) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(FRAME_SIZE))
+        self.register_buffer("deviation", torch.ones(FRAME_SIZE))
+        self.evidence = nn.Sequential(
+            nn.Dropout(recipe.dropout),
+            nn.Linear(FRAME_SIZE, recipe.hidden),
+            nn.ReLU(),
+            nn.Dropout(recipe.dropout),
+            nn.Linear(recipe.hidden, n_labels),
+        )
+
+    def standardised(self, frames: Tensor) -> Tensor:
+        """(..., frames, 288) with each value's mean over all speech at 0, its deviation at 1."""
+        mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
+        return (frames.float() - mean) / deviation
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(..., frames, 288) -> (..., frames, n_labels); a clip's logits are their mean."""
+        logits: Tensor = self.evidence(self.standardised(frames))
+        return logits
+
+
+def train_probe(
+    labelled: Mapping[str, Sequence[tuple[float, Frames]]],
+    unlabelled: Sequence[Frames],
+    recipe: ProbeRecipe = ProbeRecipe(),
+) -> AccentProbe:
+    """Train on (weight, frames) of the clips of each label; all frames set the norms.
+
+    A label's clips are drawn in proportion to their weights, labels equally often.
+    """
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    probe = AccentProbe(len(labelled), recipe)
+    everything = np.concatenate(
+        [frames for clips in labelled.values() for _, frames in clips] + list(unlabelled)
+    ).astype(np.float32)
+    probe.get_buffer("mean").copy_(torch.from_numpy(everything.mean(axis=0)))
+    probe.get_buffer("deviation").copy_(torch.from_numpy(everything.std(axis=0) + 1e-3))
+    optimizer = torch.optim.AdamW(
+        probe.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    groups = list(labelled.values())
+    chances = [np.array([weight for weight, _ in clips]) for clips in groups]
+    size = round(recipe.crop_s / HOP_S)
+    probe.train()
+    for step in range(recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * (1.0 - step / recipe.steps)
+        targets = rng.integers(len(groups), size=recipe.batch_size)
+        crops: list[Tensor] = []
+        for target in targets.tolist():
+            weights = chances[target] / chances[target].sum()
+            frames = groups[target][int(rng.choice(len(weights), p=weights))][1]
+            start = int(rng.integers(max(len(frames) - size, 0) + 1))
+            rows = (start + np.arange(size)) % len(frames)
+            crops.append(torch.from_numpy(frames[rows].astype(np.float32)))
+        logits = probe(torch.stack(crops)).mean(dim=1)
+        loss = nn.functional.cross_entropy(
+            logits, torch.from_numpy(targets), label_smoothing=recipe.label_smoothing
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return probe.eval().requires_grad_(False)
