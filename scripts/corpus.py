@@ -1,9 +1,11 @@
 """Labelled speech on disk: what lies there, who speaks, and which part a speaker belongs to."""
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -11,18 +13,47 @@ import numpy as np
 
 DEFAULT_KIND: Final = "recorded"
 
+DURATION_BANDS_S: Final = (0.0, 2.0, 4.0, 7.0, 10.0, float("inf"))
+"""Where one band of clip lengths ends and the next begins; 10 s is a whole window."""
+
 _AUDIO_SUFFIXES: Final = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm"}
+
+# What Common Voice 11 calls the accents that its version 7, and with it the published model,
+# calls by one word. The recipe's list turns all but letters into spaces.
+_ACCENT_NAMES: Final = {
+    "australian english": "australia",
+    "canadian english": "canada",
+    "england english": "england",
+    "filipino": "philippines",
+    "hong kong english": "hongkong",
+    "india and south asia india pakistan sri lanka": "indian",
+    "irish english": "ireland",
+    "malaysian english": "malaysia",
+    "new zealand english": "newzealand",
+    "scottish english": "scotland",
+    "singaporean english": "singapore",
+    "southern african south africa zimbabwe namibia": "african",
+    "united states english": "us",
+    "welsh english": "wales",
+    "west indies and bermuda bahamas bermuda jamaica trinidad": "bermuda",
+}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled file. `kind` says how the speech came about, `licence` may be empty."""
+    """One file of speech.
+
+    `accent` is empty where nobody says which it is. `kind` says how the speech came about,
+    `licence` may be empty. An unknown speaker counts as one that speaks in this file alone:
+    `speaker` then is a name for the file, and `speaker_known` is False.
+    """
 
     path: Path
     accent: str
     speaker: str
     kind: str
     licence: str
+    speaker_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -39,52 +70,126 @@ class Split:
     rest: tuple[Clip, ...]
 
 
-def read_clips(data: Path) -> list[Clip]:
-    """List the labelled clips of a folder or a CSV file, ordered by path.
+def read_clips(data: Path | Sequence[Path], *, unlabelled: bool = False) -> list[Clip]:
+    """List the clips of folders and CSV files, ordered by path.
 
     A folder has one sub-folder per accent, in it files or one sub-folder per speaker; a
-    file that lies directly in its accent's folder counts as a speaker of its own. A CSV has
-    the columns path (relative to it) and accent, and may have speaker, kind and licence.
+    file that lies directly in its accent's folder has no known speaker.
 
-    Raises `SystemExit` if there is none or a column is missing.
+    A CSV has the columns path and accent and may have speaker, kind and licence; or it is
+    one of the CommonAccent recipe (ID, utt_id, wav, wav_format, text, duration, accent),
+    which knows no speakers. A path that leads nowhere as it stands, as those of the
+    recipe's author do, is looked for below the CSV's own folder by as much of its end as
+    is there.
+
+    With `unlabelled`, rows without an accent and files directly in a folder are taken too.
+
+    Raises `SystemExit` if there is no clip, if an accent or a column is missing, or if a
+    speaker has two accents.
     """
-    clips: list[Clip] = []
-    if data.is_dir():
-        for path in sorted(data.rglob("*")):
-            parts = path.relative_to(data).parts
-            if path.suffix.lower() in _AUDIO_SUFFIXES and len(parts) > 1:
-                speaker = "/".join(parts[:2]) if len(parts) > 2 else "/".join(parts)
-                clips.append(Clip(path, parts[0], speaker, DEFAULT_KIND, ""))
-    elif data.is_file():
-        with data.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if not row.get("path") or not row.get("accent"):
-                    raise SystemExit(f"{data}: every row needs a path and an accent.")
-                clips.append(
-                    Clip(
-                        data.parent / row["path"],
-                        row["accent"],
-                        row.get("speaker") or row["path"],
-                        row.get("kind") or DEFAULT_KIND,
-                        row.get("licence") or "",
-                    )
-                )
-    if not clips:
-        raise SystemExit(f"{data}: no labelled clip found (a folder per accent, or a CSV file).")
+    sources = [data] if isinstance(data, Path) else list(data)
+    by_path: dict[Path, Clip] = {}
+    for source in sources:
+        # Two lists may name different files alike.
+        prefix = f"{source.name}:" if len(sources) > 1 else ""
+        found = _folder_clips(source, prefix) if source.is_dir() else _csv_clips(source, prefix)
+        clips = found if unlabelled else [clip for clip in found if clip.accent]
+        if not clips:
+            raise SystemExit(
+                f"{source}: no labelled clip found (a folder per accent, or a CSV file)."
+            )
+        if not source.is_dir() and len(clips) < len(found):
+            raise SystemExit(f"{source}: every row needs a path and an accent.")
+        by_path |= {clip.path: clip for clip in clips}
     accents: dict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        accents[clip.speaker].add(clip.accent)
-    for speaker, found in accents.items():
-        if len(found) > 1:
-            raise SystemExit(f"{data}: speaker {speaker} has the accents {sorted(found)}.")
-    return sorted(clips, key=lambda clip: clip.path)
+    for clip in by_path.values():
+        if clip.accent:
+            accents[clip.speaker].add(clip.accent)
+    for speaker, names in accents.items():
+        if len(names) > 1:
+            raise SystemExit(
+                f"{' '.join(map(str, sources))}: speaker {speaker} has the accents {sorted(names)}."
+            )
+    return sorted(by_path.values(), key=lambda clip: clip.path)
+
+
+def _folder_clips(folder: Path, prefix: str) -> list[Clip]:
+    clips: list[Clip] = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in _AUDIO_SUFFIXES or path.name.startswith("."):
+            continue
+        *parents, name = path.relative_to(folder).parts
+        accent = _accent_name(parents[0]) if parents else ""
+        known = len(parents) > 1
+        speaker = "/".join(parents[:2]) if known else prefix + "/".join([*parents, name])
+        clips.append(Clip(path, accent, speaker, DEFAULT_KIND, "", known))
+    return clips
+
+
+def _csv_clips(table: Path, prefix: str) -> list[Clip]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SystemExit(f"{table}: cannot be read as a folder or a CSV file: {error}") from None
+    clips: list[Clip] = []
+    for row in rows:
+        # The recipe's column is `wav`, whatever the format.
+        written = row.get("path") or row.get("wav")
+        if not written:
+            raise SystemExit(f"{table}: every row needs a path and an accent.")
+        speaker = row.get("speaker") or ""
+        clips.append(
+            Clip(
+                _located(Path(written), table.parent),
+                _accent_name(row.get("accent") or ""),
+                speaker or prefix + written,
+                row.get("kind") or DEFAULT_KIND,
+                row.get("licence") or "",
+                bool(speaker),
+            )
+        )
+    return clips
+
+
+def _located(written: Path, folder: Path) -> Path:
+    """The file that a row means; where it is nowhere, the place that the row names."""
+    named = folder / written
+    if named.exists():
+        return named
+    parts = written.parts[1:] if written.is_absolute() else written.parts
+    for start in range(len(parts)):
+        candidate = folder.joinpath(*parts[start:])
+        if candidate.exists():
+            return candidate
+    return named
+
+
+def _accent_name(written: str) -> str:
+    """An accent by the model's word for it, whatever Common Voice's version."""
+    plain = " ".join(re.findall(r"[a-z0-9]+", written.lower()))
+    known = {*_ACCENT_NAMES.values(), "southatlandtic"}
+    return _ACCENT_NAMES.get(plain, plain if plain in known else written.strip())
+
+
+def duration_band(duration_s: float) -> str:
+    """The name of the band in `DURATION_BANDS_S` that holds a clip of `duration_s` seconds."""
+    for low, high in pairwise(DURATION_BANDS_S):
+        if duration_s < high:
+            return f"under {high:g} s" if not low else _band_name(low, high)
+    return _band_name(*DURATION_BANDS_S[-2:])
+
+
+def _band_name(low_s: float, high_s: float) -> str:
+    return f"{low_s:g} s and more" if np.isinf(high_s) else f"{low_s:g} to {high_s:g} s"
 
 
 def choose_labels(clips: Iterable[Clip], min_speakers: int) -> tuple[str, ...]:
     """The accents with at least `min_speakers` speakers, those with most speakers first."""
     speakers: dict[str, set[str]] = defaultdict(set)
     for clip in clips:
-        speakers[clip.accent].add(clip.speaker)
+        if clip.accent:
+            speakers[clip.accent].add(clip.speaker)
     enough = [accent for accent, found in speakers.items() if len(found) >= min_speakers]
     return tuple(sorted(enough, key=lambda accent: (-len(speakers[accent]), accent)))
 
@@ -131,3 +236,21 @@ def split_by_speaker(
         )
 
     return Split(part("train"), part("dev"), part("test"), part("rest"))
+
+
+def halve_by_speaker(clips: Sequence[Clip], seed: int) -> tuple[list[Clip], list[Clip]]:
+    """Two halves of `clips` that share no speaker, each accent's speakers halved by `seed`.
+
+    An odd speaker goes to the first half of one accent and to the second of the next.
+    """
+    by_accent: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        by_accent[clip.accent].add(clip.speaker)
+    first: set[str] = set()
+    for number, accent in enumerate(sorted(by_accent)):
+        order = np.random.default_rng((seed, number)).permutation(sorted(by_accent[accent]))
+        first |= set(order[: (len(order) + number % 2) // 2].tolist())
+    return (
+        [clip for clip in clips if clip.speaker in first],
+        [clip for clip in clips if clip.speaker not in first],
+    )

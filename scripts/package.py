@@ -51,7 +51,7 @@ def package(model_folder: Path, *, name: str, version: str, store: Path = MODEL_
     malformed file, weights that do not fit, no label `us`.
     """
     target = store / f"{name}.mar"
-    inputs = _digest(model_folder, name, version)
+    inputs = inputs_digest(model_folder, name, version)
     if _packaged_inputs(target) == inputs:
         return Archive(target, name, version, rebuilt=False)
     _verify(model_folder)
@@ -102,7 +102,11 @@ def _verify(model_folder: Path) -> None:
         raise PackagingError(f"{model_folder}: the network fails on audio: {error}") from error
 
 
-def _digest(model_folder: Path, name: str, version: str) -> str:
+def inputs_digest(model_folder: Path, name: str, version: str) -> str:
+    """The sha256 of all that decides an archive: handler, settings, model, name and version.
+
+    Raises `PackagingError` for a file of the model that cannot be read.
+    """
     sources = [path for path in sorted(HANDLER_DIR.rglob("*")) if path.suffix in {".py", ".yaml"}]
     digest = hashlib.sha256(f"{name}\0{version}".encode())
     for path in [*sources, *(model_folder / file_name for file_name in MODEL_FILES)]:
