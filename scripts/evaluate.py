@@ -47,6 +47,7 @@ from scripts.get_model import (
     choose_model,
 )
 from scripts.package import PackagingError, inputs_digest
+from scripts.report import write_report
 
 RESULTS_FILE: Final = "results.jsonl"
 JSON_FILE: Final = "evaluation.json"
@@ -56,6 +57,7 @@ DISTORTION_FAILED: Final = "distortion_failed"
 _CONFIG_FILE: Final = ROOT / "handler" / "model-config.yaml"
 _BABBLE_CLIPS: Final = 12
 _SERVICE_ATTEMPTS: Final = 30
+_SERVICE_JOBS: Final = 4
 _SERVICE_TIMEOUT_S: Final = 90.0
 
 
@@ -94,10 +96,9 @@ def evaluate_clips(
     folder that cannot be served.
     """
     facts = model_facts(model_folder)
-    cores = len(os.sched_getaffinity(0))
-    jobs = jobs or cores
+    jobs = jobs or _cores()
     setting = _Setting(
-        model_folder.resolve(), max(1, cores // jobs), seed, tuple(_babble_clips(clips, seed))
+        model_folder.resolve(), max(1, _cores() // jobs), seed, tuple(_babble_clips(clips, seed))
     )
 
     def pool() -> Executor:
@@ -143,7 +144,7 @@ def evaluate_service(
             clips,
             (),
             [],
-            lambda: ThreadPoolExecutor(jobs or 4),
+            lambda: ThreadPoolExecutor(jobs or _SERVICE_JOBS),
             lambda task: [_answer_of_service(client, task)],
             log,
             facts.digest,
@@ -518,6 +519,10 @@ def _headline(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
 def _interval(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
@@ -552,14 +557,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("robustness is measured on a model, not on a service that others use")
     sources = options.data.split()
     clips = read_clips([Path(source) for source in sources])
+    jobs = options.jobs or (_SERVICE_JOBS if options.url else _cores())
     started = time.monotonic()
     if options.url:
         out = options.out or default_out(
             "service", hashlib.sha256(options.url.encode()).hexdigest()
         )
-        model, results = evaluate_service(
-            options.url, clips, jobs=options.jobs, log=out / RESULTS_FILE
-        )
+        model, results = evaluate_service(options.url, clips, jobs=jobs, log=out / RESULTS_FILE)
     else:
         try:
             choice = choose_model(options.model, cache=DEFAULT_CACHE, embedded=DEFAULT_EMBEDDED)
@@ -570,7 +574,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results = evaluate_clips(
                 choice.folder,
                 clips,
-                jobs=options.jobs,
+                jobs=jobs,
                 log=out / RESULTS_FILE,
                 distortions=tuple(DISTORTIONS) if options.robustness else (),
                 distorted_clips=options.robustness_clips,
@@ -579,10 +583,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ModelUnavailable, ModelFolderError, PackagingError) as error:
             raise SystemExit(f"{error}") from None
     print(f"answered after {time.monotonic() - started:.0f} s")
-    evaluation = summarise(results, model, sources=sources, jobs=options.jobs, seed=options.seed)
+    evaluation = summarise(results, model, sources=sources, jobs=jobs, seed=options.seed)
     write_json(out / JSON_FILE, evaluation.to_json())
+    page = write_report(evaluation, out)
     print(_headline(evaluation))
-    print(out / JSON_FILE)
+    print(f"{page}\n{out / JSON_FILE}")
     gates = [*options.fail_under, *options.fail_over]
     if not gates:
         return 0
