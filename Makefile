@@ -14,7 +14,7 @@ export PYTHONPATH := handler:.
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve stop mar test train setup setup-tools setup-dev lint clean
+.PHONY: help serve stop mar test train evaluate calibrate setup setup-tools setup-dev lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,17 @@ train: setup-tools ## train a model (DATA OUT [INIT] [SEED] [STEPS] [LABELS])
 	@$(VENV_PYTHON) -m scripts.train --data '$(DATA)' --out '$(OUT)' \
 	    $(if $(SEED),--seed '$(SEED)') $(if $(INIT),--init '$(INIT)') \
 	    $(if $(STEPS),--steps '$(STEPS)') $(if $(LABELS),--labels '$(LABELS)')
+
+evaluate: setup-tools ## judge a model (MODEL or URL, DATA [OUT JOBS ROBUSTNESS=1 FAIL_UNDER FAIL_OVER])
+	@$(VENV_PYTHON) -m scripts.evaluate --model '$(MODEL)' --data '$(DATA)' \
+	    $(if $(URL),--url '$(URL)') $(if $(OUT),--out '$(OUT)') $(if $(JOBS),--jobs '$(JOBS)') \
+	    $(if $(ROBUSTNESS),--robustness) $(if $(FAIL_UNDER),--fail-under '$(FAIL_UNDER)') \
+	    $(if $(FAIL_OVER),--fail-over '$(FAIL_OVER)')
+
+calibrate: setup-tools ## fit a model's softmax scale (MODEL DATA [INTO OUT JOBS SEED DRY_RUN=1])
+	@$(VENV_PYTHON) -m scripts.calibrate --model '$(MODEL)' --data '$(DATA)' \
+	    $(if $(INTO),--into '$(INTO)') $(if $(OUT),--out '$(OUT)') $(if $(JOBS),--jobs '$(JOBS)') \
+	    $(if $(SEED),--seed '$(SEED)') $(if $(DRY_RUN),--dry-run)
 
 setup: ## make the environment in .venv
 	@$(PYTHON) scripts/set_up.py

@@ -556,6 +556,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.url and options.robustness:
         parser.error("robustness is measured on a model, not on a service that others use")
     sources = options.data.split()
+    if not sources:
+        parser.error("DATA is needed: a folder with one sub-folder per accent, or a CSV file")
     clips = read_clips([Path(source) for source in sources])
     jobs = options.jobs or (_SERVICE_JOBS if options.url else _cores())
     started = time.monotonic()

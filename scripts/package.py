@@ -28,6 +28,8 @@ from scripts.get_model import (
 HANDLER_DIR: Final = ROOT / "handler"
 MODEL_STORE: Final = ROOT / "model_store"
 PROVENANCE_FILE: Final = "provenance.json"
+CALIBRATION_FILE: Final = "calibration.json"
+"""What a model's softmax scale rests on; `make calibrate` writes it into the model's folder."""
 
 
 class PackagingError(Exception):
@@ -62,7 +64,7 @@ def package(model_folder: Path, *, name: str, version: str, store: Path = MODEL_
         shutil.copytree(
             HANDLER_DIR / "accent", extras / "accent", ignore=shutil.ignore_patterns("__pycache__")
         )
-        for file_name in MODEL_FILES:
+        for file_name in _files_to_pack(model_folder):
             shutil.copyfile(model_folder / file_name, extras / file_name)
         (extras / PROVENANCE_FILE).write_text(json.dumps({"inputs_sha256": inputs}))
         command = [
@@ -109,7 +111,10 @@ def inputs_digest(model_folder: Path, name: str, version: str) -> str:
     """
     sources = [path for path in sorted(HANDLER_DIR.rglob("*")) if path.suffix in {".py", ".yaml"}]
     digest = hashlib.sha256(f"{name}\0{version}".encode())
-    for path in [*sources, *(model_folder / file_name for file_name in MODEL_FILES)]:
+    for path in [
+        *sources,
+        *(model_folder / file_name for file_name in _files_to_pack(model_folder)),
+    ]:
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -120,6 +125,11 @@ def inputs_digest(model_folder: Path, name: str, version: str) -> str:
         digest.update(f"{path.name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def _files_to_pack(model_folder: Path) -> list[str]:
+    evidence = [CALIBRATION_FILE] if (model_folder / CALIBRATION_FILE).is_file() else []
+    return [*MODEL_FILES, *evidence]
 
 
 def _packaged_inputs(archive: Path) -> str | None:
