@@ -3,7 +3,7 @@
 import csv
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from accent.audio import decode
 from accent.network import MODEL_FILES, load_model
 from accent.scoring import cut_windows, posterior
 
-from scripts import corpus, metrics, train
+from scripts import corpus, train
 from tests.clips import encode, voice
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,65 +145,11 @@ def test_the_card_has_every_section_and_the_measured_figures(trained: Path) -> N
     assert "nan" not in card
 
 
-def test_no_speaker_is_in_two_parts_and_every_part_has_every_label(data: Path) -> None:
-    clips = corpus.read_clips(data)
-    for seed in range(20):
-        split = corpus.split_by_speaker(clips, LABELS, ("recorded",), seed)
-        speakers = [{clip.speaker for clip in part} for part in vars(split).values()]
-        assert sum(map(len, speakers)) == len(set.union(*speakers)) == 8
-        for part in (split.train, split.dev, split.test):
-            assert {clip.accent for clip in part} == set(LABELS)
-        assert not split.rest
-
-
-def test_the_split_depends_on_the_seed(data: Path) -> None:
-    clips = corpus.read_clips(data)
-    splits = {corpus.split_by_speaker(clips, LABELS, ("recorded",), seed) for seed in range(8)}
-    assert len(splits) > 1
-
-
-def test_clips_that_may_not_train_judge_only_speakers_that_were_not_heard() -> None:
-    clips = [
-        corpus.Clip(Path(f"{accent}{speaker}{kind}"), accent, f"{accent}{speaker}", kind, "")
-        for accent in (*LABELS, "wales")
-        for speaker in range(6)
-        for kind in ("recorded", "vocoded")
-    ]
-    split = corpus.split_by_speaker(clips, LABELS, ("recorded",), 0)
-    assert {clip.kind for clip in split.train + split.dev} == {"recorded"}
-    assert {clip.kind for clip in split.test} == {"recorded", "vocoded"}
-    assert {clip.accent for clip in split.rest} == {"wales"}
-    heard = {clip.speaker for clip in split.train + split.dev}
-    assert heard.isdisjoint(clip.speaker for clip in split.test + split.rest)
-
-
-def test_too_few_speakers_are_refused_by_the_label_s_name(data: Path) -> None:
-    few = [clip for clip in corpus.read_clips(data) if clip.speaker not in ("us/us2", "us/us3")]
-    with pytest.raises(SystemExit, match="label us: 2 speakers"):
-        corpus.split_by_speaker(few, LABELS, ("recorded",), 0)
-
-
 def test_labels_without_us_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="'us' is needed"):
         train.make_model(
             corpus.read_clips(data), tmp_path, TINY, labels=("england",), kinds=("recorded",)
         )
-
-
-def test_a_csv_names_speakers_kinds_and_licences(tmp_path: Path) -> None:
-    table = tmp_path / "clips.csv"
-    table.write_text("path,accent,speaker,kind,licence\na.wav,us,p1,synthesised,MIT\nb.wav,us,,,\n")
-    assert corpus.read_clips(table) == [
-        corpus.Clip(tmp_path / "a.wav", "us", "p1", "synthesised", "MIT"),
-        corpus.Clip(tmp_path / "b.wav", "us", "b.wav", "recorded", ""),
-    ]
-
-
-def test_a_speaker_with_two_accents_is_refused(tmp_path: Path) -> None:
-    table = tmp_path / "clips.csv"
-    table.write_text("path,accent,speaker\na.wav,us,p1\nb.wav,england,p1\n")
-    with pytest.raises(SystemExit, match="p1"):
-        corpus.read_clips(table)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
@@ -303,30 +249,6 @@ def test_batches_are_balanced_and_a_step_s_batch_is_always_the_same(data: Path) 
     assert torch.equal(features, again)
     assert features.shape != other.shape or not torch.equal(features, other)
     assert bool(torch.isfinite(features).all())
-
-
-def test_the_scale_that_made_the_labels_is_found_again() -> None:
-    rng = np.random.default_rng(0)
-    cosines = rng.uniform(-1, 1, (20_000, 3))
-    shares = posterior(cosines, 6.0).cumsum(axis=1)
-    targets = (rng.uniform(size=(len(cosines), 1)) > shares).sum(axis=1)
-    assert metrics.fit_scale(cosines, targets) == pytest.approx(6.0, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("scores", "area"), [([0.9, 0.8, 0.2, 0.1], 1.0), ([0.1, 0.8, 0.8, 0.9], 0.125)]
-)
-def test_the_area_under_the_curve_counts_pairs_in_order(
-    scores: Sequence[float], area: float
-) -> None:
-    positive = np.array([True, True, False, False])
-    assert metrics.area_under_roc(np.array(scores), positive) == area
-
-
-def test_the_calibration_error_is_the_gap_between_score_and_share() -> None:
-    scores = np.array([0.75] * 4 + [0.25] * 4)
-    positive = np.array([True, True, True, False, True, True, False, False])
-    assert metrics.calibration_error(scores, positive) == pytest.approx(0.125)
 
 
 def test_the_shipped_model_loads_knows_us_and_is_small() -> None:
