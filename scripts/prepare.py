@@ -6,11 +6,9 @@ a kill, or another run over the same speech, finds them there.
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +22,7 @@ from scripts.augment import version_of
 from scripts.corpus import Clip
 from scripts.get_model import ROOT
 from scripts.teacher import ENCODER, FRAME_SIZE, Frames, SpeechEncoder
+from scripts.workers import process_pool
 
 DEFAULT_CACHE: Final = ROOT / ".cache" / "features"
 FRAMES_PER_S: Final = 100
@@ -69,9 +68,7 @@ def prepare(
     prepared: list[PreparedClip] = []
     if plan.teacher:
         SpeechEncoder()
-    with ProcessPoolExecutor(
-        jobs, get_context("spawn"), initializer=_start, initargs=(plan, babblers, cache)
-    ) as pool:
+    with process_pool(jobs, _start, plan, babblers, cache) as pool:
         results = pool.map(_prepare, [clip.path for clip in clips], chunksize=4)
         bar = tqdm(results, total=len(clips), desc=title, unit="clip", disable=None)
         for clip, result in zip(clips, bar, strict=True):
@@ -127,8 +124,11 @@ class _Worker:
             else self.encoder.frames(waveform)
         )
         part = target.with_suffix(".part.npz")
-        arrays = {f"version{index}": version for index, version in enumerate(versions)}
-        np.savez(part, frames=frames, speeds=np.array(speeds), **arrays)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            f"version{index}": version for index, version in enumerate(versions)
+        }
+        arrays |= {"frames": frames, "speeds": np.array(speeds)}
+        np.savez(part, allow_pickle=False, **arrays)
         part.replace(target)
         return target
 

@@ -10,9 +10,7 @@ import argparse
 import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +23,7 @@ from tqdm import tqdm
 
 from scripts.get_model import ROOT
 from scripts.packages import PackagedFile, PackageUnavailable, fetch
+from scripts.workers import process_pool
 
 DEFAULT_OUT: Final = ROOT / ".cache" / "speech"
 MANIFEST: Final = "clips.csv"
@@ -268,7 +267,7 @@ def make_speech(out: Path, rounds: int, jobs: int, sentences: Sequence[str]) -> 
     wanted = list(takes(rounds, sentences, [Path(voice.member).stem for voice in VOICES]))
     missing = [take for take in wanted if not (out / take.file_name).exists()]
     if missing:
-        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start) as pool:
+        with process_pool(jobs, _start) as pool:
             futures = pool.map(_speak, missing, [out] * len(missing))
             for _ in tqdm(futures, total=len(missing), desc="speak", unit="clip", disable=None):
                 pass

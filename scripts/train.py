@@ -12,15 +12,14 @@ import copy
 import hashlib
 import json
 import math
-import platform
 import shlex
 import shutil
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +39,6 @@ from accent.network import (
     NetworkSpec,
     load_model,
 )
-from accent.scoring import cut_windows, posterior
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 from torch import Tensor, nn
@@ -48,15 +46,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from scripts.augment import crop_at, perturbed_crop, spec_augment
+from scripts.card import Heard, Making, model_card
 from scripts.corpus import Clip, Split, choose_labels, read_clips, split_by_speaker
-from scripts.metrics import (
-    BOOTSTRAP_ROUNDS,
-    Floats,
-    area_under_roc,
-    bootstrap_auc,
-    calibration_error,
-    fit_scale,
-)
+from scripts.distort import DISTORTIONS
+from scripts.evaluate import RESULTS_FILE, evaluate_clips, model_facts
+from scripts.figures import ClipResult, Evaluation, summarise
+from scripts.metrics import Floats, area_under_roc, fit_scale
 from scripts.prepare import DEFAULT_CACHE, FRAMES_PER_S, Plan, PreparedClip, prepare
 from scripts.teacher import FIRST_CENTRE_S, FRAME_SIZE, HOP_S, AccentProbe, train_probe
 
@@ -69,17 +64,6 @@ CALIBRATION_WINDOW_S: Final = 3.0
 # Within a label, a kind of speech is drawn in proportion to this power of its seconds: a
 # large synthetic part does not drown a few real voices, nor are two clips heard all day.
 _KIND_POWER: Final = 1.0 / 3.0
-
-# What the licences of these corpora ask to be named, by a word of the licence entry.
-_CREDITS: Final = {
-    "VCTK": (
-        "CSTR VCTK Corpus, Junichi Yamagishi, Christophe Veaux and Kirsten MacDonald, "
-        "University of Edinburgh, Centre for Speech Technology Research, CC BY 4.0."
-    ),
-    "LibriSpeech": (
-        "LibriSpeech, Vassil Panayotov, Guoguo Chen, Daniel Povey and Sanjeev Khudanpur, CC BY 4.0."
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -101,7 +85,7 @@ class Recipe:
     embedding_size: int = 128
     attention_channels: int = 64
     n_mels: int = 80
-    min_crop_s: float = 2.0
+    min_crop_s: float = 1.5
     max_crop_s: float = 3.0
     learning_rate: float = 1e-3
     warmup: float = 0.05
@@ -129,22 +113,6 @@ class Sound:
     @property
     def duration_s(self) -> float:
         return self.waveform.size / SAMPLE_RATE_HZ
-
-
-def read_extra(path: Path) -> list[Clip]:
-    import csv
-
-    with path.open(newline="") as file:
-        return [
-            Clip(
-                path.parent / r["path"],
-                r.get("accent") or "",
-                r["speaker"],
-                r.get("kind") or "recorded",
-                r.get("licence") or "CC BY 4.0 (LibriSpeech)",
-            )
-            for r in csv.DictReader(file)
-        ]
 
 
 def load_sounds(clips: Sequence[Clip], name: str) -> list[Sound]:
@@ -426,11 +394,17 @@ def train(
         unit="step",
         disable=None,
     )
+    # The next step's crops are drawn while this one is computed; which they are, its number
+    # alone decides.
+    drawing = ThreadPoolExecutor(1)
+    coming = drawing.submit(sampler.batch, first_step)
     for step in bar:
         rate = learning_rate(recipe, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = sampler.batch(step)
+        batch = coming.result()
+        if step + 1 < recipe.steps:
+            coming = drawing.submit(sampler.batch, step + 1)
         features = batch.features - batch.features.mean(dim=1, keepdim=True)
         # SpeechBrain's masks draw from torch's generator, which nothing else uses here.
         torch.manual_seed(recipe.seed * 1_000_003 + step)
@@ -440,7 +414,7 @@ def train(
             cosines, frames = pupil(features)
         loss = loss_of(batch, cosines, frames, recipe)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(pupil.parameters(), 5.0)
         optimizer.step()
         average.update_parameters(network)
@@ -508,19 +482,6 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 @torch.inference_mode()
-def clip_cosines(network: AccentNetwork, sounds: Sequence[Sound], name: str) -> Floats:
-    """(clips, n_labels): cosines as the server scores a clip, a long one by its windows."""
-    rows = [
-        network(torch.from_numpy(np.stack(cut_windows(sound.waveform))))
-        .double()
-        .mean(dim=0)
-        .numpy()
-        for sound in tqdm(sounds, desc=name, unit="clip", disable=None, leave=False)
-    ]
-    return np.stack(rows) if rows else np.zeros((0, 0))
-
-
-@torch.inference_mode()
 def window_cosines(
     network: AccentNetwork, sounds: Sequence[Sound], labels: Sequence[str]
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -534,65 +495,6 @@ def window_cosines(
         rows.append(network(torch.from_numpy(windows)).double().numpy())
         targets += [labels.index(sound.clip.accent)] * len(windows)
     return np.concatenate(rows), np.array(targets)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What one set of clips says of the model. Scores are posteriors in [0, 1]."""
-
-    clips: int
-    speakers: int
-    us_speakers: int
-    auc: float
-    auc_low: float
-    auc_high: float
-    balanced_accuracy: float
-    calibration_error: float
-    brier: float
-    base_rate_brier: float
-
-
-def judge(
-    sounds: Sequence[Sound], cosines: Floats, labels: Sequence[str], scale: float, seed: int
-) -> Figures:
-    """Judge `cosines` (clips, n_labels); balanced accuracy is over the model's own labels."""
-    us = labels.index(US_LABEL)
-    speakers = [sound.clip.speaker for sound in sounds]
-    positive = np.array([sound.clip.accent == US_LABEL for sound in sounds])
-    scores = posterior(cosines, scale)[:, us]
-    hits: dict[str, list[bool]] = defaultdict(list)
-    for sound, row in zip(sounds, cosines, strict=True):
-        if sound.clip.accent in labels:
-            hits[sound.clip.accent].append(labels[int(row.argmax())] == sound.clip.accent)
-    low, high = bootstrap_auc(scores, positive, speakers, seed)
-    share = float(positive.mean())
-    return Figures(
-        clips=len(sounds),
-        speakers=len(set(speakers)),
-        us_speakers=len({s.clip.speaker for s in sounds if s.clip.accent == US_LABEL}),
-        auc=area_under_roc(scores, positive),
-        auc_low=low,
-        auc_high=high,
-        balanced_accuracy=float(np.mean([np.mean(found) for found in hits.values()])),
-        calibration_error=calibration_error(scores, positive),
-        brier=float(np.mean((scores - positive) ** 2)),
-        base_rate_brier=share * (1.0 - share),
-    )
-
-
-@torch.inference_mode()
-def probe_scores(network: AccentNetwork, us: int, scale: float, seed: int) -> dict[str, float]:
-    """US posterior of sounds that are no speech, 4 s each."""
-    generator = torch.Generator().manual_seed(seed)
-    time_s = torch.arange(4 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
-    sounds = {
-        "white noise": 0.1 * torch.randn(len(time_s), generator=generator),
-        "a tone of 440 Hz": 0.5 * torch.sin(2.0 * math.pi * 440.0 * time_s),
-    }
-    return {
-        name: float(posterior(network(sound[None]).double().numpy(), scale)[0, us])
-        for name, sound in sounds.items()
-    }
 
 
 def write_model(
@@ -671,164 +573,31 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def model_card(
-    labels: Sequence[str],
-    parameters: int,
-    used: Mapping[str, Sequence[Sound]],
-    figures: Mapping[str, Figures],
-    confidences: Mapping[str, Sequence[float]],
-    probes: Mapping[str, float],
-    recipe: Recipe,
-    scale: float,
-    command: str,
-    spent_s: float,
-) -> str:
-    """The folder's README.md: what it was made of, what was measured, what it is not for.
-
-    `used` has the sounds of training, development and judging by the name of the part,
-    `confidences` the US posteriors of judged clips by accent and kind.
-    """
-    credits = {
-        credit
-        for sounds in used.values()
-        for sound in sounds
-        for word, credit in _CREDITS.items()
-        if word in sound.clip.licence
-    }
-    sections = {
-        "What it is for": (
-            "To see the service work where the pretrained model cannot be had. "
-            f"An ECAPA-TDNN with {parameters:,} parameters. "
-            f"It knows the labels {', '.join(labels)} and gives each a share of 100 %, "
-            "so a voice with any other accent gets a score that means little."
-        ),
-        "What it must not be used for": (
-            "- Decisions about people: hiring, admission, grading, border or benefit cases.\n"
-            "- Speech unlike that of its training: read sentences, close microphone, "
-            "quiet room. Telephone, far microphones and noise were imitated, not recorded.\n"
-            f"- Accents other than {', '.join(labels)}, learners of English among them.\n"
-            "- Identifying a speaker, or telling origin, nationality or mother tongue."
-        ),
-        "What it was trained on": _data_table(used)
-        + (
-            "\n\nNo speaker is in two parts. Speakers were drawn at random within each label, by "
-            "the seed. Clips of kinds that may not train were used for judging only, and only "
-            "those of speakers that neither training nor development heard. "
-            + (
-                "The accent of synthesised speech is that of the speaker whom the synthesiser "
-                "imitates: probable, not certain."
-                if any(s.clip.kind == "synthesised" for s in used["training"])
-                else ""
-            )
-        ).rstrip()
-        + (
-            "\n\nCredits:\n\n" + "\n".join(f"- {line}" for line in sorted(credits))
-            if credits
-            else ""
-        )
-        + "\n\nNo audio is part of this folder.",
-        "What it scores on unseen speakers": _figures_table(figures)
-        + "\n\nAUC is for `us_confidence`, US against all others; its 95 % interval comes from "
-        f"{BOOTSTRAP_ROUNDS} redraws of speakers. Balanced accuracy is over the model's own "
-        f"{len(labels)} labels, where chance is {1 / len(labels):.2f}. Calibration error (ten "
-        "bins) and Brier score are of `us_confidence` / 100; in brackets the Brier score of always "
-        "answering with the share of US clips. Few speakers stand behind these figures: "
-        "differences inside the intervals mean nothing.\n\n"
-        "`us_confidence` by accent and kind of clip:\n\n" + _confidence_table(confidences),
-        "Known faults": "".join(
-            f"- {name[0].upper()}{name[1:]} has no accent and scores {100 * score:.1f}.\n"
-            for name, score in probes.items()
-        )
-        + "- The labels other than us are weak: see the balanced accuracy above.\n"
-        "- It has heard few voices; a voice can score by its pitch, room or microphone.",
-        "Recipe": (
-            f"    {command}\n\n"
-            f"{_recipe_text(recipe)} Softmax scale {scale:g}, fitted by negative "
-            "log-likelihood on windows of the development speakers, nothing else. The weights "
-            "are the moving average at the last step; no step was picked by its score. "
-            f"Training took {spent_s / 60:.0f} min on {torch.get_num_threads()} thread(s) of an "
-            f"{platform.machine()} CPU, with torch {torch.__version__.split('+')[0]}, "
-            f"on {datetime.now(timezone.utc):%Y-%m-%d}. The log of the run is in {LOG_FILE}."
-        ),
-    }
-    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
-    return f"# A small accent model: {', '.join(labels)}\n\n{body}\n"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _data_table(used: Mapping[str, Sequence[Sound]]) -> str:
-    rows: list[list[str]] = []
-    for part, sounds in used.items():
-        groups: dict[tuple[str, str, str], list[Sound]] = defaultdict(list)
-        for sound in sounds:
-            clip = sound.clip
-            groups[clip.accent, clip.kind, clip.licence or "not stated"].append(sound)
-        for (accent, kind, licence), group in sorted(groups.items()):
-            speakers = len({sound.clip.speaker for sound in group})
-            seconds = sum(sound.duration_s for sound in group)
-            rows.append(
-                [part, accent, kind, f"{speakers}", f"{len(group)}", f"{seconds:.0f}", licence]
-            )
-    return _table(["part", "accent", "kind", "speakers", "clips", "seconds", "licence"], rows)
-
-
-def _figures_table(figures: Mapping[str, Figures]) -> str:
-    return _table(
-        [
-            "judged on",
-            "clips",
-            "speakers (US)",
-            "AUC",
-            "balanced accuracy",
-            "calibration error",
-            "Brier",
-        ],
-        [
-            [
-                name,
-                f"{f.clips}",
-                f"{f.speakers} ({f.us_speakers})",
-                f"{f.auc:.2f} [{f.auc_low:.2f}, {f.auc_high:.2f}]",
-                f"{f.balanced_accuracy:.2f}",
-                f"{f.calibration_error:.2f}",
-                f"{f.brier:.3f} ({f.base_rate_brier:.3f})",
-            ]
-            for name, f in figures.items()
-        ],
-    )
-
-
-def _confidence_table(confidences: Mapping[str, Sequence[float]]) -> str:
-    return _table(
-        ["clips", "number", "mean", "lowest", "highest"],
-        [
-            [
-                name,
-                f"{len(scores)}",
-                *(f"{100 * value:.1f}" for value in (np.mean(scores), min(scores), max(scores))),
-            ]
-            for name, scores in sorted(confidences.items())
-        ],
-    )
-
-
-def _recipe_text(recipe: Recipe) -> str:
+def _recipe_text(recipe: Recipe, scale: float) -> str:
     augmentation = (
-        "tempo, vocal tract length, silence, colour, stationary noise, cut-off, SpecAugment"
+        f"{recipe.versions} versions of each clip (itself; speed, room, noise, babble, MP3, Opus, "
+        "AAC, telephone by chance), then tempo, vocal tract length, silence, colour, noise, "
+        "cut-off and SpecAugment on log-mel features"
         if recipe.augment
         else "none"
     )
+    teaching = (
+        f" Loss: {recipe.margin_weight:g} x margin + {recipe.posterior_weight:g} x divergence from "
+        f"the teacher's posterior + {recipe.frame_weight:g} x squared distance from its frames; "
+        f"{100 * recipe.unlabelled_share:g} % of a batch without labels."
+        if recipe.teacher
+        else ""
+    )
     return (
         f"Seed {recipe.seed}, {recipe.steps} steps of {recipe.batch_size} crops of "
-        f"{recipe.min_crop_s:g} to {recipe.max_crop_s:g} s, balanced over labels and speakers. "
-        f"Additive angular margin {recipe.margin:g}, scale {recipe.scale:g}. AdamW, peak "
-        f"learning rate {recipe.learning_rate:g}, {100 * recipe.warmup:g} % warm-up, cosine to "
-        f"zero, weight decay {recipe.weight_decay:g}; weights averaged with decay "
-        f"{recipe.average_decay:g}. Augmentation on log-mel features: {augmentation}."
+        f"{recipe.min_crop_s:g} to {recipe.max_crop_s:g} s, balanced over labels, kinds and "
+        f"speakers. Additive angular margin {recipe.margin:g}, scale {recipe.scale:g}.{teaching} "
+        f"AdamW, peak learning rate {recipe.learning_rate:g}, {100 * recipe.warmup:g} % warm-up, "
+        f"cosine to zero, weight decay {recipe.weight_decay:g}; weights averaged with decay "
+        f"{recipe.average_decay:g}. Augmentation: {augmentation}. Softmax scale {scale:g}, fitted "
+        "by negative log-likelihood on windows of the development speakers, nothing else. The "
+        "weights are the moving average at the last step; no step was picked by its score. "
+        f"The log of the run is in {LOG_FILE}."
     )
 
 
@@ -855,16 +624,17 @@ def make_model(
     kinds: Sequence[str],
     extra: Sequence[Clip] = (),
     init: AccentModel | None = None,
-    command: str = "",
+    commands: Sequence[str] = (),
     checkpoint_every: int = 50,
     cache: Path = DEFAULT_CACHE,
     jobs: int = 1,
-) -> dict[str, Figures]:
+    robustness: bool = False,
+) -> dict[str, Evaluation]:
     """Train on `clips`, judge on speakers that were held out, write the folder `out`.
 
     `extra` is heard in training only: synthetic voices with an accent, and speech with none,
-    of which a teacher is needed to learn. Returns what the card says, by the name of the set
-    that was judged.
+    of which a teacher is needed to learn. `commands` are what the card says it was made by.
+    Returns what the card tells, by the name of the set that was judged.
 
     Raises `SystemExit` with a sentence for people where data or folder will not do.
     """
@@ -909,53 +679,60 @@ def make_model(
     )
     scale = fit_scale(*window_cosines(averaged, dev, labels))
 
-    unseen = load_sounds(split.test, "test clips")
-    rest = load_sounds(split.rest, "clips of other accents")
-    judged = unseen + rest
-    cosines = clip_cosines(averaged, judged, "judge")
-    figures: dict[str, Figures] = {}
-
-    def add_figures(name: str, chosen: Callable[[Clip], bool]) -> None:
-        rows = [i for i, sound in enumerate(judged) if chosen(sound.clip)]
-        if {judged[i].clip.accent == US_LABEL for i in rows} == {True, False}:
-            sounds = [judged[i] for i in rows]
-            figures[name] = judge(sounds, cosines[rows], labels, scale, recipe.seed)
-
-    add_figures("all kinds, the model's labels", lambda clip: clip.accent in labels)
-    natural = [kind for kind in sorted({c.clip.kind for c in judged}) if kind != "synthesised"]
-    if len(natural) > 1:
-        name = " + ".join(natural)
-        add_figures(
-            f"{name}, the model's labels",
-            lambda clip: clip.accent in labels and clip.kind in natural,
-        )
-        add_figures(f"{name}, all accents", lambda clip: clip.kind in natural)
-    if rest:
-        add_figures("all kinds, all accents", lambda _: True)
-
-    scores = posterior(cosines, scale)[:, us]
-    confidences: dict[str, list[float]] = defaultdict(list)
-    for sound, score in zip(judged, scores.tolist(), strict=True):
-        confidences[f"{sound.clip.accent}, {sound.clip.kind}"].append(score)
-
     write_model(averaged, replace(spec, softmax_scale=scale), labels, out)
-    # The card speaks of the folder, so the folder must be one that the server loads.
-    written = load_model(out)
-    card = model_card(
-        labels,
-        sum(parameter.numel() for parameter in written.network.parameters()),
-        {"training": labelled, "development": dev, "judging": judged},
-        figures,
-        confidences,
-        probe_scores(written.network, us, scale, recipe.seed),
-        recipe,
-        scale,
-        command,
-        spent_s,
+    # The card speaks of the folder as it will be served, so the handler itself judges it.
+    results = evaluate_clips(
+        out,
+        [*split.test, *split.rest],
+        jobs=jobs,
+        log=out / WORK_FOLDER / RESULTS_FILE,
+        distortions=tuple(DISTORTIONS) if robustness else (),
+        seed=recipe.seed,
     )
-    _write_atomically(out / CARD_FILE, card)
+    evaluations = {
+        name: summarise(chosen, model_facts(out), jobs=jobs, seed=recipe.seed)
+        for name, chosen in _judged_sets(results, labels).items()
+    }
+    making = Making(
+        labels=tuple(labels),
+        parameters=sum(parameter.numel() for parameter in averaged.parameters()),
+        parts={
+            "training": [Heard(c.clip, c.duration_s) for c in (*labelled, *unlabelled)],
+            "development": [Heard(sound.clip, sound.duration_s) for sound in dev],
+            "judging": [
+                Heard(result.clip, result.duration_s)
+                for result in results
+                if result.duration_s is not None and not result.distortion
+            ],
+        },
+        teacher=recipe.teacher,
+        recipe=_recipe_text(recipe, scale),
+        commands=tuple(commands),
+        spent_s=spent_s,
+        threads=torch.get_num_threads(),
+    )
+    _write_atomically(out / CARD_FILE, model_card(making, evaluations))
     shutil.rmtree(out / WORK_FOLDER)
-    return figures
+    return evaluations
+
+
+def _judged_sets(
+    results: Sequence[ClipResult], labels: Sequence[str]
+) -> dict[str, list[ClipResult]]:
+    """What a card tells of: natural speech first, all accents and the labels, then all kinds."""
+    natural = sorted({r.clip.kind for r in results} - {"synthesised"})
+    sets: dict[str, list[ClipResult]] = {}
+    for kinds in (natural, sorted({r.clip.kind for r in results})):
+        for name, accents in (("all accents", None), ("the model's labels", labels)):
+            chosen = [
+                result
+                for result in results
+                if result.clip.kind in kinds and (accents is None or result.clip.accent in accents)
+            ]
+            us = {result.clip.accent == US_LABEL for result in chosen if result.us_score}
+            if us == {True, False} and chosen not in sets.values():
+                sets[f"{' + '.join(kinds)}, {name}"] = chosen
+    return sets
 
 
 def _print_split(split: Split) -> None:
@@ -1001,6 +778,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="of the CPU, and processes")
     parser.add_argument("--fp32", action="store_true", help="no bfloat16, for older CPUs")
+    parser.add_argument(
+        "--robustness", action="store_true", help="judge distorted clips as well, for the card"
+    )
+    parser.add_argument(
+        "--extra-licence", default="", help="of speech in --extra whose list names no licence"
+    )
     args = parser.parse_args(arguments)
 
     torch.set_num_threads(args.threads)
@@ -1024,6 +807,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         bf16=not args.fp32,
         teacher=args.teacher,
     )
+    extra = [
+        replace(clip, licence=clip.licence or args.extra_licence)
+        for clip in (read_clips(args.extra, unlabelled=True) if args.extra else ())
+    ]
     command = "python -m scripts.train " + shlex.join(
         sys.argv[1:] if arguments is None else arguments
     )
@@ -1034,15 +821,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             recipe,
             labels=labels,
             kinds=kinds,
-            extra=[clip for path in args.extra for clip in read_extra(path)],
+            extra=extra,
             init=load_model(args.init) if args.init else None,
-            command=command,
+            commands=[command],
             jobs=args.threads,
+            robustness=args.robustness,
         )
     except ModelFolderError as error:
         raise SystemExit(str(error)) from None
     for name, found in figures.items():
-        print(f"{name}: AUC {found.auc:.3f} [{found.auc_low:.2f}, {found.auc_high:.2f}]")
+        auc = found.us.auc
+        print(f"{name}: AUC {auc.value:.3f} [{auc.low:.2f}, {auc.high:.2f}]")
     print(f"written: {args.out}")
 
 

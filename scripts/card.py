@@ -1,0 +1,249 @@
+"""A model's card: what it was made of, what was measured, and what it must not be used for."""
+
+import platform
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Final
+
+import torch
+
+from scripts.corpus import Clip
+from scripts.figures import Estimate, Evaluation, Group, Shift
+from scripts.metrics import BOOTSTRAP_ROUNDS
+
+# What the licences of these sources ask to be named, by a word of the licence entry.
+_CREDITS: Final = {
+    "VCTK": (
+        "CSTR VCTK Corpus, Junichi Yamagishi, Christophe Veaux and Kirsten MacDonald, "
+        "University of Edinburgh, Centre for Speech Technology Research, CC BY 4.0."
+    ),
+    "LibriSpeech": (
+        "LibriSpeech, Vassil Panayotov, Guoguo Chen, Daniel Povey and Sanjeev Khudanpur, CC BY 4.0."
+    ),
+    "Kokoro": "Kokoro-82M by hexgrad, Apache-2.0; its ONNX export, MIT.",
+}
+_TEACHER_CREDIT: Final = (
+    "Moonshine tiny (English), Moonshine AI, MIT, as the PyPI package moonshine-voice 0.0.49 "
+    "carries it."
+)
+_HOUR_S: Final = 3600.0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A clip that was used, and how long it is."""
+
+    clip: Clip
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a model came about. `recipe` is a paragraph; `spent_s` is of all runs together."""
+
+    labels: tuple[str, ...]
+    parameters: int
+    parts: Mapping[str, Sequence[Heard]]
+    teacher: bool
+    recipe: str
+    commands: tuple[str, ...]
+    spent_s: float
+    threads: int
+
+
+def model_card(making: Making, evaluations: Mapping[str, Evaluation]) -> str:
+    """The folder's README.md. Of `evaluations`, by what was judged, the first is told in full."""
+    labels = ", ".join(making.labels)
+    sections = {
+        "What it is for": (
+            "To see the service work where the pretrained model cannot be had. "
+            f"An ECAPA-TDNN with {making.parameters:,} parameters. "
+            f"It knows the labels {labels} and gives each a share of 100 %, "
+            "so a voice with any other accent gets a score that means little."
+        ),
+        "What it must not be used for": (
+            "- Decisions about people: hiring, admission, grading, border or benefit cases.\n"
+            "- Speech unlike that of its training: read sentences, close microphone. Telephone, "
+            "rooms and noise were imitated, not recorded.\n"
+            f"- Accents other than {labels}, learners of English among them.\n"
+            "- Identifying a speaker, or telling origin, nationality or mother tongue."
+        ),
+        "What it was trained on": _trained_on(making),
+        "What it scores on unseen speakers": _scores(evaluations),
+        "Known faults": _faults(next(iter(evaluations.values()), None), making),
+        "Recipe": (
+            "".join(f"    {command}\n" for command in making.commands)
+            + f"\n{making.recipe} Training took {making.spent_s / 60:.0f} min on "
+            f"{making.threads} thread(s) of an {platform.machine()} CPU, with torch "
+            f"{torch.__version__.split('+')[0]}, on {datetime.now(timezone.utc):%Y-%m-%d}."
+        ),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+    return f"# A small accent model: {labels}\n\n{body}\n"
+
+
+def _trained_on(making: Making) -> str:
+    licences = {heard.clip.licence for part in making.parts.values() for heard in part}
+    credits = [
+        credit for word, credit in _CREDITS.items() if any(word in text for text in licences)
+    ]
+    trained = making.parts.get("training", ())
+    paragraphs = [
+        _parts_table(making.parts),
+        "Speakers of the labelled speech were drawn at random within each label, by the seed, and "
+        "none is in two parts. Clips of kinds that may not train were used for judging only, and "
+        "only those of speakers that neither training nor development heard.",
+    ]
+    if any(heard.clip.kind == "synthesised" for heard in trained):
+        paragraphs.append(
+            "The accent of synthesised speech is that of the speaker whom the synthesiser "
+            "imitates: probable, not certain."
+        )
+    if any(heard.clip.kind == "kokoro" for heard in trained):
+        paragraphs.append(
+            "Kokoro's clips are sentences of the project's own, spoken from phonemes of American "
+            "and British varieties. Their speakers are blends of voices, half of which say the "
+            "same sentence in both; all of them are in training."
+        )
+    if making.teacher:
+        credits.append(_TEACHER_CREDIT)
+        paragraphs.append(
+            "It also learned from a teacher: the encoder of a speech recogniser, whose licence "
+            "allows it, and a small probe on top, trained on the labelled part of the training "
+            "clips. Speech without labels was heard through the teacher alone. Neither is part "
+            "of this folder."
+        )
+    if credits:
+        paragraphs.append("Credits:\n\n" + "\n".join(f"- {line}" for line in credits))
+    paragraphs.append("No audio is part of this folder.")
+    return "\n\n".join(paragraphs)
+
+
+def _scores(evaluations: Mapping[str, Evaluation]) -> str:
+    if not evaluations:
+        return "Nothing was judged: the data has no US and other clips of unseen speakers."
+    first_name, first = next(iter(evaluations.items()))
+    paragraphs = [
+        _figures_table(evaluations),
+        "AUC is for `us_confidence`, US against all others. Accents that are no label of the "
+        "model count as not US and are left out of balanced accuracy, whose chance is "
+        f"{_chance(first):.2f}. Calibration error (ten bins) and Brier score are of "
+        "`us_confidence` / 100; in brackets the Brier score of always answering with the share "
+        f"of US clips. Intervals are of 95 %, from {BOOTSTRAP_ROUNDS} redraws of speakers. Few "
+        "speakers stand behind these figures: differences inside the intervals mean nothing.",
+        f"`us_confidence` by accent ({first_name}):\n\n" + _accent_table(first.by_accent),
+    ]
+    if first.robustness:
+        paragraphs.append(
+            f"What microphones, lines and lengths do to it ({first_name}), in points of "
+            "`us_confidence`:\n\n" + _robustness_table(first.robustness.values())
+        )
+    refused = ", ".join(f"{len(paths)} {code}" for code, paths in first.refusals.items())
+    paragraphs.append(
+        f"The server's own rules refused {refused or 'none'} of the {first.data.clips} clips."
+    )
+    return "\n\n".join(paragraphs)
+
+
+def _faults(first: Evaluation | None, making: Making) -> str:
+    faults = [
+        "It has heard few real voices with a label; a voice can score by its pitch, room or "
+        "microphone.",
+        "The labels other than us are weak: see the balanced accuracy above.",
+    ]
+    if first is not None:
+        near = [
+            group
+            for group in first.by_accent
+            if group.name not in making.labels and group.mean_score > 0.4
+        ]
+        faults += [
+            f"Voices from {group.name}, no label of the model, score "
+            f"{100 * group.mean_score:.0f} on average."
+            for group in near
+        ]
+    return "\n".join(f"- {fault}" for fault in faults)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _parts_table(parts: Mapping[str, Sequence[Heard]]) -> str:
+    rows: list[list[str]] = []
+    for part, all_heard in parts.items():
+        groups: dict[tuple[str, str, str], list[Heard]] = defaultdict(list)
+        for heard in all_heard:
+            clip = heard.clip
+            groups[clip.accent, clip.kind, clip.licence or "not stated"].append(heard)
+        for (accent, kind, licence), group in sorted(groups.items()):
+            speakers = len({heard.clip.speaker for heard in group})
+            hours = sum(heard.duration_s for heard in group) / _HOUR_S
+            counts = [f"{speakers}", f"{len(group)}", f"{hours:.3f}"]
+            rows.append([part, accent or "none", kind, *counts, licence])
+    return _table(["part", "accent", "kind", "speakers", "clips", "hours", "licence"], rows)
+
+
+def _figures_table(evaluations: Mapping[str, Evaluation]) -> str:
+    header = ["judged on", "clips", "speakers (US)", "AUC", "equal error rate"]
+    header += ["balanced accuracy", "calibration error", "Brier"]
+    return _table(
+        header,
+        [
+            [
+                name,
+                f"{found.data.clips - found.data.refused}",
+                f"{found.data.speakers} ({found.data.us_speakers})",
+                _interval(found.us.auc),
+                _interval(found.us.equal_error_rate),
+                _interval(found.labels.balanced_accuracy) if found.labels else "",
+                _interval(found.calibration.expected_error),
+                f"{_interval(found.calibration.brier)} ({found.calibration.base_rate_brier:.3f})",
+            ]
+            for name, found in evaluations.items()
+        ],
+    )
+
+
+def _chance(evaluation: Evaluation) -> float:
+    return evaluation.labels.chance if evaluation.labels else float("nan")
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _accent_table(groups: Iterable[Group]) -> str:
+    return _table(
+        ["accent", "clips", "speakers", "mean", "median"],
+        [
+            [
+                group.name,
+                f"{group.clips - group.refused}",
+                f"{group.speakers}",
+                f"{100 * group.mean_score:.1f}",
+                f"{100 * group.median_score:.1f}",
+            ]
+            for group in groups
+        ],
+    )
+
+
+def _robustness_table(shifts: Iterable[Shift]) -> str:
+    return _table(
+        ["distortion", "clips", "median shift", "95 % within", "AUC", "change of AUC"],
+        [
+            [
+                shift.title,
+                f"{shift.clips}",
+                f"{100 * shift.median:.1f}",
+                f"{100 * shift.p95:.1f}",
+                f"{shift.auc:.2f}",
+                f"{shift.auc_change:+.3f}",
+            ]
+            for shift in shifts
+        ],
+    )
