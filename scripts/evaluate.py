@@ -88,7 +88,7 @@ def evaluate_clips(
 
     Results come in the order of `clips`, those of distorted clips after them. With `log`,
     answers are kept in that file and only what it lacks is computed: an answer stands for
-    the engine's and the model's files, the clip's path, size and time, and the distortion.
+    the engine's and the model's files, the clip's path, size and time, and all that distorts it.
     At most `distorted_clips` clips are distorted, US and others by halves where there are
     enough, drawn by `seed`.
 
@@ -97,9 +97,7 @@ def evaluate_clips(
     """
     facts = model_facts(model_folder)
     jobs = jobs or _cores()
-    setting = _Setting(
-        model_folder.resolve(), max(1, _cores() // jobs), seed, tuple(_babble_clips(clips, seed))
-    )
+    setting = _Setting(model_folder.resolve(), seed, tuple(_babble_clips(clips, seed)))
 
     def pool() -> Executor:
         # A fork would copy the locks of torch's threads in whatever state they are.
@@ -117,7 +115,8 @@ def evaluate_clips(
         pool,
         _answer_in_worker,
         log,
-        f"{facts.digest} seed {seed}",
+        facts.digest,
+        f"{seed} {' '.join(str(clip.path) for clip in setting.babble)}",
     )
 
 
@@ -148,6 +147,7 @@ def evaluate_service(
             lambda task: [_answer_of_service(client, task)],
             log,
             facts.digest,
+            "",
         )
     return facts, results
 
@@ -163,7 +163,6 @@ class _Task:
 @dataclass(frozen=True)
 class _Setting:
     model_folder: Path
-    threads: int
     seed: int
     babble: tuple[Clip, ...]
 
@@ -173,7 +172,9 @@ class _Worker:
 
     def __init__(self, setting: _Setting) -> None:
         config = yaml.safe_load(_CONFIG_FILE.read_text(encoding="utf-8"))
-        config["accent"]["threads_per_worker"] = setting.threads
+        # Threads that wait for each other gain nothing where every core has a process, and a
+        # sum by parts would not be the same sum.
+        config["accent"]["threads_per_worker"] = 1
         self._handler = AccentHandler()
         self._handler.initialize(
             SimpleNamespace(
@@ -321,7 +322,8 @@ def _run(
     pool: Callable[[], Executor],
     answer: Callable[[_Task], list[ClipResult]],
     log: Path | None,
-    stands_for: str,
+    engine: str,
+    distorted_by: str,
 ) -> list[ClipResult]:
     """Have what `log` lacks answered by a pool, and return all results in a fixed order."""
     done = _logged(log) if log is not None else {}
@@ -332,7 +334,9 @@ def _run(
     for clip in clips:
         wanted: list[str] = []
         for name in ("", *(distortions if clip in to_distort else ())):
-            key = keys[clip, name] = _key(stands_for, clip, name)
+            key = keys[clip, name] = _key(
+                f"{engine} {name} {distorted_by}" if name else engine, clip
+            )
             if key in done:
                 results[clip, name] = replace(done[key], clip=clip)
             else:
@@ -378,13 +382,13 @@ def _answers(
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _key(stands_for: str, clip: Clip, distortion: str) -> str:
+def _key(stands_for: str, clip: Clip) -> str:
     try:
         status = clip.path.stat()
         state = f"{status.st_size} {status.st_mtime_ns}"
     except OSError:
         state = "absent"
-    text = "\0".join([stands_for, str(clip.path.absolute()), state, distortion])
+    text = "\0".join([stands_for, str(clip.path.absolute()), state])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

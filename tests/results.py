@@ -1,0 +1,60 @@
+"""Made-up answers of an engine, with as much to find in them as a test asks for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from accent.scoring import posterior
+
+from scripts.corpus import Clip
+from scripts.figures import ClipResult, ModelFacts
+
+LABELS = ("england", "us", "canada")
+SCALE = 12.0
+MODEL = ModelFacts("made-up", "0123456789abcdef", LABELS, SCALE)
+
+
+def answers(
+    speakers: int = 8,
+    clips: int = 3,
+    *,
+    accents: Sequence[str] = LABELS,
+    true_scale: float = SCALE,
+    spread: float = 0.15,
+    known: bool = True,
+    seed: int = 0,
+) -> list[ClipResult]:
+    """Results of so many clips of so many speakers of each accent.
+
+    Cosines lie `spread` apart, and each accent of the model is drawn from the posterior that
+    its cosines have at `true_scale`, so that this is the scale to be found.
+    """
+    rng = np.random.default_rng(seed)
+    made: list[ClipResult] = []
+    left = {accent: speakers * clips for accent in accents}
+    while any(left.values()):
+        cosines = rng.normal(0.0, spread, len(LABELS))
+        accent = LABELS[int(rng.choice(len(LABELS), p=posterior(cosines, true_scale)))]
+        others = [name for name, count in left.items() if count and name not in LABELS]
+        if not left.get(accent):
+            if not others:
+                if not any(left.get(label) for label in LABELS):
+                    break
+                continue
+            accent = others[0]
+        left[accent] -= 1
+        number = left[accent]
+        speaker = f"{accent}{number % speakers}" if known else f"{accent}{number}"
+        made.append(
+            ClipResult(
+                Clip(Path(f"/{accent}/{number}.wav"), accent, speaker, "recorded", "", known),
+                us_score=float(posterior(cosines, SCALE)[1]),
+                cosines=tuple(cosines.tolist()),
+                duration_s=float(rng.uniform(0.6, 14.0)),
+                speech_s=0.5,
+                codec="flac",
+                sample_rate_hz=16_000,
+                latency_s=float(rng.uniform(0.01, 0.3)),
+            )
+        )
+    return made
