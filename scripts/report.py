@@ -171,7 +171,7 @@ def write_report(evaluation: Evaluation, out: Path) -> Path:
 def _cards(evaluation: Evaluation) -> list[Card]:
     us, calibration, timing = evaluation.us, evaluation.calibration, evaluation.timing
     cards = [
-        Card("AUC, US against the rest", f"{us.auc.value:.2f}", _range(us.auc)),
+        Card("AUC, US against the rest", _number(us.auc.value, 2), _range(us.auc)),
         Card(
             "Equal error rate",
             _percent(us.equal_error_rate.value),
@@ -196,14 +196,14 @@ def _cards(evaluation: Evaluation) -> list[Card]:
         ),
         Card(
             "Brier score",
-            f"{calibration.brier.value:.3f}",
-            f"{calibration.base_rate_brier:.3f} by guessing the share of US clips",
+            _number(calibration.brier.value, 3),
+            f"{_number(calibration.base_rate_brier, 3)} by guessing the share of US clips",
         ),
         Card(
             "Time per clip",
-            f"{1000 * timing.latency_median_s:.0f} ms",
-            f"95 % within {1000 * timing.latency_p95_s:.0f} ms; "
-            f"{timing.real_time_factor_median:.3f} s per second of audio",
+            f"{_number(1000 * timing.latency_median_s, 0)} ms",
+            f"95 % within {_number(1000 * timing.latency_p95_s, 0)} ms; "
+            f"{_number(timing.real_time_factor_median, 3)} s per second of audio",
         ),
     ]
     return cards
@@ -338,8 +338,8 @@ def _calibration_section(evaluation: Evaluation) -> Section:
         [
             "Of the clips that score 70 %, seven in ten should be US. The mean distance from that "
             f"is {_with_range(calibration.expected_error, percent=True)}. The Brier score is "
-            f"{calibration.brier.value:.3f}; always answering with the share of US clips has "
-            f"{calibration.base_rate_brier:.3f}."
+            f"{_number(calibration.brier.value, 3)}; always answering with the share of US clips "
+            f"has {_number(calibration.base_rate_brier, 3)}."
         ],
         reliability_picture({"": calibration.bins}),
     )
@@ -538,10 +538,10 @@ def _timing_section(evaluation: Evaluation) -> Section:
         "How long it takes",
         [
             f"From the file's bytes to the answer, with {timing.jobs} at a time on this machine: "
-            f"{1000 * timing.latency_median_s:.0f} ms in the median, 95 % within "
-            f"{1000 * timing.latency_p95_s:.0f} ms. Per second of audio that is "
-            f"{timing.real_time_factor_median:.3f} s, 95 % within "
-            f"{timing.real_time_factor_p95:.3f} s. What else ran on the machine is in it."
+            f"{_number(1000 * timing.latency_median_s, 0)} ms in the median, 95 % within "
+            f"{_number(1000 * timing.latency_p95_s, 0)} ms. Per second of audio that is "
+            f"{_number(timing.real_time_factor_median, 3)} s, 95 % within "
+            f"{_number(timing.real_time_factor_p95, 3)} s. What else ran on the machine is in it."
         ],
         timing_picture(timing.latencies_s, timing.real_time_factors),
     )
