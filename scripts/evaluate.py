@@ -498,6 +498,7 @@ def _headline(evaluation: Evaluation) -> str:
         f"  at {100 * point.max_false_accepts:g} % false accepts  "
         f"{100 * point.true_accepts:.0f} % of US accepted (threshold {100 * point.threshold:.1f})"
         for point in us.operating_points
+        if not math.isnan(point.threshold)
     ]
     if evaluation.labels is not None:
         lines += [
@@ -514,8 +515,10 @@ def _headline(evaluation: Evaluation) -> str:
     ]
     lines += [
         f"  {shift.title:<19} moves the score by {100 * shift.median:.1f} (95 % within "
-        f"{100 * shift.p95:.1f}), AUC {shift.auc_change:+.3f}, {shift.refused} refused"
+        f"{100 * shift.p95:.1f}), {shift.refused} refused"
+        + ("" if math.isnan(shift.auc_change) else f", AUC {shift.auc_change:+.3f}")
         for shift in evaluation.robustness.values()
+        if shift.clips
     ]
     for code, paths in evaluation.refusals.items():
         more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
@@ -528,6 +531,8 @@ def _cores() -> int:
 
 
 def _interval(estimate: Estimate) -> str:
+    if math.isnan(estimate.value):
+        return "unknown"
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 

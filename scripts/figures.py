@@ -587,6 +587,10 @@ def _notes(data: DataFacts, model: ModelFacts) -> tuple[str, ...]:
     if not data.us_clips or data.us_clips == data.clips - data.refused:
         notes.append("US and other clips are both needed: without, nothing can be ranked.")
     notes.append(
+        "Figures are worth something only on voices that the model was not trained on; which "
+        "those are, the model's own card says."
+    )
+    notes.append(
         "The posterior supposes each label to be equally common. Calibration on data with "
         "another share of US clips shows that difference too."
     )
