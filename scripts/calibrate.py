@@ -274,6 +274,8 @@ def _notes(evidence: Evidence) -> list[str]:
         "it never heard tell how sure it may be.",
         "The posterior supposes each of the model's accents to be equally common. Where US "
         "voices are rarer or commoner than that, calibration error stays.",
+        "Between clips the order by us_confidence may change: what is left for US depends on how "
+        "the other accents share the rest.",
     ]
     if evidence.after.softmax_scale in SCALE_RANGE:
         notes.append(

@@ -563,7 +563,7 @@ def timing_picture(latencies_s: Sequence[float], real_time_factors: Sequence[flo
                 axes.hist(values, bins, color=_FIRST)
                 axes.set_xscale("log")
                 axes.axvline(float(np.median(values)), color=_SECOND, linewidth=1.5)
-            ticks = [t for d in range(-4, 6) for t in (10.0**d, 3 * 10.0**d)]
+            ticks = [t for d in range(-4, 6) for t in (10.0**d, 2 * 10.0**d, 5 * 10.0**d)]
             if values.size:
                 axes.set_xticks([t for t in ticks if low / 1.05 <= t <= high * 1.05])
                 axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
