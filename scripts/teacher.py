@@ -37,6 +37,7 @@ FIRST_CENTRE_S: Final = 447 / SAMPLE_RATE_HZ
 
 _LEVEL_RMS: Final = 0.05
 _MIN_SAMPLES: Final = 2_000
+_LEAST_DEVIATION: Final = 1e-3
 
 
 class SpeechEncoder:
@@ -93,25 +94,36 @@ class AccentProbe(nn.Module):
 
     def __init__(self, n_labels: int, recipe: ProbeRecipe) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(FRAME_SIZE))
-        self.register_buffer("deviation", torch.ones(FRAME_SIZE))
+        self.signal_size = recipe.hidden + n_labels
+        for name, size in (("frame", FRAME_SIZE), ("signal", self.signal_size)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_deviation", torch.ones(size))
+        self.hidden = nn.Sequential(
+            nn.Dropout(recipe.dropout), nn.Linear(FRAME_SIZE, recipe.hidden), nn.ReLU()
+        )
         self.evidence = nn.Sequential(
-            nn.Dropout(recipe.dropout),
-            nn.Linear(FRAME_SIZE, recipe.hidden),
-            nn.ReLU(),
-            nn.Dropout(recipe.dropout),
-            nn.Linear(recipe.hidden, n_labels),
+            nn.Dropout(recipe.dropout), nn.Linear(recipe.hidden, n_labels)
         )
 
-    def standardised(self, frames: Tensor) -> Tensor:
-        """(..., frames, 288) with each value's mean over all speech at 0, its deviation at 1."""
-        mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
-        return (frames.float() - mean) / deviation
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """What of (..., frames, 288) tells accents apart.
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """(..., frames, 288) -> (..., frames, n_labels); a clip's logits are their mean."""
-        logits: Tensor = self.evidence(self.standardised(frames))
-        return logits
+        Returns each label's evidence, (..., frames, n_labels), whose mean over a clip is its
+        logits, and signals, (..., frames, signal_size): the hidden values and the evidence,
+        each with a mean of 0 and a deviation of 1 over all speech.
+        """
+        hidden = self.hidden(self._standardised("frame", frames.float()))
+        evidence: Tensor = self.evidence(hidden)
+        return evidence, self._standardised("signal", torch.cat([hidden, evidence], dim=-1))
+
+    def set_norm(self, name: str, rows: Tensor) -> None:
+        """Take mean and deviation of "frame" or "signal" from (n, size) rows."""
+        self.get_buffer(f"{name}_mean").copy_(rows.mean(dim=0))
+        self.get_buffer(f"{name}_deviation").copy_(rows.std(dim=0) + _LEAST_DEVIATION)
+
+    def _standardised(self, name: str, rows: Tensor) -> Tensor:
+        mean, deviation = (self.get_buffer(f"{name}_{part}") for part in ("mean", "deviation"))
+        return (rows - mean) / deviation
 
 
 def train_probe(
@@ -126,11 +138,12 @@ def train_probe(
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     probe = AccentProbe(len(labelled), recipe)
-    everything = np.concatenate(
-        [frames for clips in labelled.values() for _, frames in clips] + list(unlabelled)
-    ).astype(np.float32)
-    probe.get_buffer("mean").copy_(torch.from_numpy(everything.mean(axis=0)))
-    probe.get_buffer("deviation").copy_(torch.from_numpy(everything.std(axis=0) + 1e-3))
+    everything = torch.from_numpy(
+        np.concatenate(
+            [frames for clips in labelled.values() for _, frames in clips] + list(unlabelled)
+        ).astype(np.float32)
+    )
+    probe.set_norm("frame", everything)
     optimizer = torch.optim.AdamW(
         probe.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
@@ -149,11 +162,14 @@ def train_probe(
             start = int(rng.integers(max(len(frames) - size, 0) + 1))
             rows = (start + np.arange(size)) % len(frames)
             crops.append(torch.from_numpy(frames[rows].astype(np.float32)))
-        logits = probe(torch.stack(crops)).mean(dim=1)
+        logits = probe(torch.stack(crops))[0].mean(dim=1)
         loss = nn.functional.cross_entropy(
             logits, torch.from_numpy(targets), label_smoothing=recipe.label_smoothing
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return probe.eval().requires_grad_(False)
+    probe.eval().requires_grad_(False)
+    # A fresh probe's signal norm is 0 and 1, so that what comes out here is not yet divided.
+    probe.set_norm("signal", probe(everything)[1])
+    return probe

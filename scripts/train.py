@@ -53,7 +53,7 @@ from scripts.evaluate import RESULTS_FILE, evaluate_clips, model_facts
 from scripts.figures import ClipResult, Evaluation, summarise
 from scripts.metrics import Floats, area_under_roc, fit_scale
 from scripts.prepare import DEFAULT_CACHE, FRAMES_PER_S, Plan, PreparedClip, prepare
-from scripts.teacher import FIRST_CENTRE_S, FRAME_SIZE, HOP_S, AccentProbe, train_probe
+from scripts.teacher import FIRST_CENTRE_S, HOP_S, AccentProbe, train_probe
 
 CARD_FILE: Final = "README.md"
 LOG_FILE: Final = "training_log.jsonl"
@@ -74,7 +74,7 @@ class Recipe:
     `learning_rate` is the peak, reached after `warmup` of the steps. `versions` of each clip
     are prepared, itself included. With a teacher, `unlabelled_share` of a batch comes from
     speech without labels, and the loss is the sum of the margin loss on labelled crops, the
-    divergence from the teacher's posterior and the squared distance from its frames, each
+    divergence from the teacher's posterior and the squared distance from its signals, each
     times its weight.
     """
 
@@ -98,9 +98,9 @@ class Recipe:
     bf16: bool = True
     teacher: bool = False
     unlabelled_share: float = 0.3
-    margin_weight: float = 0.3
+    margin_weight: float = 0.1
     posterior_weight: float = 1.0
-    frame_weight: float = 1.0
+    signal_weight: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,13 @@ class Batch:
     """What one step trains on.
 
     `features` is (batch, frames, n_mels) in dB. `targets` is (batch,), -1 where there is no
-    label. With a teacher, `frames` is (batch, ceil(frames / 2), 288), standardised, what it
-    hears at every other frame, and `posterior` (batch, labels) what it says of the crop.
+    label. With a teacher, `signals` is (batch, ceil(frames / 2), signal_size), what its probe
+    makes of every other frame, and `posterior` (batch, labels) what it says of the crop.
     """
 
     features: Tensor
     targets: Tensor
-    frames: Tensor | None
+    signals: Tensor | None
     posterior: Tensor | None
 
 
@@ -168,6 +168,11 @@ class Sampler:
                 for clip in clips:
                     speakers[clip.clip.speaker].append(clip)
                 self._groups[-1].append((kind_weight(clips), list(speakers.values())))
+
+    @property
+    def signal_size(self) -> int:
+        """How many signals of the teacher there are, at least one."""
+        return 1 if self._probe is None else self._probe.signal_size
 
     def batch(self, step: int) -> Batch:
         """What step `step` trains on, whatever was drawn before."""
@@ -199,15 +204,12 @@ class Sampler:
             if self._probe is not None:
                 times_s = positions[::2] * clip.speeds[version] / FRAMES_PER_S
                 heard.append(frames_at(torch.from_numpy(clip.frames), times_s))
-        teaching = torch.stack(heard) if heard else None
-        with torch.inference_mode():
-            says = None if teaching is None or self._probe is None else self._probe(teaching)
-        return Batch(
-            torch.stack(crops),
-            torch.tensor(targets),
-            None if teaching is None or self._probe is None else self._probe.standardised(teaching),
-            None if says is None else says.mean(dim=1).softmax(dim=-1),
-        )
+        batch = Batch(torch.stack(crops), torch.tensor(targets), None, None)
+        if self._probe is None:
+            return batch
+        with torch.no_grad():
+            evidence, signals = self._probe(torch.stack(heard))
+        return replace(batch, signals=signals, posterior=evidence.mean(dim=1).softmax(dim=-1))
 
     def _draw(self, target: int, rng: np.random.Generator) -> PreparedClip:
         weights = np.array([weight for weight, _ in self._groups[target]])
@@ -258,12 +260,12 @@ def probe_for(
 
 
 class Pupil(nn.Module):
-    """A network and the matrix that maps its aggregated frames to the teacher's."""
+    """A network and the matrix that maps its aggregated frames to the teacher's signals."""
 
-    def __init__(self, network: AccentNetwork) -> None:
+    def __init__(self, network: AccentNetwork, signal_size: int) -> None:
         super().__init__()
         self.network = network
-        self.to_teacher = nn.Linear(network.embedding_model.channels[-1], FRAME_SIZE)
+        self.to_teacher = nn.Linear(network.embedding_model.channels[-1], signal_size)
         self._aggregated: Tensor | None = None
         network.embedding_model.mfa.register_forward_hook(self._keep)
 
@@ -271,34 +273,35 @@ class Pupil(nn.Module):
         self._aggregated = output
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, frames, n_mels) -> (batch, 1, labels) cosines, (batch, frames / 2, 288)."""
+        """(batch, frames, n_mels) -> (batch, 1, labels) cosines, (batch, frames / 2, signals)."""
         embeddings = self.network.embedding_model(features, torch.ones(len(features)))
         cosines = self.network.classifier(embeddings.float())
         if self._aggregated is None:
             raise RuntimeError("the aggregation did not run")
-        frames = self.to_teacher(self._aggregated[:, :, ::2].transpose(1, 2))
+        signals = self.to_teacher(self._aggregated[:, :, ::2].transpose(1, 2))
         self._aggregated = None
-        return cosines, frames.float()
+        return cosines, signals.float()
 
 
-def loss_of(batch: Batch, cosines: Tensor, frames: Tensor, recipe: Recipe) -> Tensor:
-    """The margin loss on what is labelled and, with a teacher, the distance from what it says.
+def losses_of(batch: Batch, cosines: Tensor, signals: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+    """The parts of the loss, weighted, by name: their sum is what falls.
 
-    The posterior's divergence is Hinton et al.'s (2015), at the network's own scale.
+    The margin loss is on what has a label. A teacher adds the divergence from its posterior,
+    Hinton et al.'s (2015) at the network's own scale, and the distance from its signals.
     """
     margin = LogSoftmaxWrapper(AdditiveAngularMargin(margin=recipe.margin, scale=recipe.scale))
     labelled = batch.targets >= 0
     loss: Tensor = margin(cosines[labelled], batch.targets[labelled][:, None])
-    if batch.frames is None or batch.posterior is None:
-        return loss
+    if batch.signals is None or batch.posterior is None:
+        return {"margin": loss}
     logs = torch.log_softmax(recipe.scale * cosines.squeeze(1), dim=-1)
     divergence = nn.functional.kl_div(logs, batch.posterior, reduction="batchmean")
-    distance = nn.functional.mse_loss(frames, batch.frames)
-    return (
-        recipe.margin_weight * loss
-        + recipe.posterior_weight * divergence
-        + recipe.frame_weight * distance
-    )
+    distance = nn.functional.mse_loss(signals, batch.signals)
+    return {
+        "margin": recipe.margin_weight * loss,
+        "divergence": recipe.posterior_weight * divergence,
+        "distance": recipe.signal_weight * distance,
+    }
 
 
 def new_network(recipe: Recipe, n_labels: int, init: AccentModel | None) -> AccentNetwork:
@@ -363,7 +366,7 @@ def train(
         multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay),  # type: ignore[no-untyped-call]
         use_buffers=True,
     )
-    pupil = Pupil(network)
+    pupil = Pupil(network, sampler.signal_size)
     optimizer = torch.optim.AdamW(
         pupil.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
@@ -383,7 +386,7 @@ def train(
     _truncate_log(log, first_step)
 
     started_s = time.monotonic()
-    losses: list[float] = []
+    losses: dict[str, list[float]] = defaultdict(list)
     hits: list[float] = []
     pupil.train()
     bar = tqdm(
@@ -411,15 +414,17 @@ def train(
         if recipe.augment:
             features = spec_augment(features)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            cosines, frames = pupil(features)
-        loss = loss_of(batch, cosines, frames, recipe)
+            cosines, signals = pupil(features)
+        parts = losses_of(batch, cosines, signals, recipe)
+        loss = torch.stack(list(parts.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(pupil.parameters(), 5.0)
         optimizer.step()
         average.update_parameters(network)
 
-        losses.append(loss.item())
+        for name, part in (*parts.items(), ("loss", loss)):
+            losses[name].append(part.item())
         labelled = batch.targets >= 0
         right = cosines.squeeze(1).argmax(dim=1) == batch.targets
         hits.append(float(right[labelled].float().mean()))
@@ -427,7 +432,7 @@ def train(
         if done % 10 == 0 or done == recipe.steps:
             line: dict[str, float] = {
                 "step": done,
-                "loss": round(float(np.mean(losses)), 4),
+                **{name: round(float(np.mean(found)), 4) for name, found in losses.items()},
                 "accuracy": round(float(np.mean(hits)), 4),
                 "learning_rate": rate,
                 "spent_s": round(spent_s + time.monotonic() - started_s, 1),
@@ -437,7 +442,8 @@ def train(
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             bar.set_postfix(loss=line["loss"], accuracy=line["accuracy"])
-            losses, hits = [], []
+            losses.clear()
+            hits.clear()
         if done % checkpoint_every == 0 and done < recipe.steps:
             _save_atomically(
                 {
@@ -583,7 +589,7 @@ def _recipe_text(recipe: Recipe, scale: float) -> str:
     )
     teaching = (
         f" Loss: {recipe.margin_weight:g} x margin + {recipe.posterior_weight:g} x divergence from "
-        f"the teacher's posterior + {recipe.frame_weight:g} x squared distance from its frames; "
+        f"the teacher's posterior + {recipe.signal_weight:g} x squared distance from its signals; "
         f"{100 * recipe.unlabelled_share:g} % of a batch without labels."
         if recipe.teacher
         else ""
