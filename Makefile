@@ -14,7 +14,7 @@ export PYTHONPATH := handler:.
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve stop mar test train evaluate calibrate setup setup-tools setup-dev lint clean
+.PHONY: help serve stop mar test train speech evaluate calibrate setup setup-tools setup-dev lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -39,10 +39,15 @@ lint: setup-dev ## ruff and the type checker
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
 
-train: setup-tools ## train a model (DATA OUT [INIT] [SEED] [STEPS] [LABELS])
-	@$(VENV_PYTHON) -m scripts.train --data '$(DATA)' --out '$(OUT)' \
-	    $(if $(SEED),--seed '$(SEED)') $(if $(INIT),--init '$(INIT)') \
-	    $(if $(STEPS),--steps '$(STEPS)') $(if $(LABELS),--labels '$(LABELS)')
+train: setup-tools ## train a model (DATA OUT [EXTRA TEACHER=1 INIT SEED STEPS LABELS OPTIONS])
+	@$(VENV_PYTHON) -m scripts.train --data $(DATA) --out '$(OUT)' \
+	    $(if $(EXTRA),--extra $(EXTRA)) $(if $(TEACHER),--teacher) $(if $(INIT),--init '$(INIT)') \
+	    $(if $(SEED),--seed '$(SEED)') $(if $(STEPS),--steps '$(STEPS)') \
+	    $(if $(LABELS),--labels '$(LABELS)') $(OPTIONS)
+
+speech: setup-tools ## synthesise speech in several accents to train on ([OUT ROUNDS JOBS])
+	@$(VENV_PYTHON) -m scripts.speech $(if $(OUT),--out '$(OUT)') \
+	    $(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(JOBS),--jobs '$(JOBS)')
 
 evaluate: setup-tools ## judge a model (MODEL or URL, DATA [OUT JOBS ROBUSTNESS=1 FAIL_UNDER FAIL_OVER])
 	@$(VENV_PYTHON) -m scripts.evaluate --model '$(MODEL)' --data '$(DATA)' \

@@ -754,7 +754,9 @@ def _print_split(split: Split) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and make a model."""
     parser = argparse.ArgumentParser(prog="train", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder or CSV file of clips")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="folders and CSV files of clips"
+    )
     parser.add_argument(
         "--extra", type=Path, nargs="*", default=[], help="more speech, heard in training only"
     )
