@@ -1,5 +1,6 @@
 """A model's card: what it was made of, what was measured, and what it must not be used for."""
 
+import math
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ _TEACHER_CREDIT: Final = (
     "carries it."
 )
 _HOUR_S: Final = 3600.0
+_UNKNOWN: Final = "\u2013"
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ def _scores(evaluations: Mapping[str, Evaluation]) -> str:
     paragraphs = [
         _figures_table(evaluations),
         "AUC is for `us_confidence`, US against all others. Accents that are no label of the "
-        "model count as not US and are left out of balanced accuracy, whose chance is "
-        f"{_chance(first):.2f}. Calibration error (ten bins) and Brier score are of "
+        "model count as not US and are left out of balanced accuracy"
+        f"{_chance(first)}. Calibration error (ten bins) and Brier score are of "
         "`us_confidence` / 100; in brackets the Brier score of always answering with the share "
         f"of US clips. Intervals are of 95 %, from {BOOTSTRAP_ROUNDS} redraws of speakers. Few "
         "speakers stand behind these figures: differences inside the intervals mean nothing.",
@@ -169,7 +171,9 @@ def _faults(first: Evaluation | None, making: Making) -> str:
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    # Names of accents, kinds and licences come from the data, bars and all.
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
 
 
 def _parts_table(parts: Mapping[str, Sequence[Heard]]) -> str:
@@ -199,21 +203,28 @@ def _figures_table(evaluations: Mapping[str, Evaluation]) -> str:
                 f"{found.data.speakers} ({found.data.us_speakers})",
                 _interval(found.us.auc),
                 _interval(found.us.equal_error_rate),
-                _interval(found.labels.balanced_accuracy) if found.labels else "",
+                _interval(found.labels.balanced_accuracy) if found.labels else _UNKNOWN,
                 _interval(found.calibration.expected_error),
-                f"{_interval(found.calibration.brier)} ({found.calibration.base_rate_brier:.3f})",
+                f"{_interval(found.calibration.brier)} "
+                f"({_number(found.calibration.base_rate_brier, 3)})",
             ]
             for name, found in evaluations.items()
         ],
     )
 
 
-def _chance(evaluation: Evaluation) -> float:
-    return evaluation.labels.chance if evaluation.labels else float("nan")
+def _chance(evaluation: Evaluation) -> str:
+    return f", whose chance is {evaluation.labels.chance:.2f}" if evaluation.labels else ""
 
 
 def _interval(estimate: Estimate) -> str:
+    if math.isnan(estimate.low):
+        return _number(estimate.value, 2)
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _number(value: float, digits: int, *, signed: bool = False) -> str:
+    return _UNKNOWN if math.isnan(value) else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
 def _accent_table(groups: Iterable[Group]) -> str:
@@ -224,8 +235,8 @@ def _accent_table(groups: Iterable[Group]) -> str:
                 group.name,
                 f"{group.clips - group.refused}",
                 f"{group.speakers}",
-                f"{100 * group.mean_score:.1f}",
-                f"{100 * group.median_score:.1f}",
+                _number(100 * group.mean_score, 1),
+                _number(100 * group.median_score, 1),
             ]
             for group in groups
         ],
@@ -239,10 +250,10 @@ def _robustness_table(shifts: Iterable[Shift]) -> str:
             [
                 shift.title,
                 f"{shift.clips}",
-                f"{100 * shift.median:.1f}",
-                f"{100 * shift.p95:.1f}",
-                f"{shift.auc:.2f}",
-                f"{shift.auc_change:+.3f}",
+                _number(100 * shift.median, 1),
+                _number(100 * shift.p95, 1),
+                _number(shift.auc, 2),
+                _number(shift.auc_change, 3, signed=True),
             ]
             for shift in shifts
         ],
