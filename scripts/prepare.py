@@ -5,6 +5,7 @@ a kill, or another run over the same speech, finds them there.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,8 @@ class _Worker:
             if self.encoder is None
             else self.encoder.frames(waveform)
         )
-        part = target.with_suffix(".part.npz")
+        # Two files may hold the same sound, and two processes prepare it at the same time.
+        part = target.with_suffix(f".{os.getpid()}.part.npz")
         arrays: dict[str, npt.NDArray[Any]] = {
             f"version{index}": version for index, version in enumerate(versions)
         }
