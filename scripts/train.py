@@ -52,6 +52,7 @@ from scripts.distort import DISTORTIONS
 from scripts.evaluate import RESULTS_FILE, evaluate_clips, model_facts
 from scripts.figures import ClipResult, Evaluation, summarise
 from scripts.metrics import Floats, area_under_roc, fit_scale
+from scripts.packages import PackageUnavailable
 from scripts.prepare import DEFAULT_CACHE, FRAMES_PER_S, Plan, PreparedClip, prepare
 from scripts.teacher import FIRST_CENTRE_S, HOP_S, AccentProbe, train_probe
 
@@ -735,7 +736,7 @@ def _judged_sets(
                 for result in results
                 if result.clip.kind in kinds and (accents is None or result.clip.accent in accents)
             ]
-            us = {result.clip.accent == US_LABEL for result in chosen if result.us_score}
+            us = {result.clip.accent == US_LABEL for result in chosen if result.us_score is not None}
             if us == {True, False} and chosen not in sets.values():
                 sets[f"{' + '.join(kinds)}, {name}"] = chosen
     return sets
@@ -835,7 +836,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             jobs=args.threads,
             robustness=args.robustness,
         )
-    except ModelFolderError as error:
+    except (ModelFolderError, PackageUnavailable) as error:
         raise SystemExit(str(error)) from None
     for name, found in figures.items():
         auc = found.us.auc
