@@ -119,7 +119,7 @@ def perturbed_crop(
     # Loud enough to hide what only a synthesiser or one studio leaves between the sounds.
     noise_db = (
         speech_level_db
-        - rng.uniform(5.0, 45.0)
+        - rng.uniform(10.0, 50.0)
         + rng.uniform(-15.0, 15.0) * (mel_axis - 0.5)
         + 10.0 * np.log10(rng.gamma(4.0, 0.25, (frames, n_mels)) + 1e-6)
     )

@@ -9,16 +9,13 @@ import argparse
 import hashlib
 import json
 import math
-import multiprocessing
-import multiprocessing.connection
 import os
 import sys
-import threading
 import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -48,6 +45,7 @@ from scripts.get_model import (
 )
 from scripts.package import PackagingError, inputs_digest
 from scripts.report import write_report
+from scripts.workers import process_pool
 
 RESULTS_FILE: Final = "results.jsonl"
 JSON_FILE: Final = "evaluation.json"
@@ -100,13 +98,7 @@ def evaluate_clips(
     setting = _Setting(model_folder.resolve(), seed, tuple(_babble_clips(clips, seed)))
 
     def pool() -> Executor:
-        # A fork would copy the locks of torch's threads in whatever state they are.
-        return ProcessPoolExecutor(
-            jobs,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(setting,),
-        )
+        return process_pool(jobs, _start_worker, setting)
 
     return _run(
         clips,
@@ -264,16 +256,7 @@ _worker: _Worker | None = None
 
 def _start_worker(setting: _Setting) -> None:
     global _worker
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = _Worker(setting)
-
-
-def _end_with_parent() -> None:
-    # A parent that was killed outright tells its workers nothing, and they would wait for ever.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _answer_in_worker(task: _Task) -> list[ClipResult]:

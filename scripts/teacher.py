@@ -94,34 +94,42 @@ class AccentProbe(nn.Module):
 
     def __init__(self, n_labels: int, recipe: ProbeRecipe) -> None:
         super().__init__()
-        self.signal_size = recipe.hidden + n_labels
-        for name, size in (("frame", FRAME_SIZE), ("signal", self.signal_size)):
-            self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_deviation", torch.ones(size))
-        self.hidden = nn.Sequential(
-            nn.Dropout(recipe.dropout), nn.Linear(FRAME_SIZE, recipe.hidden), nn.ReLU()
-        )
+        for name in ("frame", "summary"):
+            self.register_buffer(f"{name}_mean", torch.zeros(FRAME_SIZE))
+            self.register_buffer(f"{name}_deviation", torch.ones(FRAME_SIZE))
         self.evidence = nn.Sequential(
-            nn.Dropout(recipe.dropout), nn.Linear(recipe.hidden, n_labels)
+            nn.Dropout(recipe.dropout),
+            nn.Linear(FRAME_SIZE, recipe.hidden),
+            nn.ReLU(),
+            nn.Dropout(recipe.dropout),
+            nn.Linear(recipe.hidden, n_labels),
         )
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """What of (..., frames, 288) tells accents apart.
+    def forward(self, frames: Tensor) -> Tensor:
+        """(..., frames, 288), standardised -> each label's evidence, (..., frames, n_labels).
 
-        Returns each label's evidence, (..., frames, n_labels), whose mean over a clip is its
-        logits, and signals, (..., frames, signal_size): the hidden values and the evidence,
-        each with a mean of 0 and a deviation of 1 over all speech.
+        A clip's logits are the mean of its frames' evidence.
         """
-        hidden = self.hidden(self._standardised("frame", frames.float()))
-        evidence: Tensor = self.evidence(hidden)
-        return evidence, self._standardised("signal", torch.cat([hidden, evidence], dim=-1))
+        evidence: Tensor = self.evidence(frames)
+        return evidence
 
-    def set_norm(self, name: str, rows: Tensor) -> None:
-        """Take mean and deviation of "frame" or "signal" from (n, size) rows."""
-        self.get_buffer(f"{name}_mean").copy_(rows.mean(dim=0))
-        self.get_buffer(f"{name}_deviation").copy_(rows.std(dim=0) + _LEAST_DEVIATION)
+    def standardised(self, frames: Tensor) -> Tensor:
+        """(..., frames, 288) with a mean of 0 and a deviation of 1 over all speech."""
+        return self._norm("frame", frames.float())
 
-    def _standardised(self, name: str, rows: Tensor) -> Tensor:
+    def summary(self, frames: Tensor) -> Tensor:
+        """(..., frames, 288) -> (..., 288): the mean of a crop's frames, standardised as such."""
+        return self._norm("summary", frames.float().mean(dim=-2))
+
+    def set_norms(self, clips: Sequence[Frames]) -> None:
+        """Take means and deviations from the frames of `clips`, and from the means of each."""
+        rows = torch.from_numpy(np.concatenate(clips).astype(np.float32))
+        means = torch.from_numpy(np.stack([clip.mean(axis=0, dtype=np.float32) for clip in clips]))
+        for name, values in (("frame", rows), ("summary", means)):
+            self.get_buffer(f"{name}_mean").copy_(values.mean(dim=0))
+            self.get_buffer(f"{name}_deviation").copy_(values.std(dim=0) + _LEAST_DEVIATION)
+
+    def _norm(self, name: str, rows: Tensor) -> Tensor:
         mean, deviation = (self.get_buffer(f"{name}_{part}") for part in ("mean", "deviation"))
         return (rows - mean) / deviation
 
@@ -138,12 +146,7 @@ def train_probe(
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     probe = AccentProbe(len(labelled), recipe)
-    everything = torch.from_numpy(
-        np.concatenate(
-            [frames for clips in labelled.values() for _, frames in clips] + list(unlabelled)
-        ).astype(np.float32)
-    )
-    probe.set_norm("frame", everything)
+    probe.set_norms([f for clips in labelled.values() for _, f in clips] + list(unlabelled))
     optimizer = torch.optim.AdamW(
         probe.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
@@ -162,14 +165,11 @@ def train_probe(
             start = int(rng.integers(max(len(frames) - size, 0) + 1))
             rows = (start + np.arange(size)) % len(frames)
             crops.append(torch.from_numpy(frames[rows].astype(np.float32)))
-        logits = probe(torch.stack(crops))[0].mean(dim=1)
+        logits = probe(probe.standardised(torch.stack(crops))).mean(dim=1)
         loss = nn.functional.cross_entropy(
             logits, torch.from_numpy(targets), label_smoothing=recipe.label_smoothing
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    probe.eval().requires_grad_(False)
-    # A fresh probe's signal norm is 0 and 1, so that what comes out here is not yet divided.
-    probe.set_norm("signal", probe(everything)[1])
-    return probe
+    return probe.eval().requires_grad_(False)

@@ -51,14 +51,18 @@ from scripts.corpus import Clip, Split, choose_labels, read_clips, split_by_spea
 from scripts.distort import DISTORTIONS
 from scripts.evaluate import RESULTS_FILE, evaluate_clips, model_facts
 from scripts.figures import ClipResult, Evaluation, summarise
+from scripts.get_model import ROOT
 from scripts.metrics import Floats, area_under_roc, fit_scale
+from scripts.package import CALIBRATION_FILE
 from scripts.packages import PackageUnavailable
 from scripts.prepare import DEFAULT_CACHE, FRAMES_PER_S, Plan, PreparedClip, prepare
-from scripts.teacher import FIRST_CENTRE_S, HOP_S, AccentProbe, train_probe
+from scripts.report import write_training_report
+from scripts.teacher import FIRST_CENTRE_S, FRAME_SIZE, HOP_S, AccentProbe, train_probe
 
 CARD_FILE: Final = "README.md"
 LOG_FILE: Final = "training_log.jsonl"
 WORK_FOLDER: Final = ".train"
+REPORTS: Final = ROOT / "build" / "training"
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 
 CALIBRATION_WINDOW_S: Final = 3.0
@@ -75,8 +79,9 @@ class Recipe:
     `learning_rate` is the peak, reached after `warmup` of the steps. `versions` of each clip
     are prepared, itself included. With a teacher, `unlabelled_share` of a batch comes from
     speech without labels, and the loss is the sum of the margin loss on labelled crops, the
-    divergence from the teacher's posterior and the squared distance from its signals, each
-    times its weight.
+    divergence from the teacher's posterior and the squared distances from its frames and
+    their mean, each times its weight; labels and posterior come in over the first
+    `labels_after` of the steps.
     """
 
     seed: int = 0
@@ -101,7 +106,9 @@ class Recipe:
     unlabelled_share: float = 0.3
     margin_weight: float = 0.1
     posterior_weight: float = 1.0
-    signal_weight: float = 2.0
+    frame_weight: float = 1.0
+    summary_weight: float = 1.0
+    labels_after: float = 0.4
 
 
 @dataclass(frozen=True)
@@ -134,14 +141,16 @@ class Batch:
     """What one step trains on.
 
     `features` is (batch, frames, n_mels) in dB. `targets` is (batch,), -1 where there is no
-    label. With a teacher, `signals` is (batch, ceil(frames / 2), signal_size), what its probe
-    makes of every other frame, and `posterior` (batch, labels) what it says of the crop.
+    label. With a teacher, `frames` is (batch, ceil(frames / 2), 288), what it hears at every
+    other frame, `summary` (batch, 288) the mean of that, both standardised, and `posterior`
+    (batch, labels) what its probe says of the crop.
     """
 
     features: Tensor
     targets: Tensor
-    signals: Tensor | None
-    posterior: Tensor | None
+    frames: Tensor | None = None
+    summary: Tensor | None = None
+    posterior: Tensor | None = None
 
 
 class Sampler:
@@ -169,11 +178,6 @@ class Sampler:
                 for clip in clips:
                     speakers[clip.clip.speaker].append(clip)
                 self._groups[-1].append((kind_weight(clips), list(speakers.values())))
-
-    @property
-    def signal_size(self) -> int:
-        """How many signals of the teacher there are, at least one."""
-        return 1 if self._probe is None else self._probe.signal_size
 
     def batch(self, step: int) -> Batch:
         """What step `step` trains on, whatever was drawn before."""
@@ -205,12 +209,18 @@ class Sampler:
             if self._probe is not None:
                 times_s = positions[::2] * clip.speeds[version] / FRAMES_PER_S
                 heard.append(frames_at(torch.from_numpy(clip.frames), times_s))
-        batch = Batch(torch.stack(crops), torch.tensor(targets), None, None)
+        batch = Batch(torch.stack(crops), torch.tensor(targets))
         if self._probe is None:
             return batch
         with torch.no_grad():
-            evidence, signals = self._probe(torch.stack(heard))
-        return replace(batch, signals=signals, posterior=evidence.mean(dim=1).softmax(dim=-1))
+            heard_there = torch.stack(heard)
+            frames_there = self._probe.standardised(heard_there)
+            return replace(
+                batch,
+                frames=frames_there,
+                summary=self._probe.summary(heard_there),
+                posterior=self._probe(frames_there).mean(dim=1).softmax(dim=-1),
+            )
 
     def _draw(self, target: int, rng: np.random.Generator) -> PreparedClip:
         weights = np.array([weight for weight, _ in self._groups[target]])
@@ -261,47 +271,54 @@ def probe_for(
 
 
 class Pupil(nn.Module):
-    """A network and the matrix that maps its aggregated frames to the teacher's signals."""
+    """A network and what maps its frames and its embedding to the teacher's."""
 
-    def __init__(self, network: AccentNetwork, signal_size: int) -> None:
+    def __init__(self, network: AccentNetwork) -> None:
         super().__init__()
         self.network = network
-        self.to_teacher = nn.Linear(network.embedding_model.channels[-1], signal_size)
+        self.to_frames = nn.Linear(network.embedding_model.channels[-1], FRAME_SIZE)
+        self.to_summary = nn.Linear(network.classifier.weight.shape[1], FRAME_SIZE)
         self._aggregated: Tensor | None = None
         network.embedding_model.mfa.register_forward_hook(self._keep)
 
     def _keep(self, _: nn.Module, __: Any, output: Tensor) -> None:
         self._aggregated = output
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, frames, n_mels) -> (batch, 1, labels) cosines, (batch, frames / 2, signals)."""
-        embeddings = self.network.embedding_model(features, torch.ones(len(features)))
-        cosines = self.network.classifier(embeddings.float())
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, frames, n_mels) -> (batch, 1, labels) cosines and a guess at the teacher's
+        (batch, frames / 2, 288) frames and (batch, 288) summary."""
+        embeddings = self.network.embedding_model(features, torch.ones(len(features))).float()
         if self._aggregated is None:
             raise RuntimeError("the aggregation did not run")
-        signals = self.to_teacher(self._aggregated[:, :, ::2].transpose(1, 2))
+        frames = self.to_frames(self._aggregated[:, :, ::2].transpose(1, 2))
         self._aggregated = None
-        return cosines, signals.float()
+        summary = self.to_summary(embeddings.squeeze(1))
+        return self.network.classifier(embeddings), frames.float(), summary.float()
 
 
-def losses_of(batch: Batch, cosines: Tensor, signals: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+def losses_of(
+    batch: Batch, cosines: Tensor, frames: Tensor, summary: Tensor, recipe: Recipe, step: int
+) -> dict[str, Tensor]:
     """The parts of the loss, weighted, by name: their sum is what falls.
 
     The margin loss is on what has a label. A teacher adds the divergence from its posterior,
-    Hinton et al.'s (2015) at the network's own scale, and the distance from its signals.
+    Hinton et al.'s (2015) at the network's own scale, and squared distances from its frames
+    and their mean. What a label or a posterior teaches comes in over the first
+    `labels_after` of the steps: earlier, a network learns speakers by heart instead.
     """
     margin = LogSoftmaxWrapper(AdditiveAngularMargin(margin=recipe.margin, scale=recipe.scale))
     labelled = batch.targets >= 0
     loss: Tensor = margin(cosines[labelled], batch.targets[labelled][:, None])
-    if batch.signals is None or batch.posterior is None:
+    if batch.frames is None or batch.summary is None or batch.posterior is None:
         return {"margin": loss}
     logs = torch.log_softmax(recipe.scale * cosines.squeeze(1), dim=-1)
     divergence = nn.functional.kl_div(logs, batch.posterior, reduction="batchmean")
-    distance = nn.functional.mse_loss(signals, batch.signals)
+    trusted = min(1.0, step / max(1.0, recipe.labels_after * recipe.steps))
     return {
-        "margin": recipe.margin_weight * loss,
-        "divergence": recipe.posterior_weight * divergence,
-        "distance": recipe.signal_weight * distance,
+        "margin": trusted * recipe.margin_weight * loss,
+        "divergence": trusted * recipe.posterior_weight * divergence,
+        "frames": recipe.frame_weight * nn.functional.mse_loss(frames, batch.frames),
+        "summary": recipe.summary_weight * nn.functional.mse_loss(summary, batch.summary),
     }
 
 
@@ -367,7 +384,7 @@ def train(
         multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay),  # type: ignore[no-untyped-call]
         use_buffers=True,
     )
-    pupil = Pupil(network, sampler.signal_size)
+    pupil = Pupil(network)
     optimizer = torch.optim.AdamW(
         pupil.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
@@ -415,8 +432,8 @@ def train(
         if recipe.augment:
             features = spec_augment(features)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            cosines, signals = pupil(features)
-        parts = losses_of(batch, cosines, signals, recipe)
+            cosines, frames, summary = pupil(features)
+        parts = losses_of(batch, cosines, frames, summary, recipe, step)
         loss = torch.stack(list(parts.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -590,7 +607,9 @@ def _recipe_text(recipe: Recipe, scale: float) -> str:
     )
     teaching = (
         f" Loss: {recipe.margin_weight:g} x margin + {recipe.posterior_weight:g} x divergence from "
-        f"the teacher's posterior + {recipe.signal_weight:g} x squared distance from its signals; "
+        f"the teacher's posterior + {recipe.frame_weight:g} x squared distance from its frames + "
+        f"{recipe.summary_weight:g} x that from their mean, the first two rising over "
+        f"{100 * recipe.labels_after:g} % of the steps; "
         f"{100 * recipe.unlabelled_share:g} % of a batch without labels."
         if recipe.teacher
         else ""
@@ -687,6 +706,8 @@ def make_model(
     scale = fit_scale(*window_cosines(averaged, dev, labels))
 
     write_model(averaged, replace(spec, softmax_scale=scale), labels, out)
+    # Of weights that stood here before.
+    (out / CALIBRATION_FILE).unlink(missing_ok=True)
     # The card speaks of the folder as it will be served, so the handler itself judges it.
     results = evaluate_clips(
         out,
@@ -736,7 +757,9 @@ def _judged_sets(
                 for result in results
                 if result.clip.kind in kinds and (accents is None or result.clip.accent in accents)
             ]
-            us = {result.clip.accent == US_LABEL for result in chosen if result.us_score is not None}
+            us = {
+                result.clip.accent == US_LABEL for result in chosen if result.us_score is not None
+            }
             if us == {True, False} and chosen not in sets.values():
                 sets[f"{' + '.join(kinds)}, {name}"] = chosen
     return sets
@@ -842,6 +865,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         auc = found.us.auc
         print(f"{name}: AUC {auc.value:.3f} [{auc.low:.2f}, {auc.high:.2f}]")
     print(f"written: {args.out}")
+    print(write_training_report(args.out / LOG_FILE, REPORTS / f"{args.out.name}.html"))
 
 
 if __name__ == "__main__":
