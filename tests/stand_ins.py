@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from accent.audio import SAMPLE_RATE_HZ, Waveform
 
 from scripts.teacher import FIRST_CENTRE_S, FRAME_SIZE, HOP_S, Frames
@@ -30,11 +29,10 @@ class StandInEncoder:
         return np.asarray(np.log1p(spectra), np.float16)
 
 
-def ramp(duration_s: float) -> npt.NDArray[np.float32]:
-    """(frames, 288) float32 that say how late it is, in seconds, at each frame's centre."""
-    count = int(duration_s / HOP_S)
-    times_s = FIRST_CENTRE_S + HOP_S * np.arange(count)
-    return np.repeat(times_s[:, None], FRAME_SIZE, axis=1).astype(np.float32)
+def ramp(duration_s: float) -> Frames:
+    """(frames, 288) float16 that say how late it is, in seconds, at each frame's centre."""
+    times_s = FIRST_CENTRE_S + HOP_S * np.arange(int(duration_s / HOP_S))
+    return np.repeat(times_s[:, None], FRAME_SIZE, axis=1).astype(np.float16)
 
 
 def pool_of_threads(
