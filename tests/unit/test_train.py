@@ -1,11 +1,14 @@
-"""`make train`: its split, its checkpoints, the folder it writes, the model that ships."""
+"""`make train`: its batches, its checkpoints, the folder it writes, the model that ships."""
 
 import csv
 import json
 import shlex
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +17,15 @@ from accent.audio import decode
 from accent.network import MODEL_FILES, load_model
 from accent.scoring import cut_windows, posterior
 
-from scripts import corpus, train
+from scripts import prepare, train
+from scripts.corpus import Clip, read_clips, split_by_speaker
+from scripts.distort import DISTORTIONS
+from scripts.figures import ClipResult, Evaluation
+from scripts.packages import PackageUnavailable
+from scripts.prepare import PreparedClip
 from tests.clips import encode, voice
+from tests.results import answers
+from tests.stand_ins import pool_of_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "model_store" / "embedded"
@@ -41,17 +51,9 @@ TINY = train.Recipe(
     attention_channels=8,
     min_crop_s=0.4,
     max_crop_s=0.6,
+    versions=2,
     bf16=False,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost more than they bring on networks this small, and may change the sums."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +72,37 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("features")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepare in this process and judge nobody: for what is about weights alone."""
+    monkeypatch.setattr(prepare, "process_pool", pool_of_threads)
+    monkeypatch.setattr(train, "evaluate_clips", lambda *_, **__: [])
+
+
 def make(
-    data: Path, out: Path, recipe: train.Recipe = TINY, checkpoint_every: int = 5
-) -> dict[str, train.Figures]:
+    data: Path,
+    out: Path,
+    cache: Path,
+    recipe: train.Recipe = TINY,
+    *,
+    checkpoint_every: int = 5,
+    **more: Any,
+) -> dict[str, Evaluation]:
     return train.make_model(
-        corpus.read_clips(data),
+        read_clips(data),
         out,
         recipe,
         labels=LABELS,
         kinds=("recorded",),
-        command="a command",
+        commands=["a command"],
         checkpoint_every=checkpoint_every,
+        cache=cache,
+        **more,
     )
 
 
@@ -99,10 +121,17 @@ def logged_steps(folder: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(
+    data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Evaluation]]:
+    """A model that was made in full, by processes of its own, and what was found of it."""
     out = tmp_path_factory.mktemp("model")
-    make(data, out)
-    return out
+    return out, make(data, out, cache, robustness=True)
+
+
+@pytest.fixture(scope="module")
+def trained(made: tuple[Path, dict[str, Evaluation]]) -> Path:
+    return made[0]
 
 
 def test_the_folder_that_training_writes_is_one_that_the_server_loads(trained: Path) -> None:
@@ -137,28 +166,67 @@ def test_speechbrain_itself_loads_the_folder_and_gives_the_same_cosines(
     assert label == [model.labels[int(index)]]
 
 
-def test_the_card_has_every_section_and_the_measured_figures(trained: Path) -> None:
-    card = (trained / train.CARD_FILE).read_text()
+def test_the_card_tells_what_was_found(made: tuple[Path, dict[str, Evaluation]]) -> None:
+    folder, evaluations = made
+    card = (folder / train.CARD_FILE).read_text()
     assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(CARD_SECTIONS)
-    assert "White noise" in card
-    assert f"{load_model(trained).spec.softmax_scale:g}" in card
+    (name,) = evaluations
+    evaluation = evaluations[name]
+    assert name == "recorded, all accents"
+    assert evaluation.data.clips == 4
+    assert f"| {name} | {4 - evaluation.data.refused} |" in card
+    assert f"{evaluation.us.auc.value:.2f} [" in card
+    assert set(evaluation.robustness) == set(DISTORTIONS)
+    assert "white noise, 10 dB" in card
+    assert f"{load_model(folder).spec.softmax_scale:g}" in card
+    assert "    a command\n" in card
     assert "nan" not in card
+
+
+def test_the_figures_are_of_voices_that_training_did_not_hear(
+    data: Path, made: tuple[Path, dict[str, Evaluation]]
+) -> None:
+    split = split_by_speaker(read_clips(data), LABELS, ("recorded",), TINY.seed)
+    (evaluation,) = made[1].values()
+    assert evaluation.data.accents == {"england": 2, "us": 2}
+    heard = [line for line in (made[0] / train.CARD_FILE).read_text().splitlines() if "|" in line]
+    clips = {
+        part: sum(int(line.split("|")[5]) for line in heard if line.startswith(f"| {part} |"))
+        for part in ("training", "development", "judging")
+    }
+    assert clips == {"training": len(split.train), "development": len(split.dev), "judging": 4}
 
 
 def test_labels_without_us_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="'us' is needed"):
-        train.make_model(
-            corpus.read_clips(data), tmp_path, TINY, labels=("england",), kinds=("recorded",)
-        )
+        train.make_model(read_clips(data), tmp_path, TINY, labels=("england",), kinds=("recorded",))
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
-    data: Path, trained: Path, tmp_path: Path
+    data: Path, trained: Path, cache: Path, tmp_path: Path
 ) -> None:
-    make(data, tmp_path / "again")
+    # Features of its own: preparing them is part of what the seed decides.
+    make(data, tmp_path / "again", tmp_path / "features")
     assert same_weights(trained, tmp_path / "again")
-    make(data, tmp_path / "other", replace(TINY, seed=1))
+    make(data, tmp_path / "other", cache, replace(TINY, seed=1))
     assert not same_weights(trained, tmp_path / "other")
+
+
+@pytest.mark.usefixtures("quick")
+def test_speech_that_teaches_no_label_changes_nothing_without_a_teacher(
+    data: Path, trained: Path, cache: Path, tmp_path: Path
+) -> None:
+    extra = []
+    for seed, accent in ((40, ""), (41, "wales")):
+        path = tmp_path / f"{seed}.flac"
+        path.write_bytes(encode(voice(1.0, seed=seed), 16_000, "flac"))
+        extra.append(Clip(path, accent, f"p{seed}", "recorded", ""))
+    make(data, tmp_path / "out", cache, extra=extra)
+    assert same_weights(trained, tmp_path / "out")
+    make(data, tmp_path / "more", cache, extra=[replace(extra[0], accent="us")])
+    assert not same_weights(trained, tmp_path / "more")
+    assert "| training | us | recorded | 3 | 5 |" in (tmp_path / "more/README.md").read_text()
 
 
 def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -175,56 +243,147 @@ def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return begun
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_with_the_same_weights(
-    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, trained: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = stop_before(12, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        make(data, tmp_path)
+        make(data, tmp_path, cache)
     assert begun == list(range(12))
     assert not any((tmp_path / name).exists() for name in MODEL_FILES)
     with (tmp_path / train.LOG_FILE).open("a") as log:
         log.write('{"step": 12, "lo')
     begun = stop_before(NEVER, monkeypatch)
-    make(data, tmp_path)
+    make(data, tmp_path, cache)
     assert begun == [10, 11, 12, 13]
     assert logged_steps(tmp_path) == logged_steps(trained) == [10, 14]
     assert same_weights(trained, tmp_path)
     assert not (tmp_path / train.WORK_FOLDER).exists()
 
 
+@pytest.mark.usefixtures("quick")
 def test_steps_after_the_checkpoint_are_not_logged_twice(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_before(12, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        make(data, tmp_path, checkpoint_every=7)
+        make(data, tmp_path, cache, checkpoint_every=7)
     assert logged_steps(tmp_path) == [10]
     stop_before(NEVER, monkeypatch)
-    make(data, tmp_path, checkpoint_every=7)
+    make(data, tmp_path, cache, checkpoint_every=7)
     assert logged_steps(tmp_path) == [10, 14]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_stopped_run_of_another_recipe_is_not_gone_on_with(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_before(6, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        make(data, tmp_path)
+        make(data, tmp_path, cache)
     with pytest.raises(SystemExit, match="another recipe"):
-        make(data, tmp_path, replace(TINY, margin=0.1))
+        make(data, tmp_path, cache, replace(TINY, margin=0.1))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_of_other_clips_is_not_gone_on_with(
+    data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_before(6, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        make(data, tmp_path, cache)
+    clip = tmp_path / "more.flac"
+    clip.write_bytes(encode(voice(1.0, seed=50), 16_000, "flac"))
+    with pytest.raises(SystemExit, match="other data"):
+        make(data, tmp_path, cache, extra=[Clip(clip, "us", "more", "recorded", "")])
 
 
 def test_the_command_line_makes_a_model_and_puts_itself_on_the_card(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    size = ["--steps", "2", "--channels", "16", "--batch-size", "4", "--fp32"]
-    where = ["--data", str(data), "--out", str(tmp_path), "--min-speakers", "4", "--seed", "5"]
+    monkeypatch.setattr(prepare, "process_pool", pool_of_threads)
+    monkeypatch.setattr(train, "make_model", partial(train.make_model, cache=cache))
+    size = ["--steps", "2", "--channels", "16", "--batch-size", "4", "--versions", "2", "--fp32"]
+    where = ["--data", str(data), "--out", str(tmp_path), "--min-speakers", "4", "--seed", "0"]
     train.main([*where, *size])
     assert load_model(tmp_path).labels == LABELS
-    assert "AUC" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "recorded, all accents: AUC" in said
+    assert f"written: {tmp_path}" in said
     card = (tmp_path / train.CARD_FILE).read_text()
     assert f"    python -m scripts.train {shlex.join([*where, *size])}\n" in card
+
+
+class Asked(Exception):
+    """Carries what the command line asked for."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(*arguments: Any, **more: Any) -> None:
+        raise Asked(*arguments, more)
+
+    monkeypatch.setattr(train, "make_model", ask)
+
+
+@pytest.mark.usefixtures("asked")
+def test_every_option_of_the_command_line_reaches_the_recipe(data: Path, tmp_path: Path) -> None:
+    table = tmp_path / "extra.csv"
+    table.write_text("path,accent,licence\na.wav,,\nb.wav,us,MIT\n")
+    words = f"--data {data} --out {tmp_path} --labels us,england --kinds recorded --fp32 --teacher"
+    words += " --seed 3 --steps 7 --batch-size 6 --channels 24 --learning-rate 0.01 --scale 15"
+    words += f" --average-decay 0.9 --versions 4 --extra {table} --extra-licence CC0 --robustness"
+    with pytest.raises(Asked) as caught:
+        train.main(words.split())
+    clips, out, recipe, more = caught.value.args
+    assert len(clips) == 16
+    assert out == tmp_path
+    assert recipe == train.Recipe(
+        seed=3,
+        steps=7,
+        batch_size=6,
+        channels=24,
+        learning_rate=0.01,
+        scale=15.0,
+        average_decay=0.9,
+        versions=4,
+        bf16=False,
+        teacher=True,
+    )
+    assert more["labels"] == ("us", "england")
+    assert more["kinds"] == ("recorded",)
+    assert more["robustness"] is True
+    assert more["jobs"] == 1
+    assert more["init"] is None
+    assert [(clip.accent, clip.licence) for clip in more["extra"]] == [("", "CC0"), ("us", "MIT")]
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_folder_to_start_from_that_holds_no_model_is_refused_by_name(
+    data: Path, tmp_path: Path
+) -> None:
+    where = ["--data", str(data), "--out", str(tmp_path), "--min-speakers", "4"]
+    with pytest.raises(SystemExit, match="nowhere"):
+        train.main([*where, "--init", str(tmp_path / "nowhere")])
+
+
+def test_a_teacher_that_cannot_be_had_ends_the_command_with_what_to_do(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(_: object) -> list[Path]:
+        raise PackageUnavailable("It could not be fetched. Check that the package index answers.")
+
+    monkeypatch.setattr("scripts.teacher.fetch", unavailable)
+    monkeypatch.setattr(train, "make_model", partial(train.make_model, cache=tmp_path / "cache"))
+    where = ["--data", str(data), "--out", str(tmp_path / "out"), "--min-speakers", "4"]
+    with pytest.raises(SystemExit, match="Check that the package index answers"):
+        train.main([*where, "--teacher"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_training_can_start_from_the_embedding_of_another_model(trained: Path) -> None:
@@ -236,19 +395,130 @@ def test_training_can_start_from_the_embedding_of_another_model(trained: Path) -
     assert network.classifier.weight.shape == (3, 8)
 
 
-def test_batches_are_balanced_and_a_step_s_batch_is_always_the_same(data: Path) -> None:
-    sounds = train.load_sounds(corpus.read_clips(data), "clips")
+def prepared(
+    accent: str, speaker: str, *, seconds: float = 1.0, kind: str = "recorded", value: float = 0.0
+) -> PreparedClip:
+    """A clip whose features are one number, by which a crop of it is known."""
+    features = np.full((round(100 * seconds), 24), value, np.float16)
+    clip = Clip(Path(f"{speaker}.wav"), accent, speaker, kind, "")
+    return PreparedClip(clip, (features,), (1.0,), np.zeros((0, 288), np.float16))
+
+
+PLAIN = replace(TINY, augment=False, batch_size=40)
+
+
+def drawn(clips: Sequence[PreparedClip], steps: int = 20) -> Counter[float]:
+    """How often each clip was drawn, by its number."""
+    sampler = train.Sampler(clips, [], LABELS, PLAIN)
+    found: Counter[float] = Counter()
+    for step in range(steps):
+        found.update(round(value) for value in sampler.batch(step).features[:, 0, 0].tolist())
+    return found
+
+
+@pytest.mark.usefixtures("quick")
+def test_batches_are_balanced_and_a_step_s_batch_is_always_the_same(
+    data: Path, cache: Path
+) -> None:
+    plan = prepare.Plan(TINY.n_mels, TINY.versions, TINY.seed, teacher=False)
+    clips = prepare.prepare(read_clips(data), plan, jobs=1, title="clips", cache=cache)
     # One label with a quarter of the clips must still be half of a batch.
-    uneven = [s for s in sounds if s.clip.accent == "us" or s.clip.speaker == "england/england0"]
-    network = train.new_network(TINY, 2, None)
-    sampler = train.Sampler(uneven, LABELS, network, TINY)
-    features, targets = sampler.batch(7)
-    again, _ = sampler.batch(7)
-    other, _ = sampler.batch(8)
-    assert torch.bincount(targets).tolist() == [2, 2]
-    assert torch.equal(features, again)
-    assert features.shape != other.shape or not torch.equal(features, other)
-    assert bool(torch.isfinite(features).all())
+    uneven = [c for c in clips if c.clip.accent == "us" or c.clip.speaker == "england/england0"]
+    sampler = train.Sampler(uneven, [], LABELS, TINY)
+    batch, again, other = sampler.batch(7), sampler.batch(7), sampler.batch(8)
+    assert torch.bincount(batch.targets).tolist() == [2, 2]
+    assert torch.equal(batch.features, again.features)
+    assert torch.equal(batch.targets, again.targets)
+    assert batch.features.shape != other.features.shape or not torch.equal(
+        batch.features, other.features
+    )
+    assert bool(torch.isfinite(batch.features).all())
+    assert 40 <= batch.features.shape[1] <= 60
+    assert batch.posterior is None
+
+
+def test_a_target_is_the_label_of_what_is_heard() -> None:
+    clips = [prepared("us", "u", value=1.0), prepared("england", "e", value=0.0)]
+    for step in range(4):
+        batch = train.Sampler(clips, [], LABELS, PLAIN).batch(step)
+        assert torch.equal(batch.features[:, 0, 0].round().long(), batch.targets)
+
+
+def test_speakers_are_drawn_alike_however_many_clips_they_have() -> None:
+    clips = [prepared("us", "busy", value=1.0) for _ in range(9)]
+    found = drawn([*clips, prepared("us", "shy", value=2.0), prepared("england", "e")])
+    assert found[1.0] / found[2.0] == pytest.approx(1.0, abs=0.35)
+
+
+def test_a_kind_of_speech_is_drawn_by_the_cube_root_of_its_length() -> None:
+    real = prepared("us", "u", seconds=1.0, value=1.0)
+    made = [
+        prepared("us", f"k{index}", seconds=32.0, kind="kokoro", value=2.0) for index in range(2)
+    ]
+    found = drawn([real, *made, prepared("england", "e")], steps=40)
+    assert found[2.0] / found[1.0] == pytest.approx(4.0, rel=0.25)
+    assert found[0.0] == found[1.0] + found[2.0]
+
+
+def test_a_label_of_which_nothing_could_be_decoded_is_named() -> None:
+    with pytest.raises(SystemExit, match="label england: no clip"):
+        train.Sampler([prepared("us", "u")], [], LABELS, TINY)
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
+    recipe = replace(TINY, steps=100, warmup=0.1, learning_rate=0.5)
+    rates = [train.learning_rate(recipe, step) for step in range(100)]
+    assert rates[:10] == sorted(rates[:10])
+    assert max(rates) == rates[9] == 0.5
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 1e-3
+
+
+def test_clips_that_cannot_be_decoded_are_named_and_left_out(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.mp3"
+    text.write_bytes(b"This is no audio." * 99)
+    odd = [Clip(path, "us", path.name, "recorded", "") for path in (text, tmp_path / "gone.wav")]
+    good = read_clips(data)[:1]
+    sounds = train.load_sounds([*odd, *good], "clips")
+    assert [sound.clip for sound in sounds] == good
+    assert sounds[0].duration_s == pytest.approx(0.9)
+    said = capsys.readouterr().out
+    assert all(f"left out {clip.path}: " in said for clip in odd)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_card_tells_of_natural_voices_first_and_of_each_set_once(
+    data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    natural = answers(3, 2, accents=("england", "us", "wales"))
+    synthetic = [
+        replace(result, clip=replace(result.clip, kind="synthesised", path=Path(f"/s{index}")))
+        for index, result in enumerate(answers(3, 2, accents=LABELS))
+    ]
+    asked: list[Sequence[Clip]] = []
+
+    def judge(folder: Path, clips: Sequence[Clip], **how: Any) -> list[ClipResult]:
+        assert load_model(folder).labels == LABELS
+        assert how["distortions"] == ()
+        asked.append(clips)
+        return [
+            replace(result, cosines=(result.cosines or ())[: len(LABELS)])
+            for result in (*natural, *synthetic)
+        ]
+
+    monkeypatch.setattr(train, "evaluate_clips", judge)
+    evaluations = make(data, tmp_path, cache)
+    assert {name: found.data.clips for name, found in evaluations.items()} == {
+        "recorded, all accents": 18,
+        "recorded, the model's labels": 12,
+        "recorded + synthesised, all accents": 30,
+        "recorded + synthesised, the model's labels": 24,
+    }
+    assert next(iter(evaluations)) == "recorded, all accents"
+    split = split_by_speaker(read_clips(data), LABELS, ("recorded",), TINY.seed)
+    assert asked == [[*split.test, *split.rest]]
 
 
 def test_the_shipped_model_loads_knows_us_and_is_small() -> None:
