@@ -22,7 +22,7 @@ from tqdm import tqdm
 from scripts.augment import version_of
 from scripts.corpus import Clip
 from scripts.get_model import ROOT
-from scripts.teacher import ENCODER, FRAME_SIZE, Frames, SpeechEncoder
+from scripts.teacher import ENCODER, FRAME_SIZE, SOUND_SIZE, Frames, SoundEncoder, SpeechEncoder
 from scripts.workers import process_pool
 
 DEFAULT_CACHE: Final = ROOT / ".cache" / "features"
@@ -47,13 +47,15 @@ class Plan:
 class PreparedClip:
     """`versions` are (frames, n_mels) float16 in dB, each spoken `speeds` times as fast.
 
-    `frames` is the teacher's (frames, 288) of the clip itself, empty without a teacher.
+    `frames` is what the recogniser makes of the clip itself, (frames, 288), and `sounds` what
+    speech_embedding does, (frames, 96); both are empty without a teacher.
     """
 
     clip: Clip
     versions: tuple[npt.NDArray[np.float16], ...]
     speeds: tuple[float, ...]
     frames: Frames
+    sounds: Frames
 
     @property
     def duration_s(self) -> float:
@@ -69,6 +71,7 @@ def prepare(
     prepared: list[PreparedClip] = []
     if plan.teacher:
         SpeechEncoder()
+        SoundEncoder()
     with process_pool(jobs, _start, plan, babblers, cache) as pool:
         results = pool.map(_prepare, [clip.path for clip in clips], chunksize=4)
         bar = tqdm(results, total=len(clips), desc=title, unit="clip", disable=None)
@@ -79,7 +82,8 @@ def prepare(
             with np.load(result) as file:
                 versions = tuple(file[f"version{index}"] for index in range(plan.versions))
                 speeds = tuple(file["speeds"].tolist())
-                prepared.append(PreparedClip(clip, versions, speeds, file["frames"]))
+                sounds = np.load(_sounds_of(result))
+                prepared.append(PreparedClip(clip, versions, speeds, file["frames"], sounds))
     return prepared
 
 
@@ -91,6 +95,7 @@ class _Worker:
         self.plan = plan
         self.cache = cache
         self.encoder = SpeechEncoder() if plan.teacher else None
+        self.sounds = SoundEncoder() if plan.teacher else None
         self.fbank = Fbank(n_mels=plan.n_mels, sample_rate=SAMPLE_RATE_HZ)
         self.others: list[Waveform] = []
         for path in babblers if plan.versions > 1 else ():
@@ -107,12 +112,20 @@ class _Worker:
         digest = hashlib.sha256(content)
         digest.update(f"{_FORMAT} {self.plan} {ENCODER.sha256}".encode())
         target = self.cache / f"{digest.hexdigest()[:32]}.npz"
-        if target.exists():
+        if target.exists() and _sounds_of(target).exists():
             return target
         try:
             waveform = decode(content, AudioLimits(max_audio_s=3600.0)).waveform
         except Refusal as refusal:
             return str(refusal)
+        sounds = (
+            np.zeros((0, SOUND_SIZE), np.float16)
+            if self.sounds is None
+            else self.sounds.frames(waveform)
+        )
+        np.save(_sounds_of(target), sounds)
+        if target.exists():
+            return target
         rng = np.random.default_rng((self.plan.seed, int(digest.hexdigest()[:8], 16)))
         versions, speeds = [self._features(waveform)], [1.0]
         for _ in range(self.plan.versions - 1):
@@ -138,6 +151,10 @@ class _Worker:
     def _features(self, waveform: Waveform) -> npt.NDArray[np.float16]:
         features = self.fbank(torch.from_numpy(np.ascontiguousarray(waveform))[None])[0]
         return np.asarray(features.to(torch.float16).numpy())
+
+
+def _sounds_of(target: Path) -> Path:
+    return target.with_suffix(".sounds.npy")
 
 
 _worker: _Worker

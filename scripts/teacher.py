@@ -35,9 +35,61 @@ FRAME_SIZE: Final = 288
 HOP_S: Final = 64 * 3 * 2 / SAMPLE_RATE_HZ
 FIRST_CENTRE_S: Final = 447 / SAMPLE_RATE_HZ
 
+SOUND_MODELS: Final = (
+    PackagedFile(
+        "pypi",
+        "openwakeword",
+        "0.4.0",
+        "openwakeword/resources/models/melspectrogram.onnx",
+        "ba2b0e0f8b7b875369a2c89cb13360ff53bac436f2895cced9f479fa65eb176f",
+    ),
+    PackagedFile(
+        "pypi",
+        "openwakeword",
+        "0.4.0",
+        "openwakeword/resources/models/embedding_model.onnx",
+        "ba754db3cd768a524c655ea90655ee5e6055a43b8dfd29366a11e93716ae9e51",
+    ),
+)
+SOUND_SIZE: Final = 96
+SOUND_HOP_S: Final = 0.08
+
+# Rows of its spectrogram under one of its frames.
+_SOUND_WINDOW: Final = 76
+_SOUND_STEP_S: Final = 0.01
 _LEVEL_RMS: Final = 0.05
 _MIN_SAMPLES: Final = 2_000
 _LEAST_DEVIATION: Final = 1e-3
+
+
+class SoundEncoder:
+    """Google's speech_embedding (Lin et al., 2020) on one thread of the CPU.
+
+    It hears 0.76 s at a time and nothing beyond, as a TDNN does, so that a small network can
+    learn to hear alike; a recogniser's frames, which depend on the whole clip, it cannot.
+    """
+
+    def __init__(self) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self._spectrogram, self._embedding = (
+            onnxruntime.InferenceSession(path, options) for path in fetch(SOUND_MODELS)
+        )
+
+    def frames(self, waveform: Waveform) -> Frames:
+        """(samples,) float32 at 16 kHz -> (frames, 96) float16, one every 80 ms from 0 s."""
+        level = float(np.sqrt(np.mean(waveform**2)))
+        # The model was made for 16-bit integers.
+        scaled = waveform * np.float32(_LEVEL_RMS * 32767.0 / max(level, 1e-6))
+        margin = round(_SOUND_WINDOW / 2 * _SOUND_STEP_S * SAMPLE_RATE_HZ)
+        (mels,) = self._spectrogram.run(None, {"input": np.pad(scaled, margin)[None]})
+        # As the package that carries the models scales it for the second.
+        rows = mels.squeeze() / 10.0 + 2.0
+        starts = range(0, len(rows) - _SOUND_WINDOW + 1, round(SOUND_HOP_S / _SOUND_STEP_S))
+        windows = np.stack([rows[start : start + _SOUND_WINDOW] for start in starts])
+        (embeddings,) = self._embedding.run(None, {"input_1": windows[..., None]})
+        return np.asarray(embeddings.reshape(len(windows), SOUND_SIZE).astype(np.float16))
 
 
 class SpeechEncoder:
@@ -94,9 +146,8 @@ class AccentProbe(nn.Module):
 
     def __init__(self, n_labels: int, recipe: ProbeRecipe) -> None:
         super().__init__()
-        for name in ("frame", "summary"):
-            self.register_buffer(f"{name}_mean", torch.zeros(FRAME_SIZE))
-            self.register_buffer(f"{name}_deviation", torch.ones(FRAME_SIZE))
+        self.register_buffer("mean", torch.zeros(FRAME_SIZE))
+        self.register_buffer("deviation", torch.ones(FRAME_SIZE))
         self.evidence = nn.Sequential(
             nn.Dropout(recipe.dropout),
             nn.Linear(FRAME_SIZE, recipe.hidden),
@@ -106,32 +157,19 @@ class AccentProbe(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(..., frames, 288), standardised -> each label's evidence, (..., frames, n_labels).
+        """(..., frames, 288) -> each label's evidence, (..., frames, n_labels).
 
         A clip's logits are the mean of its frames' evidence.
         """
-        evidence: Tensor = self.evidence(frames)
+        mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
+        evidence: Tensor = self.evidence((frames.float() - mean) / deviation)
         return evidence
 
-    def standardised(self, frames: Tensor) -> Tensor:
-        """(..., frames, 288) with a mean of 0 and a deviation of 1 over all speech."""
-        return self._norm("frame", frames.float())
 
-    def summary(self, frames: Tensor) -> Tensor:
-        """(..., frames, 288) -> (..., 288): the mean of a crop's frames, standardised as such."""
-        return self._norm("summary", frames.float().mean(dim=-2))
-
-    def set_norms(self, clips: Sequence[Frames]) -> None:
-        """Take means and deviations from the frames of `clips`, and from the means of each."""
-        rows = torch.from_numpy(np.concatenate(clips).astype(np.float32))
-        means = torch.from_numpy(np.stack([clip.mean(axis=0, dtype=np.float32) for clip in clips]))
-        for name, values in (("frame", rows), ("summary", means)):
-            self.get_buffer(f"{name}_mean").copy_(values.mean(dim=0))
-            self.get_buffer(f"{name}_deviation").copy_(values.std(dim=0) + _LEAST_DEVIATION)
-
-    def _norm(self, name: str, rows: Tensor) -> Tensor:
-        mean, deviation = (self.get_buffer(f"{name}_{part}") for part in ("mean", "deviation"))
-        return (rows - mean) / deviation
+def norm_of(clips: Sequence[Frames]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, (size,) each, over the (frames, size) of all clips."""
+    rows = torch.from_numpy(np.concatenate(clips).astype(np.float32))
+    return rows.mean(dim=0), rows.std(dim=0) + _LEAST_DEVIATION
 
 
 def train_probe(
@@ -146,7 +184,10 @@ def train_probe(
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     probe = AccentProbe(len(labelled), recipe)
-    probe.set_norms([f for clips in labelled.values() for _, f in clips] + list(unlabelled))
+    heard = [frames for clips in labelled.values() for _, frames in clips] + list(unlabelled)
+    mean, deviation = norm_of(heard)
+    probe.get_buffer("mean").copy_(mean)
+    probe.get_buffer("deviation").copy_(deviation)
     optimizer = torch.optim.AdamW(
         probe.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
@@ -165,7 +206,7 @@ def train_probe(
             start = int(rng.integers(max(len(frames) - size, 0) + 1))
             rows = (start + np.arange(size)) % len(frames)
             crops.append(torch.from_numpy(frames[rows].astype(np.float32)))
-        logits = probe(probe.standardised(torch.stack(crops))).mean(dim=1)
+        logits = probe(torch.stack(crops)).mean(dim=1)
         loss = nn.functional.cross_entropy(
             logits, torch.from_numpy(targets), label_smoothing=recipe.label_smoothing
         )

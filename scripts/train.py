@@ -57,7 +57,15 @@ from scripts.package import CALIBRATION_FILE
 from scripts.packages import PackageUnavailable
 from scripts.prepare import DEFAULT_CACHE, FRAMES_PER_S, Plan, PreparedClip, prepare
 from scripts.report import write_training_report
-from scripts.teacher import FIRST_CENTRE_S, FRAME_SIZE, HOP_S, AccentProbe, train_probe
+from scripts.teacher import (
+    FIRST_CENTRE_S,
+    HOP_S,
+    SOUND_HOP_S,
+    SOUND_SIZE,
+    AccentProbe,
+    norm_of,
+    train_probe,
+)
 
 CARD_FILE: Final = "README.md"
 LOG_FILE: Final = "training_log.jsonl"
@@ -79,9 +87,9 @@ class Recipe:
     `learning_rate` is the peak, reached after `warmup` of the steps. `versions` of each clip
     are prepared, itself included. With a teacher, `unlabelled_share` of a batch comes from
     speech without labels, and the loss is the sum of the margin loss on labelled crops, the
-    divergence from the teacher's posterior and the squared distances from its frames and
-    their mean, each times its weight; labels and posterior come in over the first
-    `labels_after` of the steps.
+    divergence from the teacher's posterior and the squared distance from its sounds,
+    each times its weight; labels and posterior come in over the first `labels_after` of the
+    steps.
     """
 
     seed: int = 0
@@ -106,9 +114,8 @@ class Recipe:
     unlabelled_share: float = 0.3
     margin_weight: float = 0.1
     posterior_weight: float = 1.0
-    frame_weight: float = 1.0
-    summary_weight: float = 1.0
-    labels_after: float = 0.4
+    sound_weight: float = 2.0
+    labels_after: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -141,15 +148,13 @@ class Batch:
     """What one step trains on.
 
     `features` is (batch, frames, n_mels) in dB. `targets` is (batch,), -1 where there is no
-    label. With a teacher, `frames` is (batch, ceil(frames / 2), 288), what it hears at every
-    other frame, `summary` (batch, 288) the mean of that, both standardised, and `posterior`
-    (batch, labels) what its probe says of the crop.
+    label. With a teacher, `sounds` is (batch, ceil(frames / 2), 96), what it hears at every
+    other frame, standardised, and `posterior` (batch, labels) what it says of the crop.
     """
 
     features: Tensor
     targets: Tensor
-    frames: Tensor | None = None
-    summary: Tensor | None = None
+    sounds: Tensor | None = None
     posterior: Tensor | None = None
 
 
@@ -167,6 +172,8 @@ class Sampler:
         self._recipe = recipe
         self._probe = probe
         self._unlabelled = list(unlabelled)
+        if probe is not None:
+            self._sound_norm = norm_of([clip.sounds for clip in (*labelled, *unlabelled)])
         self._groups: list[list[tuple[float, list[list[PreparedClip]]]]] = []
         for label in labels:
             kinds = by_kind(labelled, label)
@@ -191,6 +198,7 @@ class Sampler:
         crops: list[Tensor] = []
         targets: list[int] = []
         heard: list[Tensor] = []
+        sounds: list[Tensor] = []
         for index in range(recipe.batch_size):
             if index < n_unlabelled:
                 target = -1
@@ -208,19 +216,15 @@ class Sampler:
             targets.append(target)
             if self._probe is not None:
                 times_s = positions[::2] * clip.speeds[version] / FRAMES_PER_S
-                heard.append(frames_at(torch.from_numpy(clip.frames), times_s))
+                heard.append(frames_at(clip.frames, times_s, FIRST_CENTRE_S, HOP_S))
+                sounds.append(frames_at(clip.sounds, times_s, 0.0, SOUND_HOP_S))
         batch = Batch(torch.stack(crops), torch.tensor(targets))
         if self._probe is None:
             return batch
+        mean, deviation = self._sound_norm
         with torch.no_grad():
-            heard_there = torch.stack(heard)
-            frames_there = self._probe.standardised(heard_there)
-            return replace(
-                batch,
-                frames=frames_there,
-                summary=self._probe.summary(heard_there),
-                posterior=self._probe(frames_there).mean(dim=1).softmax(dim=-1),
-            )
+            says = self._probe(torch.stack(heard)).mean(dim=1).softmax(dim=-1)
+        return replace(batch, sounds=(torch.stack(sounds) - mean) / deviation, posterior=says)
 
     def _draw(self, target: int, rng: np.random.Generator) -> PreparedClip:
         weights = np.array([weight for weight, _ in self._groups[target]])
@@ -244,13 +248,16 @@ def kind_weight(clips: Sequence[PreparedClip]) -> float:
     return float(sum(clip.duration_s for clip in clips) ** _KIND_POWER)
 
 
-def frames_at(frames: Tensor, times_s: Tensor) -> Tensor:
-    """The teacher's (frames, 288) read at (n,) seconds, linear between two of them."""
-    positions = ((times_s - FIRST_CENTRE_S) / HOP_S).clamp(0, len(frames) - 1)
+def frames_at(
+    frames: npt.NDArray[np.float16], times_s: Tensor, first_s: float, hop_s: float
+) -> Tensor:
+    """(frames, size), the first at `first_s`, read at (n,) seconds, linear between two."""
+    rows = torch.from_numpy(frames)
+    positions = ((times_s - first_s) / hop_s).clamp(0, len(rows) - 1)
     lower = positions.long()
-    upper = (lower + 1).clamp(max=len(frames) - 1)
+    upper = (lower + 1).clamp(max=len(rows) - 1)
     return torch.lerp(
-        frames[lower].float(), frames[upper].float(), (positions - lower)[:, None].float()
+        rows[lower].float(), rows[upper].float(), (positions - lower)[:, None].float()
     )
 
 
@@ -271,45 +278,43 @@ def probe_for(
 
 
 class Pupil(nn.Module):
-    """A network and what maps its frames and its embedding to the teacher's."""
+    """A network and the matrix that maps its aggregated frames to the teacher's sounds."""
 
     def __init__(self, network: AccentNetwork) -> None:
         super().__init__()
         self.network = network
-        self.to_frames = nn.Linear(network.embedding_model.channels[-1], FRAME_SIZE)
-        self.to_summary = nn.Linear(network.classifier.weight.shape[1], FRAME_SIZE)
+        self.to_sounds = nn.Linear(network.embedding_model.channels[-1], SOUND_SIZE)
         self._aggregated: Tensor | None = None
         network.embedding_model.mfa.register_forward_hook(self._keep)
 
     def _keep(self, _: nn.Module, __: Any, output: Tensor) -> None:
         self._aggregated = output
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, frames, n_mels) -> (batch, 1, labels) cosines and a guess at the teacher's
-        (batch, frames / 2, 288) frames and (batch, 288) summary."""
-        embeddings = self.network.embedding_model(features, torch.ones(len(features))).float()
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, frames, n_mels) -> (batch, 1, labels) cosines, (batch, frames / 2, 96)."""
+        embeddings = self.network.embedding_model(features, torch.ones(len(features)))
+        cosines = self.network.classifier(embeddings.float())
         if self._aggregated is None:
             raise RuntimeError("the aggregation did not run")
-        frames = self.to_frames(self._aggregated[:, :, ::2].transpose(1, 2))
+        sounds = self.to_sounds(self._aggregated[:, :, ::2].transpose(1, 2))
         self._aggregated = None
-        summary = self.to_summary(embeddings.squeeze(1))
-        return self.network.classifier(embeddings), frames.float(), summary.float()
+        return cosines, sounds.float()
 
 
 def losses_of(
-    batch: Batch, cosines: Tensor, frames: Tensor, summary: Tensor, recipe: Recipe, step: int
+    batch: Batch, cosines: Tensor, sounds: Tensor, recipe: Recipe, step: int
 ) -> dict[str, Tensor]:
     """The parts of the loss, weighted, by name: their sum is what falls.
 
     The margin loss is on what has a label. A teacher adds the divergence from its posterior,
-    Hinton et al.'s (2015) at the network's own scale, and squared distances from its frames
-    and their mean. What a label or a posterior teaches comes in over the first
-    `labels_after` of the steps: earlier, a network learns speakers by heart instead.
+    Hinton et al.'s (2015) at the network's own scale, and the squared distance from its
+    sounds. What a label or a posterior teaches comes in over the first `labels_after` of the
+    steps: earlier, a network learns speakers by heart instead.
     """
     margin = LogSoftmaxWrapper(AdditiveAngularMargin(margin=recipe.margin, scale=recipe.scale))
     labelled = batch.targets >= 0
     loss: Tensor = margin(cosines[labelled], batch.targets[labelled][:, None])
-    if batch.frames is None or batch.summary is None or batch.posterior is None:
+    if batch.sounds is None or batch.posterior is None:
         return {"margin": loss}
     logs = torch.log_softmax(recipe.scale * cosines.squeeze(1), dim=-1)
     divergence = nn.functional.kl_div(logs, batch.posterior, reduction="batchmean")
@@ -317,8 +322,7 @@ def losses_of(
     return {
         "margin": trusted * recipe.margin_weight * loss,
         "divergence": trusted * recipe.posterior_weight * divergence,
-        "frames": recipe.frame_weight * nn.functional.mse_loss(frames, batch.frames),
-        "summary": recipe.summary_weight * nn.functional.mse_loss(summary, batch.summary),
+        "sounds": recipe.sound_weight * nn.functional.mse_loss(sounds, batch.sounds),
     }
 
 
@@ -432,8 +436,8 @@ def train(
         if recipe.augment:
             features = spec_augment(features)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            cosines, frames, summary = pupil(features)
-        parts = losses_of(batch, cosines, frames, summary, recipe, step)
+            cosines, sounds = pupil(features)
+        parts = losses_of(batch, cosines, sounds, recipe, step)
         loss = torch.stack(list(parts.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -607,9 +611,8 @@ def _recipe_text(recipe: Recipe, scale: float) -> str:
     )
     teaching = (
         f" Loss: {recipe.margin_weight:g} x margin + {recipe.posterior_weight:g} x divergence from "
-        f"the teacher's posterior + {recipe.frame_weight:g} x squared distance from its frames + "
-        f"{recipe.summary_weight:g} x that from their mean, the first two rising over "
-        f"{100 * recipe.labels_after:g} % of the steps; "
+        f"the teacher's posterior + {recipe.sound_weight:g} x squared distance from its sounds, "
+        f"the first two rising over {100 * recipe.labels_after:g} % of the steps; "
         f"{100 * recipe.unlabelled_share:g} % of a batch without labels."
         if recipe.teacher
         else ""
