@@ -1,6 +1,8 @@
 """Preparation: the same from any number of processes, and computed once."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +12,9 @@ from accent.audio import Waveform
 from scripts import prepare as module
 from scripts.corpus import Clip
 from scripts.prepare import FRAMES_PER_S, Plan, PreparedClip, prepare
-from scripts.teacher import FRAME_SIZE, Frames
+from scripts.teacher import FRAME_SIZE, SOUND_SIZE, Frames
 from tests.clips import encode, voice
-from tests.stand_ins import StandInEncoder, pool_of_threads
+from tests.stand_ins import StandInEncoder, pool_of_threads, use_stand_in_teacher
 
 PLAN = Plan(n_mels=24, versions=3, seed=0, teacher=False)
 
@@ -51,11 +53,21 @@ def make(clips: list[Clip], cache: Path, plan: Plan = PLAN, jobs: int = 1) -> li
 def same(ours: list[PreparedClip], theirs: list[PreparedClip]) -> bool:
     return len(ours) == len(theirs) and all(
         one.clip == other.clip
-        and one.speeds == other.speeds
-        and np.array_equal(one.frames, other.frames)
-        and all(map(np.array_equal, one.versions, other.versions))
+        and all(
+            len(mine) == len(yours) and all(map(np.array_equal, mine, yours))
+            for mine, yours in zip(parts(one), parts(other), strict=True)
+        )
         for one, other in zip(ours, theirs, strict=True)
     )
+
+
+def parts(prepared: PreparedClip) -> list[Sequence[Any]]:
+    """All that was computed of a clip."""
+    return [value for name, value in vars(prepared).items() if name != "clip"]
+
+
+def keys(cache: Path) -> set[str]:
+    return {path.name.split(".")[0] for path in cache.iterdir()}
 
 
 @pytest.mark.usefixtures("here")
@@ -66,9 +78,9 @@ def test_processes_side_by_side_prepare_what_one_does(
     monkeypatch.undo()
     assert same(alone, make(clips, tmp_path / "many", jobs=2))
     assert [found.clip for found in alone] == clips
-    files = {path.name for path in (tmp_path / "one").iterdir()}
-    assert files == {path.name for path in (tmp_path / "many").iterdir()}
-    assert len(files) == 5
+    assert keys(tmp_path / "one") == keys(tmp_path / "many")
+    assert len(keys(tmp_path / "one")) == 5
+    assert not [path for path in tmp_path.rglob("*") if ".part" in path.name]
 
 
 @pytest.mark.usefixtures("here")
@@ -117,7 +129,7 @@ def test_another_plan_is_computed_anew_beside_the_first(
     here: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "SpeechEncoder", StandInEncoder)
+    use_stand_in_teacher(monkeypatch)
     first = make(clips[:1], tmp_path)
     here.clear()
     (found,) = make(clips[:1], tmp_path, plan)
@@ -153,9 +165,11 @@ def test_without_a_teacher_there_are_no_frames_and_no_encoder(
         raise AssertionError("the encoder was asked for")
 
     monkeypatch.setattr(module, "SpeechEncoder", refuse)
+    monkeypatch.setattr(module, "SoundEncoder", refuse)
     (found,) = make(clips[:1], tmp_path)
     assert found.frames.shape == (0, FRAME_SIZE)
-    assert found.frames.dtype == np.float16
+    assert found.sounds.shape == (0, SOUND_SIZE)
+    assert found.frames.dtype == found.sounds.dtype == np.float16
 
 
 @pytest.mark.usefixtures("here")
@@ -169,10 +183,12 @@ def test_a_teacher_hears_the_clip_itself(
             heard.append(waveform.size)
             return super().frames(waveform)
 
+    use_stand_in_teacher(monkeypatch)
     monkeypatch.setattr(module, "SpeechEncoder", Listening)
     (found,) = make(clips[1:2], tmp_path, Plan(24, 2, 0, teacher=True))
     assert heard == [round(0.8 * 16_000)]
     assert found.frames.shape == (33, FRAME_SIZE)
+    assert found.sounds.shape == (10, SOUND_SIZE)
 
 
 @pytest.mark.usefixtures("here")

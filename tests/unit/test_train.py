@@ -25,7 +25,7 @@ from scripts.packages import PackageUnavailable
 from scripts.prepare import PreparedClip
 from tests.clips import encode, voice
 from tests.results import answers
-from tests.stand_ins import pool_of_threads
+from tests.stand_ins import pool_of_threads, prepared_clip
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "model_store" / "embedded"
@@ -401,7 +401,7 @@ def prepared(
     """A clip whose features are one number, by which a crop of it is known."""
     features = np.full((round(100 * seconds), 24), value, np.float16)
     clip = Clip(Path(f"{speaker}.wav"), accent, speaker, kind, "")
-    return PreparedClip(clip, (features,), (1.0,), np.zeros((0, 288), np.float16))
+    return prepared_clip(clip, [features])
 
 
 PLAIN = replace(TINY, augment=False, batch_size=40)
