@@ -123,7 +123,11 @@ class _Worker:
             if self.sounds is None
             else self.sounds.frames(waveform)
         )
-        np.save(_sounds_of(target), sounds)
+        # Two files may hold the same sound, and two processes prepare it at the same time; a
+        # file is there whole or not at all, since one that is there is never made again.
+        part = target.with_suffix(f".{os.getpid()}.part.npy")
+        np.save(part, sounds)
+        part.replace(_sounds_of(target))
         if target.exists():
             return target
         rng = np.random.default_rng((self.plan.seed, int(digest.hexdigest()[:8], 16)))
@@ -137,7 +141,6 @@ class _Worker:
             if self.encoder is None
             else self.encoder.frames(waveform)
         )
-        # Two files may hold the same sound, and two processes prepare it at the same time.
         part = target.with_suffix(f".{os.getpid()}.part.npz")
         arrays: dict[str, npt.NDArray[Any]] = {
             f"version{index}": version for index, version in enumerate(versions)

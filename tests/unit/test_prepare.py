@@ -192,6 +192,27 @@ def test_a_teacher_hears_the_clip_itself(
 
 
 @pytest.mark.usefixtures("here")
+def test_a_kill_while_a_file_is_written_leaves_none_that_counts_as_made(
+    clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make(clips[:1], tmp_path / "whole")
+    for name in ("save", "savez"):
+        write = getattr(np, name)
+
+        def dies(path: Path, *arrays: Any, write: Any = write, **named: Any) -> None:
+            write(path, *arrays, **named)
+            path.write_bytes(path.read_bytes()[:40])
+            raise KeyboardInterrupt
+
+        cache = tmp_path / name
+        monkeypatch.setattr(np, name, dies)
+        with pytest.raises(KeyboardInterrupt):
+            make(clips[:1], cache)
+        monkeypatch.setattr(np, name, write)
+        assert same(whole, make(clips[:1], cache))
+
+
+@pytest.mark.usefixtures("here")
 def test_a_frame_s_number_is_the_time_at_which_it_was_heard(tmp_path: Path) -> None:
     click = 0.001 * np.random.default_rng(0).standard_normal(32_000)
     click[16_000:16_080] += 0.5
