@@ -25,9 +25,10 @@ _CREDITS: Final = {
     ),
     "Kokoro": "Kokoro-82M by hexgrad, Apache-2.0; its ONNX export, MIT.",
 }
-_TEACHER_CREDIT: Final = (
+_TEACHER_CREDITS: Final = (
     "Moonshine tiny (English), Moonshine AI, MIT, as the PyPI package moonshine-voice 0.0.49 "
-    "carries it."
+    "carries it.",
+    "speech_embedding, Google, Apache-2.0, as the PyPI package openwakeword 0.4.0 carries it.",
 )
 _HOUR_S: Final = 3600.0
 _UNKNOWN: Final = "\u2013"
@@ -110,12 +111,16 @@ def _trained_on(making: Making) -> str:
             "same sentence in both; all of them are in training."
         )
     if making.teacher:
-        credits.append(_TEACHER_CREDIT)
+        credits += _TEACHER_CREDITS
         paragraphs.append(
-            "It also learned from a teacher: the encoder of a speech recogniser, whose licence "
-            "allows it, and a small probe on top, trained on the labelled part of the training "
-            "clips. Speech without labels was heard through the teacher alone. Neither is part "
-            "of this folder."
+            "It also learned from two pretrained networks, neither of which is part of this "
+            "folder: the encoder of a speech recogniser, under a small probe that was trained on "
+            "the labelled part of the training clips, for the accent of each crop; and Google's "
+            "speech_embedding for its sounds. Speech without labels was heard through them alone. "
+            "The package that carries the latter calls it Apache-2.0 where it names its origin, "
+            "and all models in the package CC BY-NC-SA where it explains that data of its wake "
+            "words is restricted. What was decided: the licence of its maker holds, since Google "
+            "published it under Apache-2.0 and the package's own training is not in it."
         )
     if credits:
         paragraphs.append("Credits:\n\n" + "\n".join(f"- {line}" for line in credits))
