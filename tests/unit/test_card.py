@@ -212,11 +212,11 @@ def test_nothing_is_credited_where_nothing_asks_for_it() -> None:
 def test_a_teacher_is_told_of_and_credited() -> None:
     clips = (heard("us", "p1"), heard("", "p2"))
     card = model_card(with_training(*clips, teacher=True), {})
-    assert "It also learned from a teacher" in card
+    assert "It also learned from" in card
     assert "\n- Moonshine tiny" in card
     assert ["training", "none", "recorded", "1", "1", "0.010", "not stated"] in next(tables(card))
     alone = model_card(with_training(*clips), {})
-    assert "teacher" not in alone
+    assert "It also learned" not in alone
     assert "Moonshine" not in alone
 
 
