@@ -108,7 +108,7 @@ def perturbed_crop(
     n_mels = crop.shape[1]
     crop = _warp_frequencies(crop, rng.uniform(0.9, 1.1))
     speech_level_db = float(torch.quantile(crop.mean(dim=1), 0.9))
-    if rng.uniform() < 0.7:
+    if rng.uniform() < 0.4:
         before, after = rng.uniform(0.0, 0.3, 2) * frames
         silence_db = speech_level_db - 80.0
         crop[: int(before)] = silence_db
@@ -116,16 +116,18 @@ def perturbed_crop(
     mel_axis = np.linspace(0.0, 1.0, n_mels)
     colour_db = np.interp(mel_axis, np.linspace(0.0, 1.0, 6), rng.normal(0.0, 3.0, 6))
     crop = crop + torch.from_numpy(colour_db).float()
-    # Loud enough to hide what only a synthesiser or one studio leaves between the sounds.
-    noise_db = (
-        speech_level_db
-        - rng.uniform(10.0, 50.0)
-        + rng.uniform(-15.0, 15.0) * (mel_axis - 0.5)
-        + 10.0 * np.log10(rng.gamma(4.0, 0.25, (frames, n_mels)) + 1e-6)
-    )
-    ln_per_db = math.log(10.0) / 10.0
-    noise = torch.from_numpy(noise_db).float()
-    crop = torch.logaddexp(crop * ln_per_db, noise * ln_per_db) / ln_per_db
+    # Noise, or none at all: a studio's silence lies far below speech, and the mean that is
+    # taken from each clip depends on how deep it is.
+    if rng.uniform() < 0.6:
+        noise_db = (
+            speech_level_db
+            - rng.uniform(10.0, 70.0)
+            + rng.uniform(-15.0, 15.0) * (mel_axis - 0.5)
+            + 10.0 * np.log10(rng.gamma(4.0, 0.25, (frames, n_mels)) + 1e-6)
+        )
+        ln_per_db = math.log(10.0) / 10.0
+        noise = torch.from_numpy(noise_db).float()
+        crop = torch.logaddexp(crop * ln_per_db, noise * ln_per_db) / ln_per_db
     if rng.uniform() < 0.15:
         crop[:, int(rng.uniform(0.68, 0.95) * n_mels) :] = speech_level_db - 60.0
     return crop, positions

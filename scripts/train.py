@@ -778,6 +778,23 @@ def _print_split(split: Split) -> None:
             print(f"  {accent}: {', '.join(sorted(speakers))} ({speakers.total()} clips)")
 
 
+def with_parts(recipe: Recipe, parts: Sequence[str]) -> Recipe:
+    """`recipe` with each NAME=VALUE of `parts` in it.
+
+    Raises `SystemExit` for a name that no recipe has, or a value of another kind.
+    """
+    known = asdict(recipe)
+    for part in parts:
+        name, _, text = part.partition("=")
+        if name not in known or isinstance(known[name], bool):
+            raise SystemExit(f"{part}: a recipe has {', '.join(sorted(known))}.")
+        try:
+            known[name] = type(known[name])(text)
+        except ValueError:
+            raise SystemExit(f"{part}: {name} is {known[name]!r} by default.") from None
+    return Recipe(**known)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and make a model."""
     parser = argparse.ArgumentParser(prog="train", description=__doc__.split("\n", 1)[0])
@@ -803,6 +820,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--versions", type=int, default=Recipe.versions, help="of each clip, itself included"
+    )
+    parser.add_argument(
+        "--recipe", nargs="*", default=[], metavar="NAME=VALUE", help="any other part of the recipe"
     )
     parser.add_argument("--labels", help="accents to tell apart, with commas; must have us")
     parser.add_argument(
@@ -842,6 +862,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         bf16=not args.fp32,
         teacher=args.teacher,
     )
+    recipe = with_parts(recipe, args.recipe)
     extra = [
         replace(clip, licence=clip.licence or args.extra_licence)
         for clip in (read_clips(args.extra, unlabelled=True) if args.extra else ())
