@@ -338,6 +338,7 @@ def test_every_option_of_the_command_line_reaches_the_recipe(data: Path, tmp_pat
     words = f"--data {data} --out {tmp_path} --labels us,england --kinds recorded --fp32 --teacher"
     words += " --seed 3 --steps 7 --batch-size 6 --channels 24 --learning-rate 0.01 --scale 15"
     words += f" --average-decay 0.9 --versions 4 --extra {table} --extra-licence CC0 --robustness"
+    words += " --recipe margin=0.4 unlabelled_share=0.2"
     with pytest.raises(Asked) as caught:
         train.main(words.split())
     clips, out, recipe, more = caught.value.args
@@ -354,6 +355,8 @@ def test_every_option_of_the_command_line_reaches_the_recipe(data: Path, tmp_pat
         versions=4,
         bf16=False,
         teacher=True,
+        margin=0.4,
+        unlabelled_share=0.2,
     )
     assert more["labels"] == ("us", "england")
     assert more["kinds"] == ("recorded",)
@@ -361,6 +364,18 @@ def test_every_option_of_the_command_line_reaches_the_recipe(data: Path, tmp_pat
     assert more["jobs"] == 1
     assert more["init"] is None
     assert [(clip.accent, clip.licence) for clip in more["extra"]] == [("", "CC0"), ("us", "MIT")]
+
+
+def test_any_part_of_a_recipe_can_be_given_by_its_name() -> None:
+    found = train.with_parts(TINY, ["margin=0.3", "embedding_size=12"])
+    assert found == replace(TINY, margin=0.3, embedding_size=12)
+    assert train.with_parts(TINY, []) == TINY
+
+
+@pytest.mark.parametrize("part", ["margn=0.3", "margin", "steps=many", "steps=1.5", "augment=1"])
+def test_a_part_that_no_recipe_has_or_of_another_kind_is_refused(part: str) -> None:
+    with pytest.raises(SystemExit, match=part):
+        train.with_parts(TINY, [part])
 
 
 @pytest.mark.usefixtures("asked")
