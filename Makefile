@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 .PHONY: help serve stop mar test train speech evaluate calibrate setup setup-tools setup-dev lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 serve: setup ## run the service (HOST PORT WORKERS MODEL=auto|commonaccent|embedded|PATH)
 	@exec $(VENV_PYTHON) -m scripts.serve --model '$(MODEL)' --name '$(NAME)' --version '$(VERSION)' \
