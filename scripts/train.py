@@ -867,6 +867,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         replace(clip, licence=clip.licence or args.extra_licence)
         for clip in (read_clips(args.extra, unlabelled=True) if args.extra else ())
     ]
+    made_by = ["make speech"] if any(clip.kind == "kokoro" for clip in extra) else []
     command = "python -m scripts.train " + shlex.join(
         sys.argv[1:] if arguments is None else arguments
     )
@@ -879,7 +880,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             kinds=kinds,
             extra=extra,
             init=load_model(args.init) if args.init else None,
-            commands=[command],
+            commands=[*made_by, command],
             jobs=args.threads,
             robustness=args.robustness,
         )
