@@ -602,10 +602,15 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 
 
 def _recipe_text(recipe: Recipe, scale: float) -> str:
-    augmentation = (
+    recorded = (
         f"{recipe.versions} versions of each clip (itself; speed, room, noise, babble, MP3, Opus, "
-        "AAC, telephone by chance), then tempo, vocal tract length, silence, colour, noise, "
-        "cut-off and SpecAugment on log-mel features"
+        "AAC, telephone by chance), then "
+        if recipe.versions > 1
+        else ""
+    )
+    augmentation = (
+        f"{recorded}tempo, vocal tract length, silence, colour, noise, cut-off and SpecAugment on "
+        "log-mel features"
         if recipe.augment
         else "none"
     )
