@@ -62,6 +62,14 @@ _MIN_SAMPLES: Final = 2_000
 _LEAST_DEVIATION: Final = 1e-3
 
 
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    """The network in `path` on one thread: whoever prepares clips has a process a core."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options)
+
+
 class SoundEncoder:
     """Google's speech_embedding (Lin et al., 2020) on one thread of the CPU.
 
@@ -70,12 +78,7 @@ class SoundEncoder:
     """
 
     def __init__(self) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self._spectrogram, self._embedding = (
-            onnxruntime.InferenceSession(path, options) for path in fetch(SOUND_MODELS)
-        )
+        self._spectrogram, self._embedding = (_session(path) for path in fetch(SOUND_MODELS))
 
     def frames(self, waveform: Waveform) -> Frames:
         """(samples,) float32 at 16 kHz -> (frames, 96) float16, one every 80 ms from 0 s."""
@@ -96,10 +99,7 @@ class SpeechEncoder:
     """Moonshine's encoder on one thread of the CPU."""
 
     def __init__(self, path: Path | None = None) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(path or fetch([ENCODER])[0], options)
+        self._session = _session(path or fetch([ENCODER])[0])
 
     def frames(self, waveform: Waveform) -> Frames:
         """(samples,) float32 at 16 kHz -> (frames, 288) float16, one every 24 ms.
