@@ -4,7 +4,7 @@ import csv
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -192,6 +192,23 @@ def choose_labels(clips: Iterable[Clip], min_speakers: int) -> tuple[str, ...]:
             speakers[clip.accent].add(clip.speaker)
     enough = [accent for accent, found in speakers.items() if len(found) >= min_speakers]
     return tuple(sorted(enough, key=lambda accent: (-len(speakers[accent]), accent)))
+
+
+def merge_accents(clips: Sequence[Clip], merges: Sequence[str]) -> list[Clip]:
+    """`clips` with the accents of each ACCENT=LABEL in `merges` under its label.
+
+    Raises `SystemExit` for another form, or an accent that no clip has.
+    """
+    label_of: dict[str, str] = {}
+    known = {clip.accent for clip in clips} - {""}
+    for merge in merges:
+        accent, equals, label = merge.partition("=")
+        if not equals or not label or accent not in known:
+            raise SystemExit(
+                f"{merge}: expected ACCENT=LABEL; accents are {', '.join(sorted(known))}."
+            )
+        label_of[accent] = label
+    return [replace(clip, accent=label_of.get(clip.accent, clip.accent)) for clip in clips]
 
 
 def split_by_speaker(

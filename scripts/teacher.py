@@ -166,6 +166,30 @@ class AccentProbe(nn.Module):
         return evidence
 
 
+@dataclass(frozen=True)
+class CrossFittedProbe:
+    """Probes that each left out one fold of the speakers.
+
+    What a probe says of a voice that it was trained on is the label, learned by heart. So a
+    speaker in `fold_of` is heard by the probe that left that fold out, and anyone else by all.
+    """
+
+    probes: tuple[AccentProbe, ...]
+    fold_of: Mapping[str, int]
+
+    @torch.no_grad()
+    def posterior(self, frames: Tensor, speakers: Sequence[str]) -> Tensor:
+        """(batch, frames, 288), a speaker a row -> each label's probability, (batch, labels)."""
+        says = torch.stack([probe(frames).mean(dim=1).softmax(dim=-1) for probe in self.probes])
+        rows = [
+            says[self.fold_of[speaker], row]
+            if speaker in self.fold_of
+            else says[:, row].mean(dim=0)
+            for row, speaker in enumerate(speakers)
+        ]
+        return torch.stack(rows)
+
+
 def norm_of(clips: Sequence[Frames]) -> tuple[Tensor, Tensor]:
     """Mean and deviation, (size,) each, over the (frames, size) of all clips."""
     rows = torch.from_numpy(np.concatenate(clips).astype(np.float32))

@@ -47,7 +47,7 @@ from tqdm import tqdm
 
 from scripts.augment import crop_at, perturbed_crop, spec_augment
 from scripts.card import Heard, Making, model_card
-from scripts.corpus import Clip, Split, choose_labels, read_clips, split_by_speaker
+from scripts.corpus import Clip, Split, choose_labels, merge_accents, read_clips, split_by_speaker
 from scripts.distort import DISTORTIONS
 from scripts.evaluate import RESULTS_FILE, evaluate_clips, model_facts
 from scripts.figures import ClipResult, Evaluation, summarise
@@ -63,6 +63,7 @@ from scripts.teacher import (
     SOUND_HOP_S,
     SOUND_SIZE,
     AccentProbe,
+    CrossFittedProbe,
     norm_of,
     train_probe,
 )
@@ -74,6 +75,7 @@ REPORTS: Final = ROOT / "build" / "training"
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 
 CALIBRATION_WINDOW_S: Final = 3.0
+MAX_PROBE_FOLDS: Final = 5
 # Within a label, a kind of speech is drawn in proportion to this power of its seconds: a
 # large synthetic part does not drown a few real voices, nor are two clips heard all day.
 _KIND_POWER: Final = 1.0 / 3.0
@@ -167,7 +169,7 @@ class Sampler:
         unlabelled: Sequence[PreparedClip],
         labels: Sequence[str],
         recipe: Recipe,
-        probe: AccentProbe | None = None,
+        probe: CrossFittedProbe | None = None,
     ) -> None:
         self._recipe = recipe
         self._probe = probe
@@ -197,6 +199,7 @@ class Sampler:
             n_unlabelled = 0
         crops: list[Tensor] = []
         targets: list[int] = []
+        speakers: list[str] = []
         heard: list[Tensor] = []
         sounds: list[Tensor] = []
         for index in range(recipe.batch_size):
@@ -214,6 +217,7 @@ class Sampler:
                 crop, positions = crop_at(features, frames, rng.uniform(), 1.0)
             crops.append(crop)
             targets.append(target)
+            speakers.append(clip.clip.speaker)
             if self._probe is not None:
                 times_s = positions[::2] * clip.speeds[version] / FRAMES_PER_S
                 heard.append(frames_at(clip.frames, times_s, FIRST_CENTRE_S, HOP_S))
@@ -222,8 +226,7 @@ class Sampler:
         if self._probe is None:
             return batch
         mean, deviation = self._sound_norm
-        with torch.no_grad():
-            says = self._probe(torch.stack(heard)).mean(dim=1).softmax(dim=-1)
+        says = self._probe.posterior(torch.stack(heard), speakers)
         return replace(batch, sounds=(torch.stack(sounds) - mean) / deviation, posterior=says)
 
     def _draw(self, target: int, rng: np.random.Generator) -> PreparedClip:
@@ -265,16 +268,34 @@ def probe_for(
     labelled: Sequence[PreparedClip],
     unlabelled: Sequence[PreparedClip],
     labels: Sequence[str],
-) -> AccentProbe:
-    """The teacher's accent probe, drawn on clips as the sampler draws them."""
-    by_label: dict[str, list[tuple[float, npt.NDArray[np.float16]]]] = {}
-    for label in labels:
-        by_label[label] = []
-        for clips in by_kind(labelled, label):
-            counts = Counter(clip.clip.speaker for clip in clips)
-            share = kind_weight(clips) / len(counts)
-            by_label[label] += [(share / counts[c.clip.speaker], c.frames) for c in clips]
-    return train_probe(by_label, [clip.frames for clip in unlabelled])
+) -> CrossFittedProbe:
+    """The teacher's accent probe, drawn on clips as the sampler draws them.
+
+    Where every label has two speakers or more, those of each are dealt to as many folds as
+    all labels can fill, and as many probes hear the rest.
+    """
+    speakers = [sorted({c.clip.speaker for c in labelled if c.clip.accent == x}) for x in labels]
+    folds = min(MAX_PROBE_FOLDS, *map(len, speakers))
+    order = np.random.default_rng(0)
+    fold_of = {
+        speaker: place % folds
+        for known in speakers
+        for place, speaker in enumerate(order.permutation(known).tolist())
+    }
+    if folds < 2:
+        folds, fold_of = 1, {}
+    probes: list[AccentProbe] = []
+    for fold in range(folds):
+        by_label: dict[str, list[tuple[float, npt.NDArray[np.float16]]]] = {}
+        kept = [clip for clip in labelled if fold_of.get(clip.clip.speaker) != fold]
+        for label in labels:
+            by_label[label] = []
+            for clips in by_kind(kept, label):
+                counts = Counter(clip.clip.speaker for clip in clips)
+                share = kind_weight(clips) / len(counts)
+                by_label[label] += [(share / counts[c.clip.speaker], c.frames) for c in clips]
+        probes.append(train_probe(by_label, [clip.frames for clip in unlabelled]))
+    return CrossFittedProbe(tuple(probes), fold_of)
 
 
 class Pupil(nn.Module):
@@ -293,7 +314,9 @@ class Pupil(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, n_mels) -> (batch, 1, labels) cosines, (batch, frames / 2, 96)."""
         embeddings = self.network.embedding_model(features, torch.ones(len(features)))
-        cosines = self.network.classifier(embeddings.float())
+        # bfloat16 has steps of 0.004 near a cosine of 1, which the scale would magnify.
+        with torch.autocast("cpu", enabled=False):
+            cosines = self.network.classifier(embeddings.float())
         if self._aggregated is None:
             raise RuntimeError("the aggregation did not run")
         sounds = self.to_sounds(self._aggregated[:, :, ::2].transpose(1, 2))
@@ -628,8 +651,9 @@ def _recipe_text(recipe: Recipe, scale: float) -> str:
         f"speakers. Additive angular margin {recipe.margin:g}, scale {recipe.scale:g}.{teaching} "
         f"AdamW, peak learning rate {recipe.learning_rate:g}, {100 * recipe.warmup:g} % warm-up, "
         f"cosine to zero, weight decay {recipe.weight_decay:g}; weights averaged with decay "
-        f"{recipe.average_decay:g}. Augmentation: {augmentation}. Softmax scale {scale:g}, fitted "
-        "by negative log-likelihood on windows of the development speakers, nothing else. The "
+        f"{recipe.average_decay:g}. Augmentation: {augmentation}. Softmax scale {scale:g}: fitted "
+        "by negative log-likelihood on windows of the development speakers, which served nothing "
+        "else, or that of training where the fit is above it. The "
         "weights are the moving average at the last step; no step was picked by its score. "
         f"The log of the run is in {LOG_FILE}."
     )
@@ -711,7 +735,9 @@ def make_model(
         judge_dev,
         checkpoint_every,
     )
-    scale = fit_scale(*window_cosines(averaged, dev, labels))
+    # Voices to develop by are few and often synthesised, and so easier than those to come:
+    # they may take confidence away, not add any to what was trained.
+    scale = min(recipe.scale, fit_scale(*window_cosines(averaged, dev, labels)))
 
     write_model(averaged, replace(spec, softmax_scale=scale), labels, out)
     # Of weights that stood here before.
@@ -831,6 +857,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--labels", help="accents to tell apart, with commas; must have us")
     parser.add_argument(
+        "--merge",
+        nargs="*",
+        default=[],
+        metavar="ACCENT=LABEL",
+        help="accents that are one label together, such as indian=other african=other",
+    )
+    parser.add_argument(
         "--min-speakers", type=int, default=8, help="how many an accent needs to be a label"
     )
     parser.add_argument(
@@ -849,6 +882,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     kinds = tuple(args.kinds.split(","))
     clips = read_clips(args.data)
+    extra = [
+        replace(clip, licence=clip.licence or args.extra_licence)
+        for clip in (read_clips(args.extra, unlabelled=True) if args.extra else ())
+    ]
+    merged = merge_accents([*clips, *extra], args.merge)
+    clips, extra = merged[: len(clips)], merged[len(clips) :]
     trainable = [clip for clip in clips if clip.kind in kinds]
     labels = (
         tuple(args.labels.split(","))
@@ -868,10 +907,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         teacher=args.teacher,
     )
     recipe = with_parts(recipe, args.recipe)
-    extra = [
-        replace(clip, licence=clip.licence or args.extra_licence)
-        for clip in (read_clips(args.extra, unlabelled=True) if args.extra else ())
-    ]
     made_by = ["make speech"] if any(clip.kind == "kokoro" for clip in extra) else []
     command = "python -m scripts.train " + shlex.join(
         sys.argv[1:] if arguments is None else arguments

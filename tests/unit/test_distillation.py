@@ -25,6 +25,7 @@ from scripts.teacher import (
     SOUND_HOP_S,
     SOUND_SIZE,
     AccentProbe,
+    CrossFittedProbe,
     Frames,
     ProbeRecipe,
     norm_of,
@@ -62,6 +63,10 @@ class Echo(AccentProbe):
     def forward(self, frames: Tensor) -> Tensor:
         self.heard.append(frames)
         return frames[..., : len(LABELS)]
+
+
+def alone(probe: AccentProbe | None) -> CrossFittedProbe | None:
+    return None if probe is None else CrossFittedProbe((probe,), {})
 
 
 def told(accent: str, name: str, seconds: float, speeds: Sequence[float] = (1.0,)) -> PreparedClip:
@@ -124,7 +129,7 @@ def test_the_teacher_is_heard_at_the_time_of_every_other_frame(
     # One clip is shorter than the crop, and is heard again from its start.
     clips = [told("us", "u", 2.0, (speed,)), told("england", "e", 0.45, (speed,))]
     probe = Echo()
-    sampler = train.Sampler(clips, [], LABELS, RECIPE, probe)
+    sampler = train.Sampler(clips, [], LABELS, RECIPE, alone(probe))
     for step in range(5):
         check_times(sampler.batch(step), probe, clips)
 
@@ -141,7 +146,9 @@ def test_each_version_is_read_at_its_own_speed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(train, "perturbed_crop", plain)
     probe = Echo()
     for step in range(4):
-        check_times(train.Sampler(clips, [], LABELS, RECIPE, probe).batch(step), probe, clips)
+        check_times(
+            train.Sampler(clips, [], LABELS, RECIPE, alone(probe)).batch(step), probe, clips
+        )
     assert set(lengths) == {200, round(200 / fast), round(200 / slow)}
 
 
@@ -156,7 +163,7 @@ def test_the_posterior_is_what_the_probe_says_of_the_whole_crop() -> None:
         for accent in LABELS
     ]
     probe = Echo()
-    sampler = train.Sampler(clips, [], LABELS, RECIPE, probe)
+    sampler = train.Sampler(clips, [], LABELS, RECIPE, alone(probe))
     batches = [sampler.batch(step) for step in range(10)]
     for batch, frames in zip(batches, probe.heard, strict=True):
         assert batch.posterior is not None
@@ -175,7 +182,7 @@ def test_unlabelled_clips_take_their_share_of_a_batch_where_a_teacher_tells_of_t
     unlabelled = [told("", "nobody", 1.0)]
 
     def targets(others: Sequence[PreparedClip], probe: AccentProbe | None) -> list[int]:
-        batch = train.Sampler(labelled, others, LABELS, RECIPE, probe).batch(0)
+        batch = train.Sampler(labelled, others, LABELS, RECIPE, alone(probe)).batch(0)
         assert (batch.posterior is None) is (batch.sounds is None) is (probe is None)
         return sorted(batch.targets.tolist())
 
