@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from accent.classifier import AccentClassifier, Answer, Clip
 from accent.engine import TorchEngine
 from accent.network import load_model
 from accent.speech import SpeechGate, SpeechLimits
+from accent_metrics import AnswerMetrics
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ class AccentHandler:
 
     def __init__(self) -> None:
         self._classifier: AccentClassifier | None = None
+        self._metrics = AnswerMetrics(None, model="", version="")
 
     def initialize(self, context: Any) -> None:
         """Load the archive's model and warm it up; only then does TorchServe report READY."""
@@ -45,6 +48,10 @@ class AccentHandler:
             gate=SpeechGate(_settings(SpeechLimits, config)),
         )
         self._classifier.warm_up()
+        self._metrics = AnswerMetrics(
+            context.metrics, model=context.model_name, version=manifest["modelVersion"]
+        )
+        self._metrics.started(Path(context.system_properties["model_dir"]))
         _log.info("accent model loaded: labels=%s", ",".join(model.labels))
 
     def preprocess(self, data: list[dict[str, Any]]) -> list[Clip]:
@@ -62,7 +69,9 @@ class AccentHandler:
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
         """Answer a batch: as many documents as requests, each with its own HTTP status."""
+        started = time.perf_counter()
         answers = self.postprocess(self.inference(self.preprocess(data)))
+        self._metrics.record(answers, time.perf_counter() - started)
         for index, answer in enumerate(answers):
             context.set_response_status(code=answer.status, phrase="", idx=index)
             context.set_response_content_type(index, "application/json")

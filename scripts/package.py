@@ -64,6 +64,7 @@ def package(model_folder: Path, *, name: str, version: str, store: Path = MODEL_
         shutil.copytree(
             HANDLER_DIR / "accent", extras / "accent", ignore=shutil.ignore_patterns("__pycache__")
         )
+        shutil.copyfile(HANDLER_DIR / "accent_metrics.py", extras / "accent_metrics.py")
         for file_name in _files_to_pack(model_folder):
             shutil.copyfile(model_folder / file_name, extras / file_name)
         (extras / PROVENANCE_FILE).write_text(json.dumps({"inputs_sha256": inputs}))

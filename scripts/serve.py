@@ -191,6 +191,7 @@ class Service:
             "GRPC_INFERENCE_PORT": str(_free_port(0)),
             "GRPC_MANAGEMENT_PORT": str(_free_port(0)),
             "MODEL_STORE": str(MODEL_STORE),
+            "METRICS_CONFIG": str(ROOT / "deploy" / "metrics.yaml"),
             "WORKERS": str(self._workers),
         }
         template = (ROOT / "config.properties").read_text()

@@ -50,7 +50,7 @@ def test_the_archive_holds_all_that_a_worker_needs(built: Archive, small_folder:
         manifest = json.loads(content.read("MAR-INF/MANIFEST.json"))
         for name in MODEL_FILES:
             assert content.read(name) == (small_folder / name).read_bytes()
-    assert {"accent_handler.py", "model-config.yaml"} <= names
+    assert {"accent_handler.py", "accent_metrics.py", "model-config.yaml"} <= names
     assert {f"accent/{name}.py" for name in PYTHON_FILES} <= names
     assert not any("__pycache__" in name for name in names)
     assert manifest["model"]["modelName"] == "small"
