@@ -10,14 +10,13 @@ from typing import Any, TypeVar
 import torch
 from accent.audio import AudioLimits
 from accent.classifier import AccentClassifier, Answer, Clip
-from accent.engine import TorchEngine
-from accent.network import load_model
+from accent.selection import EngineSettings, open_engine
 from accent.speech import SpeechGate, SpeechLimits
 from accent_metrics import AnswerMetrics
 
 _log = logging.getLogger(__name__)
 
-_Limits = TypeVar("_Limits", AudioLimits, SpeechLimits)
+_Limits = TypeVar("_Limits", AudioLimits, EngineSettings, SpeechLimits)
 
 
 class AccentHandler:
@@ -32,16 +31,19 @@ class AccentHandler:
         config: dict[str, Any] = (context.model_yaml_config or {}).get("accent", {})
         gpu_id = context.system_properties.get("gpu_id")
         on_gpu = gpu_id is not None and torch.cuda.is_available()
-        torch.set_num_threads(_threads(config))
-        model = load_model(Path(context.system_properties["model_dir"]))
+        threads = _threads(config)
+        torch.set_num_threads(threads)
+        opened = open_engine(
+            Path(context.system_properties["model_dir"]),
+            _settings(EngineSettings, config),
+            device=f"cuda:{gpu_id}" if on_gpu else "cpu",
+            threads=threads,
+            windows_per_pass=config.get("windows_per_pass"),
+        )
         manifest = context.manifest["model"]
         self._classifier = AccentClassifier(
-            model,
-            TorchEngine(
-                model.network,
-                device=f"cuda:{gpu_id}" if on_gpu else "cpu",
-                windows_per_pass=config.get("windows_per_pass"),
-            ),
+            opened.model,
+            opened.engine,
             name=context.model_name,
             version=manifest["modelVersion"],
             limits=_settings(AudioLimits, config),
@@ -52,7 +54,13 @@ class AccentHandler:
             context.metrics, model=context.model_name, version=manifest["modelVersion"]
         )
         self._metrics.started(Path(context.system_properties["model_dir"]))
-        _log.info("accent model loaded: labels=%s", ",".join(model.labels))
+        _log.info(
+            "accent model loaded: engine=%s precision=%s threads=%d labels=%s",
+            opened.name,
+            opened.precision,
+            threads,
+            ",".join(opened.model.labels),
+        )
 
     def preprocess(self, data: list[dict[str, Any]]) -> list[Clip]:
         """Decode the audio of each request, found under `body`, or `file` in a form; gate it."""

@@ -11,7 +11,7 @@ import numpy as np
 from accent.audio import SAMPLE_RATE_HZ, Audio, AudioLimits, Waveform, decode
 from accent.engine import Engine, WindowScores
 from accent.errors import InternalError, Refusal
-from accent.network import AccentModel
+from accent.network import ModelDescription
 from accent.scoring import MAX_WINDOW_S, answer_document, cut_windows
 from accent.speech import SpeechFacts, SpeechGate
 
@@ -45,7 +45,7 @@ class AccentClassifier:
 
     def __init__(
         self,
-        model: AccentModel,
+        model: ModelDescription,
         engine: Engine,
         *,
         name: str,

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,11 @@ import torch
 
 from accent.audio import Waveform
 from accent.network import AccentNetwork
+
+Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
+"""What products are computed in; int8 names the mixture of int8 and floating point."""
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,21 @@ class TorchEngine:
     Only windows of exactly equal length share a pass: padding would change their scores
     (speechbrain issue 1374). On a CPU sharing buys no speed and costs memory, so there
     the default is one window a pass.
+
+    Embeddings may be computed in bf16; a GPU without it takes float16. Features and cosines
+    are always float32.
     """
 
     def __init__(
-        self, network: AccentNetwork, device: str = "cpu", windows_per_pass: int | None = None
+        self,
+        network: AccentNetwork,
+        device: str = "cpu",
+        windows_per_pass: int | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self._device = torch.device(device)
         self._network = network.to(self._device)
+        self._dtype = torch.float32 if precision == "fp32" else _half(self._device)
         if windows_per_pass is None:
             windows_per_pass = 1 if self._device.type == "cpu" else 16
         self._windows_per_pass = windows_per_pass
@@ -87,12 +100,23 @@ class TorchEngine:
             started = time.perf_counter()
             features = self._network.features(torch.from_numpy(np.stack(windows)).to(self._device))
             featured = time.perf_counter()
-            cosines = self._network.cosines(features).float().cpu().numpy()
+            cosines = self._network.cosines(features, self._dtype).cpu().numpy()
             finished = time.perf_counter()
-        if not np.isfinite(cosines).all():
-            raise FloatingPointError("the network's output is not finite")
+        check_finite(cosines)
         share = 1.0 / len(windows)
         return [
             WindowScores(row, (featured - started) * share, (finished - featured) * share)
             for row in cosines
         ]
+
+
+def check_finite(cosines: npt.NDArray[np.float32]) -> None:
+    """Raises `FloatingPointError` for a score that no document may carry."""
+    if not np.isfinite(cosines).all():
+        raise FloatingPointError("the network's output is not finite")
+
+
+def _half(device: torch.device) -> torch.dtype:
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16

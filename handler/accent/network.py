@@ -72,13 +72,27 @@ class NetworkSpec:
     softmax_scale: float
 
 
-class AccentNetwork(nn.Module):
-    """SpeechBrain's own feature, embedding and cosine modules, in one line."""
+class FeatureNetwork(nn.Module):
+    """SpeechBrain's own feature modules: all of the network that has no weights."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.compute_features = Fbank(n_mels=spec.n_mels, sample_rate=SAMPLE_RATE_HZ)
         self.mean_var_norm = InputNormalization(norm_type="sentence", std_norm=spec.std_norm)
+        self.eval()
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """(batch, samples) float32 at 16 kHz -> (batch, frames, n_mels), mean-normalised."""
+        lengths = torch.ones(waveforms.shape[0], device=waveforms.device)
+        return cast(Tensor, self.mean_var_norm(self.compute_features(waveforms), lengths))
+
+
+class AccentNetwork(nn.Module):
+    """SpeechBrain's own feature, embedding and cosine modules, in one line."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.feature_network = FeatureNetwork(spec)
         self.embedding_model = ECAPA_TDNN(
             spec.n_mels,
             activation=_ACTIVATIONS[spec.activation],
@@ -95,18 +109,20 @@ class AccentNetwork(nn.Module):
 
     def features(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) float32 at 16 kHz -> (batch, frames, n_mels), mean-normalised."""
-        lengths = torch.ones(waveforms.shape[0], device=waveforms.device)
-        return cast(Tensor, self.mean_var_norm(self.compute_features(waveforms), lengths))
+        return cast(Tensor, self.feature_network(waveforms))
 
-    def cosines(self, features: Tensor) -> Tensor:
-        """(batch, frames, n_mels) -> (batch, n_labels) cosines in [-1, 1].
+    def cosines(self, features: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
+        """(batch, frames, n_mels) -> (batch, n_labels) float32 cosines in [-1, 1].
 
         All clips of a batch have the same number of frames: padding would change their
-        scores (speechbrain issue 1374).
+        scores (speechbrain issue 1374). With another `precision` than float32, embeddings
+        are computed in it; cosines never are: bfloat16 would round one of 0.9 by 0.002,
+        which the softmax scale turns into points.
         """
         lengths = torch.ones(features.shape[0], device=features.device)
-        embeddings = self.embedding_model(features, lengths)
-        return cast(Tensor, self.classifier(embeddings).squeeze(1))
+        with torch.autocast(features.device.type, precision, precision != torch.float32):
+            embeddings = self.embedding_model(features, lengths)
+        return cast(Tensor, self.classifier(embeddings.float()).squeeze(1))
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) float32 at 16 kHz -> (batch, n_labels) cosines."""
@@ -114,12 +130,11 @@ class AccentNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class AccentModel:
-    """A loaded model: its network in evaluation mode and the label of each output."""
+class ModelDescription:
+    """What a model is, without its weights: its shape and the label of each output."""
 
     spec: NetworkSpec
     labels: tuple[str, ...]
-    network: AccentNetwork
 
     @property
     def us_index(self) -> int:
@@ -127,11 +142,32 @@ class AccentModel:
         return self.labels.index(US_LABEL)
 
 
+@dataclass(frozen=True)
+class AccentModel(ModelDescription):
+    """A loaded model: also its network, in evaluation mode."""
+
+    network: AccentNetwork
+
+
 def load_model(folder: Path) -> AccentModel:
     """Load the model in `folder`, in evaluation mode on the CPU.
 
     Raises `ModelFolderError` if a file is missing, malformed or at odds with another,
     if a weight is not finite, or if no label is `us`.
+    """
+    description = describe_model(folder)
+    network = AccentNetwork(description.spec)
+    _load_weights(network.embedding_model, folder / EMBEDDING_FILE)
+    _load_weights(network.classifier, folder / CLASSIFIER_FILE)
+    network.eval().requires_grad_(False)
+    return AccentModel(description.spec, description.labels, network)
+
+
+def describe_model(folder: Path) -> ModelDescription:
+    """Read all of the model in `folder` but its weights.
+
+    Raises `ModelFolderError` if a file is missing, malformed or at odds with another, or if
+    no label is `us`.
     """
     for name in MODEL_FILES:
         if not (folder / name).is_file():
@@ -155,11 +191,7 @@ def load_model(folder: Path) -> AccentModel:
             f"{HYPERPARAMS_FILE}: describes a network of {parameters:,} parameters; "
             f"at most {_MAX_PARAMETERS:,} are taken."
         )
-    network = AccentNetwork(spec)
-    _load_weights(network.embedding_model, folder / EMBEDDING_FILE)
-    _load_weights(network.classifier, folder / CLASSIFIER_FILE)
-    network.eval().requires_grad_(False)
-    return AccentModel(spec, labels, network)
+    return ModelDescription(spec, labels)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

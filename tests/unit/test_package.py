@@ -16,10 +16,12 @@ from tests.models import write_stand_in
 PYTHON_FILES = (
     "audio",
     "classifier",
+    "compiled",
     "engine",
     "errors",
     "network",
     "scoring",
+    "selection",
     "speech",
     "__init__",
 )

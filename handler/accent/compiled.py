@@ -1,0 +1,105 @@
+"""The compiled engine: OpenVINO over a graph that packaging made. CPU only."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+import openvino.properties as ov_properties
+import openvino.properties.hint as ov_hints
+import torch
+
+from accent.audio import Waveform
+from accent.engine import Precision, WindowScores, check_finite
+from accent.network import FeatureNetwork
+
+DEVICE: Final = "CPU"
+
+# An int8 product without these is put together from 16-bit ones, which is slow and saturates.
+_INT8_INSTRUCTIONS: Final = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "dot")
+_BF16_INSTRUCTIONS: Final = ("avx512_bf16", "amx_bf16", "bf16")
+
+
+class EngineUnavailable(Exception):
+    """An engine that cannot compute here as it was asked to. The message says why."""
+
+
+class CompiledEngine:
+    """OpenVINO on the CPU, one window at a time: batches buy nothing there.
+
+    Takes as many threads as it is given and binds none of them to a core: workers know
+    nothing of each other and would bind theirs to the same ones.
+    """
+
+    def __init__(
+        self, features: FeatureNetwork, graph: Path, precision: Precision, threads: int
+    ) -> None:
+        """Compile the graph (1, frames, n_mels) -> (1, labels) in the file `graph`.
+
+        Raises `EngineUnavailable` if OpenVINO refuses the file or would compute in another
+        precision.
+        """
+        self._features = features
+        hint = _floating_point(precision)
+        try:
+            compiled = openvino.Core().compile_model(
+                graph,
+                DEVICE,
+                {
+                    ov_hints.performance_mode: ov_hints.PerformanceMode.LATENCY,
+                    ov_properties.num_streams: 1,
+                    ov_properties.inference_num_threads: threads,
+                    ov_hints.enable_cpu_pinning: False,
+                    ov_hints.inference_precision: hint,
+                },
+            )
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise EngineUnavailable(f"OpenVINO cannot take {graph.name}: {reason}") from error
+        # Where the processor lacks a precision OpenVINO quietly takes the next wider one.
+        if compiled.get_property(ov_hints.inference_precision) != hint:
+            raise EngineUnavailable(f"OpenVINO has no {precision} on this processor")
+        self._request = compiled.create_infer_request()
+
+    def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
+        """See `accent.engine.Engine.score`."""
+        return [self._score_one(window) for window in windows]
+
+    def _score_one(self, window: Waveform) -> WindowScores | Exception:
+        try:
+            started = time.perf_counter()
+            with torch.inference_mode():
+                features = self._features(torch.from_numpy(window)[None]).numpy()
+            featured = time.perf_counter()
+            # A view of a buffer that the next window overwrites.
+            cosines: npt.NDArray[np.float32] = self._request.infer([features])[0][0].copy()
+            finished = time.perf_counter()
+            check_finite(cosines)
+        except Exception as error:
+            return error
+        return WindowScores(cosines, featured - started, finished - featured)
+
+
+def hardware_precisions() -> frozenset[Precision]:
+    """What this processor has instructions for and OpenVINO uses: no emulation counts."""
+    capabilities = openvino.Core().get_property(DEVICE, ov_properties.device.capabilities)
+    instructions = torch.cpu.get_capabilities()
+    found: set[Precision] = {"fp32"}
+    if "BF16" in capabilities and _has_any(instructions, _BF16_INSTRUCTIONS):
+        found.add("bf16")
+    if "INT8" in capabilities and _has_any(instructions, _INT8_INSTRUCTIONS):
+        found.add("int8")
+    return frozenset(found)
+
+
+def _has_any(instructions: Mapping[str, Any], names: Sequence[str]) -> bool:
+    return any(bool(instructions.get(name)) for name in names)
+
+
+def _floating_point(precision: Precision) -> openvino.Type:
+    if precision == "bf16" or (precision == "int8" and "bf16" in hardware_precisions()):
+        return openvino.Type.bf16
+    return openvino.Type.f32
