@@ -14,7 +14,7 @@ export PYTHONPATH := handler:.
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve stop mar test train speech evaluate calibrate setup setup-tools setup-dev lint clean
+.PHONY: help serve stop mar models test train speech evaluate calibrate setup setup-tools setup-dev lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,9 @@ stop: ## end the service that runs from this folder
 
 mar: setup ## build model_store/NAME.mar (MODEL NAME VERSION)
 	@$(VENV_PYTHON) -m scripts.package '$(MODEL)' --name '$(NAME)' --version '$(VERSION)'
+
+models: setup ## versions while they serve (ARGS='list', register, canary, compare, promote, ...)
+	@$(VENV_PYTHON) -m scripts.models --run-dir '$(RUN_DIR)' $(ARGS)
 
 test: setup-dev lint ## everything: ruff, types, unit, contract and end-to-end tests
 	@$(VENV_PYTHON) -m pytest

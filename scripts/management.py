@@ -320,7 +320,7 @@ def last_complaint(model_log: Path, name: str, version: str) -> str:
         return ""
     for line in reversed(lines):
         found = _EXCEPTION.search(line)
-        if found and f"-{name}_{version}" in line:
+        if found and f"-{name}_{version}-" in line:
             return found[0][:_MAX_MESSAGE_CHARS]
     return ""
 
