@@ -1,0 +1,264 @@
+"""The numbers of the running service, and a real Prometheus that watches it fail and mend.
+
+Where Prometheus is not installed, the tests that need it skip and say so.
+"""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from scripts.dashboard_picture import DASHBOARD, Prometheus, Query, draw, read_panels
+from scripts.management import ADDRESSES_FILE, Addresses, TorchServe
+from tests.clips import SPEECH
+from tests.e2e.conftest import ROOT, RunningService, free_port
+
+MONITORING = ROOT / "deploy" / "monitoring"
+SPEED_UP = 30
+"""How much shorter than in the shipped rules every window and every `for` is here."""
+
+Serve = Callable[..., RunningService]
+
+
+@pytest.fixture(scope="module")
+def watched(serve: Serve) -> RunningService:
+    """A service of its own, with one worker: it is going to be harmed."""
+    return serve(WORKERS="1")
+
+
+@pytest.fixture(scope="module")
+def torchserve(watched: RunningService) -> Iterator[TorchServe]:
+    client = TorchServe(addresses_of(watched))
+    yield client
+    client.close()
+
+
+def addresses_of(service: RunningService) -> Addresses:
+    return Addresses.model_validate_json((service.run_dir / ADDRESSES_FILE).read_text())
+
+
+def sample(page: str, name: str, **labels: str) -> float:
+    """The sum of a metric's samples that carry these labels; 0 without any."""
+    total = 0.0
+    for line in page.splitlines():
+        match = re.fullmatch(r"(\w+){(.*?),?} (\S+)( \d+)?", line)
+        if match and match[1] == name:
+            found = dict(re.findall(r'(\w+)="([^"]*)"', match[2]))
+            total += float(match[3]) if labels.items() <= found.items() else 0.0
+    return total
+
+
+def test_the_handler_tells_its_numbers_at_torchserves_own_address(
+    watched: RunningService,
+) -> None:
+    us, english = ((SPEECH / f"{voice}.flac").read_bytes() for voice in ("af_heart", "bm_george"))
+    url = addresses_of(watched).metrics_url
+    before = httpx.get(url, trust_env=False).text
+    scores = [watched.classify(clip).json()["us_confidence"] for clip in (us, us, english)]
+    assert watched.classify(b"no audio").status_code == 415
+    assert watched.classify(b"").status_code == 400
+
+    def grown(name: str, **labels: str) -> float:
+        return sample(page, name, version="1.0", **labels) - sample(
+            before, name, version="1.0", **labels
+        )
+
+    # TorchServe reads the lines of a worker on a thread of its own.
+    deadline = time.monotonic() + 30
+    while True:
+        page = httpx.get(url, trust_env=False).text
+        if grown("accent_us_confidence_tenths_count") == 3:
+            break
+        assert time.monotonic() < deadline, page
+        time.sleep(0.1)
+    assert grown("accent_outcomes_total", code="ok") == 3
+    assert grown("accent_outcomes_total", code="unsupported_audio") == 1
+    assert grown("accent_us_confidence_tenths_sum") == pytest.approx(sum(scores) / 10)
+    assert grown("accent_us_confidence_clips_total") == 3
+    for stage in ("decode", "gate", "features", "forward", "whole"):
+        assert grown("accent_stage_seconds_count", stage=stage) == 3
+    assert grown("accent_audio_seconds_sum") > 3
+    assert grown("accent_batch_size_sum") == 4
+    assert grown("accent_batch_seconds_sum") >= grown("accent_stage_seconds_sum", stage="forward")
+    assert sample(page, "accent_worker_starts_total", version="1.0") >= 1
+
+
+def test_every_line_of_torchserve_and_its_workers_is_one_json_object(
+    watched: RunningService,
+) -> None:
+    clip = (SPEECH / "af_heart.flac").read_bytes()
+    assert watched.classify(clip).status_code == 200
+    for name in ("torchserve.log", "model.log"):
+        log = watched.log(name)
+        lines = [json.loads(line) for line in log.splitlines()]
+        assert lines
+        for line in lines:
+            assert set(line) == {"time", "level", "logger", "thread", "message"}
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+        # Neither a request nor a metric leaves a line.
+        assert "[METRICS]" not in log
+        assert "Backend received inference" not in log
+
+
+class Watcher:
+    """A real Prometheus with the shipped configuration, sped up, over one service."""
+
+    def __init__(self, folder: Path, service: RunningService) -> None:
+        addresses = addresses_of(service)
+        self.port = free_port()
+        self.started = time.time()
+        for name in ("rules.yml", "alerts.yml"):
+            (folder / name).write_text(sped_up((MONITORING / name).read_text()))
+        configuration = (MONITORING / "prometheus.yml").read_text()
+        for shipped, mine in (
+            ("15s", "1s"),
+            ("127.0.0.1:8000", httpx.URL(addresses.proxy_metrics_url).netloc.decode()),
+            ("127.0.0.1:8082", httpx.URL(addresses.metrics_url).netloc.decode()),
+        ):
+            assert shipped in configuration
+            configuration = configuration.replace(shipped, mine)
+        (folder / "prometheus.yml").write_text(configuration)
+        with (folder / "prometheus.out").open("wb") as output:
+            self.process = subprocess.Popen(
+                [
+                    "prometheus",
+                    f"--config.file={folder / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={folder / 'data'}",
+                    f"--web.listen-address=127.0.0.1:{self.port}",
+                    "--log.level=warn",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.wait(lambda: self.ask("sum(up)") == 2.0, "both targets are not up")
+
+    def ask(self, expression: str) -> float | None:
+        """The one value of a query now, or None where there is none, or no Prometheus yet."""
+        try:
+            answer = self.client.get("/api/v1/query", params={"query": expression})
+        except httpx.TransportError:
+            return None
+        result = answer.json().get("data", {}).get("result", [])
+        return float(result[0]["value"][1]) if result else None
+
+    def fires(self, alert: str) -> bool:
+        return self.ask(f'ALERTS{{alertname="{alert}", alertstate="firing"}}') is not None
+
+    def await_alert(self, alert: str, *, firing: bool) -> None:
+        # Sooner than the service gives up for want of workers.
+        state = "fire" if firing else "clear"
+        self.wait(lambda: self.fires(alert) == firing, f"{alert} does not {state}", 50)
+
+    def wait(self, condition: Callable[[], bool], complaint: str, timeout_s: float = 90) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, "Prometheus ended"
+            assert time.monotonic() < deadline, complaint
+            time.sleep(0.5)
+
+    def close(self) -> None:
+        self.client.close()
+        self.process.terminate()
+        self.process.wait(30)
+
+
+def sped_up(rules: str) -> str:
+    """The rules with every window and every `for` divided by `SPEED_UP`, and nothing else."""
+    seconds = {"s": 1, "m": 60, "h": 3600}
+
+    def shorter(match: "re.Match[str]") -> str:
+        return f"{match[1]}{int(match[2]) * seconds[match[3]] // SPEED_UP}s"
+
+    return re.sub(r"(\[|for: )(\d+)([smh])", shorter, rules)
+
+
+@pytest.fixture(scope="module")
+def watcher(watched: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed (Debian's package has it)")
+    started = Watcher(tmp_path_factory.mktemp("prometheus"), watched)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def load(watched: RunningService) -> Iterator[None]:
+    """Clips of several speakers all the time, one of them no audio; whatever the answer is."""
+    clips = [path.read_bytes() for path in sorted(SPEECH.glob("*.flac"))] + [b"no audio"]
+    done = threading.Event()
+
+    def post(first: int) -> None:
+        with httpx.Client(timeout=60, trust_env=False) as client:
+            for turn in range(first, 1_000_000):
+                if done.wait(0.2):
+                    return
+                client.post(
+                    f"{watched.url}/classify-us-accent",
+                    files={"file": ("clip", clips[turn % len(clips)])},
+                )
+                client.get(f"{watched.url}/readyz")
+
+    threads = [threading.Thread(target=post, args=(first,)) for first in (0, 4)]
+    for thread in threads:
+        thread.start()
+    yield
+    done.set()
+    for thread in threads:
+        thread.join(90)
+
+
+@pytest.mark.usefixtures("load")
+def test_the_right_alert_fires_clears_and_every_panel_has_data(
+    watched: RunningService, torchserve: TorchServe, watcher: Watcher
+) -> None:
+    watcher.wait(lambda: (watcher.ask("sum(accent:requests:rate5m)") or 0) > 0, "no traffic")
+    assert not watcher.fires("AccentNoReadyWorker")
+    assert not watcher.fires("AccentErrorBudgetFastBurn")
+
+    # A worker that dies under load: its batch is tried again, and another takes its place.
+    starts = watcher.ask("sum(accent_worker_starts_total)") or 0
+    (worker,) = watched.workers()
+    worker.send_signal(signal.SIGKILL)
+    watcher.wait(
+        lambda: (watcher.ask("sum(accent_worker_starts_total)") or 0) > starts,
+        "the new worker has not told of itself",
+    )
+    watched.await_ready()
+
+    version = torchserve.default().version
+    torchserve.ask_workers(version, 0)
+    watcher.await_alert("AccentNoReadyWorker", firing=True)
+    watcher.await_alert("AccentErrorBudgetFastBurn", firing=True)
+    torchserve.ask_workers(version, 1)
+    watched.await_ready()
+    watcher.await_alert("AccentNoReadyWorker", firing=False)
+    watcher.await_alert("AccentErrorBudgetFastBurn", firing=False)
+    assert watcher.ask("min_over_time(up[10m])") == 1.0
+
+    now = time.time()
+    span_s = now - watcher.started
+    panels = read_panels(DASHBOARD, interval="8s", span=f"{int(span_s)}s")
+    prometheus = Prometheus(watcher.url, watcher.started, now)
+    queries = [query for panel in panels for query in panel.queries]
+    assert len(queries) > 20
+    empty = [query.expression for query in queries if not has_data(prometheus, query)]
+    assert not empty
+    picture = ROOT / "build" / "dashboard.png"
+    draw(panels, prometheus, picture)
+    assert picture.stat().st_size > 10_000
+
+
+def has_data(prometheus: Prometheus, query: Query) -> bool:
+    return any(not np.isnan(each.values).all() for each in prometheus.ask(query))
