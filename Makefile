@@ -7,6 +7,8 @@ WORKERS ?= 0
 MODEL ?= auto
 NAME ?=
 VERSION ?= 1.0
+ENGINE ?=
+PRECISION ?=
 RUN_DIR ?= run
 
 VENV_PYTHON := .venv/bin/python
@@ -19,8 +21,9 @@ export PYTHONUNBUFFERED := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-serve: setup ## run the service (HOST PORT WORKERS MODEL=auto|commonaccent|embedded|PATH)
+serve: setup ## run the service (HOST PORT WORKERS MODEL=auto|commonaccent|embedded|PATH ENGINE PRECISION)
 	@exec $(VENV_PYTHON) -m scripts.serve --model '$(MODEL)' --name '$(NAME)' --version '$(VERSION)' \
+	    --engine '$(ENGINE)' --precision '$(PRECISION)' \
 	    --host '$(HOST)' --port '$(PORT)' --workers '$(WORKERS)' --run-dir '$(RUN_DIR)' \
 	    $(if $(HUB_URL),--hub-url '$(HUB_URL)') $(if $(MODEL_CACHE),--model-cache '$(MODEL_CACHE)')
 
@@ -28,8 +31,9 @@ stop: ## end the service that runs from this folder
 	@if [ -x $(VENV_PYTHON) ]; then $(VENV_PYTHON) -m scripts.serve --stop --run-dir '$(RUN_DIR)'; \
 	    else echo "Nothing is being served from here."; fi
 
-mar: setup ## build model_store/NAME.mar (MODEL NAME VERSION)
-	@$(VENV_PYTHON) -m scripts.package '$(MODEL)' --name '$(NAME)' --version '$(VERSION)'
+mar: setup ## build model_store/NAME.mar (MODEL NAME VERSION ENGINE PRECISION=auto|fp32|bf16|int8)
+	@$(VENV_PYTHON) -m scripts.package '$(MODEL)' --name '$(NAME)' --version '$(VERSION)' \
+	    --engine '$(ENGINE)' --precision '$(PRECISION)'
 
 models: setup ## versions while they serve (ARGS='list', register, canary, compare, promote, ...)
 	@$(VENV_PYTHON) -m scripts.models --run-dir '$(RUN_DIR)' $(ARGS)

@@ -73,6 +73,12 @@ class ServeSettings:
     version: str = "1.0"
     """Version that the model is served as."""
 
+    engine: str = ""
+    """auto, torch or openvino; what the handler's settings say by default."""
+
+    precision: str = ""
+    """auto, fp32, bf16 or int8; what the handler's settings say by default."""
+
     hub_url: str = HUB_URL
     """Where the pretrained model is fetched from: the model hub or a mirror of it."""
 
@@ -543,7 +549,15 @@ def serve(settings: ServeSettings) -> None:
             say(f"NOTE: {choice.notice}")
         name = settings.name or choice.name
         say(f"Archive model_store/{name}.mar")
-        archive = package(choice.folder, name=name, version=settings.version)
+        archive = package(
+            choice.folder,
+            name=name,
+            version=settings.version,
+            engine=settings.engine,
+            precision=settings.precision,
+        )
+        if archive.report:
+            print(archive.report, flush=True)
         registry = Registry(settings.run_dir / STATE_FOLDER / name, name)
         registry.prepare()
         service = Service(settings, registry, name)
@@ -634,6 +648,8 @@ def main() -> None:
     parser.add_argument("--model", default=defaults.model)
     parser.add_argument("--name", default=defaults.name)
     parser.add_argument("--version", default=defaults.version)
+    parser.add_argument("--engine", default=defaults.engine)
+    parser.add_argument("--precision", default=defaults.precision)
     parser.add_argument("--hub-url", default=defaults.hub_url)
     parser.add_argument("--model-cache", type=Path, default=defaults.model_cache)
     parser.add_argument("--host", default=defaults.host)

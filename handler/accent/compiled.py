@@ -95,6 +95,11 @@ def hardware_precisions() -> frozenset[Precision]:
     return frozenset(found)
 
 
+def processor_name() -> str:
+    """What the processor calls itself."""
+    return str(openvino.Core().get_property(DEVICE, ov_properties.device.full_name)).strip()
+
+
 def _has_any(instructions: Mapping[str, Any], names: Sequence[str]) -> bool:
     return any(bool(instructions.get(name)) for name in names)
 
