@@ -174,6 +174,7 @@ class _Worker:
                 manifest={"model": {"modelVersion": "evaluation"}},
                 system_properties={"model_dir": str(setting.model_folder), "gpu_id": None},
                 model_yaml_config=config,
+                metrics=None,
             )
         )
         labels = read_labels(setting.model_folder / LABELS_FILE)

@@ -10,6 +10,7 @@ from scripts.corpus import (
     choose_labels,
     duration_band,
     halve_by_speaker,
+    merge_accents,
     read_clips,
     split_by_speaker,
 )
@@ -198,6 +199,19 @@ def test_too_few_speakers_are_refused_by_the_label_s_name() -> None:
     few = [clip for clip in clips_of(4) if clip.speaker not in ("us2", "us3")]
     with pytest.raises(SystemExit, match="label us: 2 speakers"):
         split_by_speaker(few, LABELS, ("recorded",), 0)
+
+
+def test_merged_accents_share_a_label_and_nothing_else_changes() -> None:
+    clips = clips_of(1, ("us", "wales", "indian"))
+    merged = merge_accents(clips, ["wales=other", "indian=other"])
+    assert [clip.accent for clip in merged] == ["us"] * 2 + ["other"] * 4
+    assert [clip.path for clip in merged] == [clip.path for clip in clips]
+
+
+@pytest.mark.parametrize("merge", ["wales", "wales=", "norway=other", "=other"])
+def test_a_merge_of_another_form_or_of_an_accent_that_nobody_has_is_refused(merge: str) -> None:
+    with pytest.raises(SystemExit, match="accents are us, wales"):
+        merge_accents(clips_of(1, ("us", "wales")), [merge])
 
 
 def test_halves_share_no_speaker_and_hold_as_many_of_each_accent() -> None:

@@ -65,6 +65,21 @@ class Echo(AccentProbe):
         return frames[..., : len(LABELS)]
 
 
+class Says(AccentProbe):
+    """Gives every frame the same evidence, that of its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(len(LABELS), ProbeRecipe())
+        self.evidence_of = torch.tensor([0.0, 0.3 * number])
+
+    @property
+    def says(self) -> Tensor:
+        return self.evidence_of.softmax(dim=-1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.evidence_of.expand(*frames.shape[:-1], -1)
+
+
 def alone(probe: AccentProbe | None) -> CrossFittedProbe | None:
     return None if probe is None else CrossFittedProbe((probe,), {})
 
@@ -321,6 +336,39 @@ def test_the_probe_hears_clips_as_often_as_the_sampler_draws_them(
     assert [weight for weight, _ in by_label["us"]] == pytest.approx([0.25, 0.25, 0.5, 1.0, 1.0])
     assert [id(frames) for _, frames in by_label["us"]] == [id(c.frames) for c in [*busy, *rest]]
     assert others == [other.frames]
+
+
+def test_no_probe_grades_a_voice_that_it_was_trained_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained_on: list[set[int]] = []
+
+    def keep(by_label: Mapping[str, Sequence[tuple[float, Frames]]], _: object) -> AccentProbe:
+        assert all(by_label.values())
+        trained_on.append({id(frames) for clips in by_label.values() for _, frames in clips})
+        return Says(len(trained_on))
+
+    monkeypatch.setattr(train, "train_probe", keep)
+    clips = [told(accent, f"{accent}{n}", 1.0) for accent in LABELS for n in range(7)]
+    probe = train.probe_for([*clips, told("us", "us0", 0.5)], [], LABELS)
+    assert len(probe.probes) == train.MAX_PROBE_FOLDS
+    names = [clip.clip.speaker for clip in clips]
+    rows = probe.posterior(torch.zeros(len(clips), 3, FRAME_SIZE), names)
+    for clip, row in zip(clips, rows, strict=True):
+        (grader,) = [n for n in range(5) if torch.allclose(row, Says(n + 1).says)]
+        assert id(clip.frames) not in trained_on[grader]
+        assert sum(id(clip.frames) in heard for heard in trained_on) == 4
+    (stranger,) = probe.posterior(torch.zeros(1, 3, FRAME_SIZE), ["stranger"])
+    assert torch.allclose(stranger, torch.stack([Says(n + 1).says for n in range(5)]).mean(dim=0))
+
+
+def test_where_a_label_has_one_speaker_one_probe_hears_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(train, "train_probe", lambda *_: Says(1))
+    clips = [told("us", "one", 1.0), *(told("england", f"e{n}", 1.0) for n in range(3))]
+    probe = train.probe_for(clips, [], LABELS)
+    assert (len(probe.probes), probe.fold_of) == (1, {})
 
 
 # All of it together, with a stand-in for the recogniser's encoder.

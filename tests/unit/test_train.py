@@ -366,6 +366,33 @@ def test_every_option_of_the_command_line_reaches_the_recipe(data: Path, tmp_pat
     assert [(clip.accent, clip.licence) for clip in more["extra"]] == [("", "CC0"), ("us", "MIT")]
 
 
+@pytest.mark.usefixtures("asked")
+def test_merged_accents_are_one_label_in_all_of_the_speech(data: Path, tmp_path: Path) -> None:
+    table = tmp_path / "extra.csv"
+    table.write_text("path,accent\na.wav,england\nb.wav,wales\n")
+    words = f"--data {data} --out {tmp_path} --extra {table} --min-speakers 4"
+    with pytest.raises(Asked) as caught:
+        train.main([*words.split(), "--merge", "england=british", "wales=british"])
+    clips, _, __, more = caught.value.args
+    assert {clip.accent for clip in clips} == {"us", "british"}
+    assert {clip.accent for clip in more["extra"]} == {"british"}
+    assert set(more["labels"]) == {"us", "british"}
+
+
+@pytest.mark.parametrize(("fitted", "written"), [(99.0, 30.0), (12.5, 12.5)])
+def test_development_voices_may_lower_the_scale_and_not_raise_it(
+    fitted: float,
+    written: float,
+    data: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(train, "fit_scale", lambda *_: fitted)
+    make(data, tmp_path, cache)
+    assert load_model(tmp_path).spec.softmax_scale == written
+
+
 def test_any_part_of_a_recipe_can_be_given_by_its_name() -> None:
     found = train.with_parts(TINY, ["margin=0.3", "embedding_size=12"])
     assert found == replace(TINY, margin=0.3, embedding_size=12)
