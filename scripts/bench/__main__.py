@@ -1,0 +1,521 @@
+"""`make bench`: starts all that it compares, puts the same load on each in turn, and reports.
+
+Everything stays up for the whole run, idle while another is asked, and rounds go through all
+of them in changing order, so that what the machine does besides falls on everyone alike.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from accent.selection import ENGINES_FILE
+from tqdm import tqdm
+
+from scripts.bench.clips import make_clips, read_manifest
+from scripts.bench.contestants import (
+    ARCHIVE_NAME,
+    BENCH_PYTHON,
+    VERSION,
+    Contestant,
+    Place,
+    contestants,
+    service,
+    start,
+    unpack,
+    with_precision,
+)
+from scripts.bench.processes import (
+    RivalFailed,
+    Tree,
+    Watch,
+    Worker,
+    adopt_orphans,
+    end_all,
+)
+from scripts.bench.report import print_report, write_readme, write_reports
+from scripts.bench.results import (
+    ALONE,
+    CLIP_S,
+    CROWD,
+    CROWD_USERS,
+    ORIGINAL,
+    RATE,
+    SERVICE,
+    Measured,
+    Stretch,
+)
+from scripts.get_model import (
+    COMMONACCENT_FILES,
+    DEFAULT_CACHE,
+    REVISION,
+    ROOT,
+)
+from scripts.package import MODEL_STORE
+from scripts.stand_in import FULL_CHANNELS, SMALL_CHANNELS, write_stand_in
+
+OUT: Final = ROOT / "build" / "bench"
+REFERENCE: Final = "torch fp32"
+_RATE_SHARE: Final = 0.7
+_RATE_USERS: Final = 24
+_RATE_ROUNDS: Final = 2
+_SLACK_POINTS: Final = {"fp32": 0.3, "bf16": 0.5, "int8": 0.5}
+"""How far an answer may be from its own engine's score, which another build of a decoder, one
+decimal and another number of threads account for."""
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What `make bench` can be told."""
+
+    model: str = "auto"
+    """auto (the pretrained model where its cache has it, else a stand-in) or a folder."""
+
+    only: tuple[str, ...] = ()
+    """Names of contestants; empty: all."""
+
+    rounds: int = 3
+    """How often everything is gone through."""
+
+    repeats: int = 7
+    """How often each engine computes a clip, a round."""
+
+    alone_s: float = 4.0
+    """Length of a stretch at concurrency 1, in seconds."""
+
+    crowd_s: float = 5.0
+    """Length of a stretch at concurrency 8, in seconds."""
+
+    rate_s: float = 5.0
+    """Length of a stretch at a fixed rate, in seconds; 0: none."""
+
+    loop_s: float = 4.0
+    """Length of a stretch of the engine alone, in seconds."""
+
+    precisions: tuple[str, ...] = ("int8", "bf16", "fp32")
+    """Asked of the service by name, besides `auto`."""
+
+    second_starts: tuple[str, ...] = (SERVICE, ORIGINAL)
+    """Contestants that are started twice."""
+
+    quick: bool = False
+    """A tiny network, the original alone, two seconds of load: to see that it works."""
+
+    out: Path = OUT
+    """Folder of the reports and what can be kept for the next run."""
+
+    budget_s: float = 570.0
+    """No new round, nor another precision, begins when it would end later than this."""
+
+
+@dataclass
+class Bench:
+    """One run. Whatever fails is written down with its reason, and the run goes on."""
+
+    settings: BenchSettings
+    place: Place
+    measured: Measured
+    expected: dict[str, list[float]] = field(default_factory=dict)
+    trees: dict[str, Tree] = field(default_factory=dict)
+    rate_per_s: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    def run(self) -> None:
+        """Measure everything there is time for."""
+        chosen = contestants(self.place, self.settings.only)
+        with self._workers() as (load, engines, loops):
+            self._describe(engines)
+            running = self._start_all(chosen)
+            rounds = self.settings.rounds
+            longest_s = 0.0
+            for number in range(rounds):
+                if self._left_s() < longest_s:
+                    say(f"Only {number} of {rounds} rounds fit into the time")
+                    break
+                round_began = time.monotonic()
+                self._round(number, running, load, engines, loops)
+                longest_s = max(longest_s, time.monotonic() - round_began)
+            if SERVICE in {each.name for each in chosen}:
+                for precision in self.settings.precisions:
+                    self._precision(precision, load, loops)
+
+    @contextmanager
+    def _workers(self) -> Iterator[tuple[Worker, Worker, list[Worker]]]:
+        say("Load generator and engines")
+        command = [str(BENCH_PYTHON), "-m", "scripts.bench.load"]
+        load = Worker(command, log=self._log("load"), cwd=self.place.scratch)
+        engines = self._engine_worker("engines", self.place.cores)
+        loops = [self._engine_worker(f"loop-{index}", 1) for index in range(self.place.cores)]
+        try:
+            yield load, engines, loops
+        finally:
+            for worker in (load, engines, *loops):
+                worker.tree.stop(0.5)
+            for tree in self.trees.values():
+                tree.stop()
+
+    def _engine_worker(self, name: str, threads: int) -> Worker:
+        home = self.place.scratch / name
+        home.mkdir()
+        return Worker(
+            [
+                sys.executable,
+                *("-m", "scripts.bench.engines"),
+                *("--model", str(self.place.model)),
+                *("--archive", str(self.place.every_engine)),
+                *("--clips", str(self.place.clips)),
+                *("--threads", str(threads)),
+            ],
+            log=self._log(name),
+            cwd=home,
+            extra={"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "10000"},
+        )
+
+    def _log(self, name: str) -> Path:
+        return self.place.scratch / f"{name}.log"
+
+    def _describe(self, engines: Worker) -> None:
+        facts = engines.ask(do="describe")
+        self.measured.auto = facts["auto"]
+        self.measured.gflop = facts["gflop"]
+        for offered in facts["offered"]:
+            if "fault" in offered:
+                self.measured.failures[offered["name"]] = offered["fault"]
+            else:
+                self.measured.within_bounds[offered["name"]] = offered["within_bounds"]
+        self.expected = {
+            name: engines.ask(do="expect", engine=name)
+            for name in dict.fromkeys([REFERENCE, *self.measured.within_bounds])
+        }
+        self.measured.deviations = deviations(self.place.every_engine, self.expected)
+
+    def _start_all(self, chosen: Sequence[Contestant]) -> list[Contestant]:
+        running = []
+        for contestant in tqdm(chosen, desc="starting", unit="server", disable=None):
+            if self._start(contestant):
+                running.append(contestant)
+        return running
+
+    def _start(self, contestant: Contestant) -> bool:
+        twice = contestant.name in self.settings.second_starts and not self.settings.quick
+        clip = min(read_manifest(self.place.clips), key=lambda clip: clip.duration_s)
+        try:
+            for _ in range(2 if twice else 1):
+                if contestant.name in self.trees:
+                    self.trees.pop(contestant.name).stop()
+                tree, seconds = start(contestant, self.place, self.place.clips / clip.file)
+                self.trees[contestant.name] = tree
+                self.measured.starts_s.setdefault(contestant.name, []).append(seconds)
+        except RivalFailed as error:
+            self.measured.failures[contestant.name] = str(error)
+            say(f"{contestant.name}: {error}")
+            return False
+        return True
+
+    def _round(
+        self,
+        number: int,
+        running: Sequence[Contestant],
+        load: Worker,
+        engines: Worker,
+        loops: Sequence[Worker],
+    ) -> None:
+        settings = self.settings
+        turn = number % max(len(running), 1)
+        order = [*running[turn:], *running[:turn]]
+        with tqdm(total=2 * len(order) + 3, desc=f"round {number + 1}", disable=None) as bar:
+            if not settings.quick:
+                names = [
+                    "speechbrain fp32",
+                    *(name for name in self.measured.within_bounds),
+                ]
+                bar.set_postfix_str("engines")
+                self.measured.engines_ms.append(
+                    engines.ask(do="compare", engines=names, repeats=settings.repeats)
+                )
+                self.measured.products_gops.append(engines.ask(do="multiply"))
+            bar.update()
+            for contestant in order:
+                bar.set_postfix_str(contestant.name)
+                self._stretch(contestant, ALONE, number, load, 1, settings.alone_s)
+                self._stretch(contestant, CROWD, number, load, CROWD_USERS, settings.crowd_s)
+                bar.update()
+            bar.set_postfix_str("engine alone")
+            if not settings.quick:
+                self._loop("auto", loops)
+            bar.update()
+            if settings.rate_s and number < _RATE_ROUNDS:
+                self._at_a_rate(number, order, load, bar)
+            bar.update(bar.total - bar.n)
+
+    def _at_a_rate(
+        self, number: int, order: Sequence[Contestant], load: Worker, bar: "tqdm[Any]"
+    ) -> None:
+        if not self.rate_per_s:
+            names = [each.name for each in order]
+            pace = SERVICE if SERVICE in names else names[0] if names else ""
+            capacity = self.measured.throughput(pace).value
+            if not capacity > 0:
+                return
+            self.rate_per_s = round(_RATE_SHARE * capacity, 1)
+        for contestant in order:
+            bar.set_postfix_str(f"{contestant.name}, {self.rate_per_s:g} clips/s")
+            self._stretch(
+                contestant, RATE, number, load, _RATE_USERS, self.settings.rate_s, self.rate_per_s
+            )
+            bar.update()
+
+    def _stretch(
+        self,
+        contestant: Contestant,
+        kind: str,
+        number: int,
+        load: Worker,
+        users: int,
+        duration_s: float,
+        rate_per_s: float | None = None,
+    ) -> None:
+        tree = self.trees.get(contestant.name)
+        if tree is None:
+            return
+        engine = self.measured.auto if contestant.engine == "auto" else contestant.engine
+        others = [other for name, other in self.trees.items() if name != contestant.name]
+        with Watch(tree, others) as watch:
+            answer = load.ask(
+                url=f"http://127.0.0.1:{contestant.port}",
+                clips=str(self.place.clips),
+                expected=self.expected[engine],
+                users=users,
+                duration_s=duration_s,
+                tolerance=_SLACK_POINTS[engine.split()[-1]],
+                rate_per_s=rate_per_s,
+            )
+        self.measured.stretches.append(
+            Stretch(
+                contestant.name,
+                kind,
+                number,
+                duration_s,
+                answer["records"],
+                cpu_s=watch.usage.cpu_s,
+                others_cpu_s=watch.usage.others_cpu_s,
+                load_cpu_s=answer["busy_s"],
+                peak_bytes=watch.usage.peak_bytes,
+                rate_per_s=rate_per_s,
+            )
+        )
+        if tree.process.poll() is not None:
+            self.measured.failures[contestant.name] = f"died under load: {tree.tail()}"
+            self.trees.pop(contestant.name).stop()
+
+    def _loop(self, engine: str, loops: Sequence[Worker]) -> None:
+        # All begin at once, after each has opened its engine.
+        for worker in loops:
+            worker.ask(do="loop", engine=engine, starts_at=time.monotonic(), duration_s=0.1)
+        starts_at = time.monotonic() + 1.0
+        for worker in loops:
+            worker.send(
+                do="loop", engine=engine, starts_at=starts_at, duration_s=self.settings.loop_s
+            )
+        audio_s = sum(worker.receive()["audio_s"] for worker in loops)
+        self.measured.loops.setdefault(engine, []).append(audio_s / CLIP_S / self.settings.loop_s)
+
+    def _precision(self, precision: str, load: Worker, loops: Sequence[Worker]) -> None:
+        engine = f"openvino {precision}"
+        if engine not in self.measured.within_bounds or engine == self.measured.auto:
+            return
+        needed_s = 20.0 + self.settings.alone_s + self.settings.crowd_s + self.settings.loop_s
+        if self._left_s() < needed_s:
+            say(f"No time left for the service in {precision}")
+            return
+        say(f"The service in {precision}")
+        contestant = service(self.place, precision)
+        try:
+            archive = with_precision(self.place, precision)
+        except (RivalFailed, OSError, KeyError) as error:
+            self.measured.failures[contestant.name] = str(error)
+            return
+        try:
+            if self._start(contestant):
+                self._stretch(contestant, ALONE, 0, load, 1, self.settings.alone_s)
+                self._stretch(contestant, CROWD, 0, load, CROWD_USERS, self.settings.crowd_s)
+                self.trees.pop(contestant.name).stop()
+                self._loop(engine, loops)
+                self.measured.loops[precision] = self.measured.loops.pop(engine)
+        finally:
+            archive.unlink(missing_ok=True)
+
+    def _left_s(self) -> float:
+        return self.settings.budget_s - (time.monotonic() - self.began)
+
+
+def deviations(archive: Path, expected: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    """How far each engine strays from the reference on the bench's clips, in points."""
+    reference = expected[REFERENCE]
+    return {
+        name: {
+            "max_on_these_clips": max(
+                abs(one - other) for one, other in zip(points, reference, strict=True)
+            ),
+            **_packaged_deviation(archive, name),
+        }
+        for name, points in expected.items()
+    }
+
+
+def _packaged_deviation(archive: Path, name: str) -> dict[str, Any]:
+    """What packaging measured of an engine; nothing where the archive does not say."""
+    path = archive / ENGINES_FILE
+    if not path.is_file():
+        return {}
+    for entry in json.loads(path.read_text(encoding="utf-8"))["engines"]:
+        if f"{entry['engine']} {entry['precision']}" == name:
+            return dict(entry.get("deviation_points", {}))
+    return {}
+
+
+def choose_folder(settings: BenchSettings) -> tuple[Path, str]:
+    """The model's folder, and a sentence on what it is."""
+    if settings.quick:
+        folder = write_stand_in(settings.out / "models" / "tiny", channels=SMALL_CHANNELS)
+        return folder, "a tiny stand-in with random weights: its figures mean nothing"
+    if settings.model != "auto":
+        return Path(settings.model).resolve(), f"the model in {settings.model}"
+    cached = DEFAULT_CACHE / f"commonaccent-{REVISION[:12]}"
+    if all((cached / pinned.name).is_file() for pinned in COMMONACCENT_FILES):
+        return cached, "the pretrained model"
+    labels = [f"accent-{index}" for index in range(15)] + ["us"]
+    folder = write_stand_in(
+        settings.out / "models" / "stand-in",
+        labels=labels,
+        channels=FULL_CHANNELS,
+        embedding_size=192,
+    )
+    return folder, (
+        "a stand-in with seeded random weights at the pretrained model's width (that one is not "
+        "in the cache): it costs the same time, and its scores mean nothing"
+    )
+
+
+def build_archive(model: Path, folder: Path) -> Path:
+    """Package the model as `make serve` would and unpack it into `folder`."""
+    say("Archive (minutes, where it is not there from the same inputs)")
+    command = [sys.executable, "-m", "scripts.package", str(model)]
+    command += ["--name", ARCHIVE_NAME, "--version", VERSION]
+    if subprocess.call(command, cwd=ROOT) != 0:
+        raise SystemExit("The archive could not be built; see above.")
+    return unpack(MODEL_STORE / f"{ARCHIVE_NAME}.mar", folder)
+
+
+def complete_archive(archive: Path, folder: Path) -> Path:
+    """Have `folder` hold the archive with the graphs of every precision."""
+    say("Graphs of every precision")
+    command = [sys.executable, "-m", "scripts.bench.graphs", str(archive), str(folder)]
+    if subprocess.call(command, cwd=ROOT) != 0:
+        say("NOTE: they could not be made; only what the archive has is compared.")
+        return archive
+    return folder
+
+
+def say(text: str) -> None:
+    """A step, for people."""
+    tqdm.write(f"==> {text}")
+    sys.stdout.flush()
+
+
+def bench(settings: BenchSettings) -> Measured:
+    """Run the bench and write its reports into `settings.out`."""
+    if not BENCH_PYTHON.is_file():
+        raise SystemExit("The bench's environment is missing: make setup-bench")
+    settings.out.mkdir(parents=True, exist_ok=True)
+    model, what = choose_folder(settings)
+    say(f"Model: {what}")
+    clips = make_clips(settings.out / "clips")
+    archive = model if settings.quick else build_archive(model, settings.out / "archive")
+    every = archive if settings.quick else complete_archive(archive, settings.out / "engines")
+    # Sockets have short names, and a checkout may lie deep.
+    scratch = Path(tempfile.mkdtemp(prefix="bench-"))
+    measured = Measured([clip.duration_s for clip in clips])
+    place = Place(
+        model, archive, every, settings.out / "clips", scratch, len(os.sched_getaffinity(0))
+    )
+    run = Bench(settings, place, measured)
+    try:
+        run.run()
+    finally:
+        end_all()
+        logs = settings.out / "logs"
+        shutil.rmtree(logs, ignore_errors=True)
+        logs.mkdir()
+        for log in scratch.glob("*.log"):
+            shutil.copy(log, logs)
+        shutil.rmtree(scratch, ignore_errors=True)
+    elapsed_s = time.monotonic() - run.began
+    print_report(measured)
+    for path in write_reports(measured, settings.out, what, elapsed_s):
+        say(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
+    return measured
+
+
+def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Read the command line and run the bench."""
+    defaults = BenchSettings()
+    parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default=defaults.model, help="auto or a model folder")
+    parser.add_argument("--only", default="", help="contestants, with commas between")
+    parser.add_argument("--rounds", type=int, default=defaults.rounds)
+    parser.add_argument("--repeats", type=int, default=defaults.repeats)
+    parser.add_argument("--alone-s", type=float, default=defaults.alone_s)
+    parser.add_argument("--crowd-s", type=float, default=defaults.crowd_s)
+    parser.add_argument("--rate-s", type=float, default=defaults.rate_s)
+    parser.add_argument("--precisions", default=",".join(defaults.precisions))
+    parser.add_argument("--out", type=Path, default=defaults.out)
+    parser.add_argument("--quick", action="store_true", help="tiny, to see that it works")
+    parser.add_argument("--write-readme", action="store_true", help="put the result into README")
+    arguments = vars(parser.parse_args())
+    readme = arguments.pop("write_readme")
+    for name in ("only", "precisions"):
+        arguments[name] = tuple(filter(None, arguments[name].split(",")))
+    settings = BenchSettings(**arguments | {"out": arguments["out"].absolute()})
+    if settings.quick:
+        settings = replace(
+            settings,
+            only=(ORIGINAL,),
+            rounds=1,
+            alone_s=1.0,
+            crowd_s=1.0,
+            rate_s=0.0,
+            precisions=(),
+        )
+    adopt_orphans()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        bench(settings)
+    except KeyboardInterrupt:
+        sys.exit("\nStopped; nothing is left running.")
+    except RivalFailed as error:
+        sys.exit(f"\nThe bench itself failed: {error}")
+    finally:
+        end_all()
+    if readme:
+        write_readme(settings.out)
+
+
+if __name__ == "__main__":
+    main()

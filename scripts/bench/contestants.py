@@ -1,0 +1,191 @@
+"""What load is put on, and how each is started."""
+
+import json
+import shutil
+import socket
+import sys
+import time
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from scripts.bench.processes import RivalFailed, Tree, await_true
+from scripts.bench.results import FRAMEWORKS, ORIGINAL, SERVICE
+from scripts.get_model import ROOT
+from scripts.package import MODEL_STORE, PROVENANCE_FILE, inputs_digest
+
+BENCH_PYTHON: Final = ROOT / ".venv-bench" / "bin" / "python"
+ARCHIVE_NAME: Final = "bench"
+VERSION: Final = "1.0"
+_CONFIG_FILE: Final = "model-config.yaml"
+_READY_TIMEOUT_S: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run keeps its things; `scratch` is short, for sockets, and gone afterwards."""
+
+    model: Path
+    archive: Path
+    """Folder of the unpacked archive."""
+
+    every_engine: Path
+    """The same with the graphs of every precision."""
+
+    clips: Path
+    scratch: Path
+    cores: int
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server to start. `engine` names what answers are held to, as `open_engine` does."""
+
+    name: str
+    engine: str
+    command: Sequence[str]
+    port: int
+
+
+def contestants(place: Place, wanted: Sequence[str]) -> list[Contestant]:
+    """Those of `wanted` (all if empty), each on a port of its own."""
+    every = [service(place), original(place)]
+    for kind, engine in (("ours", "auto"), ("speechbrain", "torch fp32")):
+        label = "our engine" if kind == "ours" else "SpeechBrain"
+        every += [_framework(place, name, kind, label, engine) for name in FRAMEWORKS]
+    chosen = [each for each in every if not wanted or each.name in wanted]
+    unknown = set(wanted) - {each.name for each in every}
+    if unknown:
+        raise SystemExit(
+            f"{', '.join(sorted(unknown))}: not known; there are "
+            f"{', '.join(each.name for each in every)}."
+        )
+    return chosen
+
+
+def service(place: Place, precision: str = "") -> Contestant:
+    """TorchServe and the proxy by their own door; with a precision, the archive of that one."""
+    name = f"{ARCHIVE_NAME}-{precision}" if precision else ARCHIVE_NAME
+    port = free_port()
+    return Contestant(
+        f"{SERVICE} {precision}".strip(),
+        f"openvino {precision}" if precision else "auto",
+        [
+            sys.executable,
+            *("-m", "scripts.serve"),
+            *("--model", str(place.model)),
+            *("--name", name),
+            *("--version", VERSION),
+            *("--port", str(port)),
+            *("--run-dir", str(place.scratch / name)),
+        ],
+        port,
+    )
+
+
+def original(place: Place) -> Contestant:
+    """The original's design: one process, torch's threads on all cores."""
+    port = free_port()
+    command = _rival("original", place, port)
+    return Contestant(ORIGINAL, "torch fp32", command, port)
+
+
+def _framework(place: Place, name: str, kind: str, label: str, engine: str) -> Contestant:
+    port = free_port()
+    command = [
+        *_rival(f"{name}_app", place, port, archive=kind == "ours"),
+        *("--kind", kind),
+        *("--workers", str(place.cores)),
+        *("--threads", "1"),
+    ]
+    if name == "ray":
+        command += ["--scratch", str(place.scratch / f"ray-{kind}")]
+    return Contestant(f"{name} + {label}", engine, command, port)
+
+
+def _rival(module: str, place: Place, port: int, *, archive: bool = False) -> list[str]:
+    return [
+        str(BENCH_PYTHON),
+        *("-m", f"scripts.bench.rivals.{module}"),
+        *("--model", str(place.archive if archive else place.model)),
+        *("--port", str(port)),
+    ]
+
+
+def start(contestant: Contestant, place: Place, first_clip: Path) -> tuple[Tree, float]:
+    """Start it and wait for its first answer; returns how many seconds that took.
+
+    Raises `RivalFailed` if it does not answer.
+    """
+    home = place.scratch / contestant.name.replace(" ", "-")
+    home.mkdir(exist_ok=True)
+    data = first_clip.read_bytes()
+    began = time.monotonic()
+    tree = Tree(
+        contestant.command,
+        log=home.with_suffix(".log"),
+        cwd=home,
+        # As `make serve` does for its workers: on two cores, threads that spin while they
+        # wait take the time of those that work.
+        extra={"GOMP_SPINCOUNT": "10000", "RAY_USAGE_STATS_ENABLED": "0"},
+    )
+    url = f"http://127.0.0.1:{contestant.port}/classify-us-accent"
+    try:
+        with httpx.Client(timeout=30, trust_env=False) as client:
+
+            def answers() -> bool:
+                with suppress(httpx.TransportError):
+                    response = client.post(url, files={"file": (first_clip.name, data)})
+                    return response.status_code == 200
+                return False
+
+            await_true(answers, _READY_TIMEOUT_S, tree)
+    except BaseException:
+        tree.stop()
+        raise
+    return tree, time.monotonic() - began
+
+
+def with_precision(place: Place, precision: str) -> Path:
+    """An archive that asks for a precision and has its graph; the service takes it as built.
+
+    Raises `RivalFailed` if the settings cannot say so.
+    """
+    target = MODEL_STORE / f"{ARCHIVE_NAME}-{precision}.mar"
+    changed = {
+        PROVENANCE_FILE: json.dumps(
+            json.loads((place.every_engine / PROVENANCE_FILE).read_bytes())
+            | {"inputs_sha256": inputs_digest(place.model, target.stem, VERSION)}
+        ),
+        _CONFIG_FILE: (place.every_engine / _CONFIG_FILE)
+        .read_text(encoding="utf-8")
+        .replace("  precision: auto\n", f"  precision: {precision}\n"),
+    }
+    if f"  precision: {precision}\n" not in changed[_CONFIG_FILE]:
+        raise RivalFailed(f"{_CONFIG_FILE} has no setting precision: auto")
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(place.every_engine.rglob("*")):
+            name = str(path.relative_to(place.every_engine))
+            if path.is_file():
+                archive.writestr(name, changed.get(name, path.read_bytes()))
+    return target
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack an archive as TorchServe does, for those who hold our engine without it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with zipfile.ZipFile(archive) as content:
+        content.extractall(folder)
+    return folder
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,323 @@
+"""What was measured -> what it comes to: pure functions over records, and the figures to reach."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+
+ALONE: Final = "alone"
+CROWD: Final = "crowd"
+RATE: Final = "rate"
+CROWD_USERS: Final = 8
+
+SERVICE: Final = "service"
+ORIGINAL: Final = "original"
+FRAMEWORKS: Final = ("litserve", "ray")
+
+CLIP_S: Final = 5.0
+# An answer that was under way when the load ended is late, not lost.
+_LATE_S: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of several rounds and their range. All three are nan where there was none."""
+
+    value: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> "Spread":
+        """Of what is finite among `values`."""
+        known = [value for value in values if math.isfinite(value)]
+        if not known:
+            return Spread(math.nan, math.nan, math.nan)
+        return Spread(median(known), min(known), max(known))
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One stretch of load on one contestant.
+
+    `records` are the load generator's: `sent_s` after the start, `latency_s`, `clip`, `fault`
+    (why the answer is wrong, "" if right) and `us_confidence`.
+    """
+
+    contestant: str
+    kind: str
+    round: int
+    duration_s: float
+    records: Sequence[Mapping[str, Any]]
+    cpu_s: float = 0.0
+    others_cpu_s: float = 0.0
+    load_cpu_s: float = 0.0
+    peak_bytes: int = 0
+    rate_per_s: float | None = None
+
+    def clips_per_s(self, durations_s: Sequence[float]) -> float:
+        """Right answers a second, as so many clips of 5 s; nan for fewer than three.
+
+        From the first answer to the last one within the stretch, so that neither the start
+        nor what was under way at the end counts for or against anyone.
+        """
+        done = sorted(
+            (record["sent_s"] + record["latency_s"], durations_s[record["clip"]])
+            for record in self.records
+            if not record["fault"] and record["sent_s"] + record["latency_s"] <= self.duration_s
+        )
+        if len(done) < 3:
+            return math.nan
+        audio_s = sum(duration_s for _, duration_s in done[1:])
+        return audio_s / CLIP_S / (done[-1][0] - done[0][0])
+
+    def latencies_s(self) -> list[float]:
+        """Of right answers."""
+        return [record["latency_s"] for record in self.records if not record["fault"]]
+
+    def percentile_s(self, share: float) -> float:
+        """A percentile of the latencies, 0 to 100; nan without any."""
+        latencies = self.latencies_s()
+        return float(np.percentile(latencies, share)) if latencies else math.nan
+
+    def faults(self) -> Counter[str]:
+        """How many answers were wrong, by why."""
+        return Counter(record["fault"] for record in self.records if record["fault"])
+
+    def served_share(self) -> float:
+        """Of what a fixed rate offers, the share that was answered rightly by the end."""
+        if not self.rate_per_s:
+            return math.nan
+        served = [
+            record
+            for record in self.records
+            if not record["fault"]
+            and record["sent_s"] + record["latency_s"] <= self.duration_s + _LATE_S
+        ]
+        return min(1.0, len(served) / (self.rate_per_s * self.duration_s))
+
+
+@dataclass
+class Measured:
+    """All that a run has measured so far; a rival that failed has its reason in `failures`."""
+
+    durations_s: Sequence[float]
+    stretches: list[Stretch] = field(default_factory=list)
+    starts_s: dict[str, list[float]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    loops: dict[str, list[float]] = field(default_factory=dict)
+    """Clips of 5 s a second of an engine alone on all cores, a value a round."""
+
+    engines_ms: list[dict[str, list[float]]] = field(default_factory=list)
+    """Milliseconds for 5 s of speech by engine, a mapping a round."""
+
+    products_gops: list[dict[str, float]] = field(default_factory=list)
+    """Billions of operations a second of the processor by precision, a mapping a round."""
+
+    gflop: float = math.nan
+    deviations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    within_bounds: dict[str, bool] = field(default_factory=dict)
+    auto: str = ""
+
+    def of(self, contestant: str, kind: str) -> list[Stretch]:
+        """Stretches of a kind, in the order of their rounds."""
+        return [
+            stretch
+            for stretch in self.stretches
+            if stretch.contestant == contestant and stretch.kind == kind
+        ]
+
+    def contestants(self) -> list[str]:
+        """All that load was put on, in the order of their first stretches."""
+        return list(dict.fromkeys(stretch.contestant for stretch in self.stretches))
+
+    def throughput(self, contestant: str, kind: str = CROWD) -> Spread:
+        """Clips of 5 s a second."""
+        return Spread.of(
+            [stretch.clips_per_s(self.durations_s) for stretch in self.of(contestant, kind)]
+        )
+
+    def latency_s(self, contestant: str, kind: str, share: float) -> Spread:
+        """A percentile of latency: the value of all rounds' answers, the range of the rounds'."""
+        stretches = self.of(contestant, kind)
+        rounds = Spread.of([stretch.percentile_s(share) for stretch in stretches])
+        every = [latency for stretch in stretches for latency in stretch.latencies_s()]
+        if not every:
+            return rounds
+        return Spread(float(np.percentile(every, share)), rounds.low, rounds.high)
+
+    def peak_bytes(self, contestant: str) -> int:
+        """The most memory of all its processes together."""
+        return max(
+            (each.peak_bytes for each in self.stretches if each.contestant == contestant),
+            default=0,
+        )
+
+    def faults(self, contestant: str, *kinds: str) -> Counter[str]:
+        """Wrong answers by why."""
+        found: Counter[str] = Counter()
+        for kind in kinds:
+            for stretch in self.of(contestant, kind):
+                found += stretch.faults()
+        return found
+
+    def engine_ms(self, engine: str) -> Spread:
+        """Medians of the rounds."""
+        return Spread.of([median(taken[engine]) for taken in self.engines_ms if engine in taken])
+
+    def engines(self) -> list[str]:
+        """All that were timed."""
+        return list(dict.fromkeys(name for taken in self.engines_ms for name in taken))
+
+    def limit_ms(self, precision: str) -> Spread:
+        """What a clip of 5 s takes if nothing but its products were computed, at full rate."""
+        return Spread.of([self.gflop / rates[precision] * 1000 for rates in self.products_gops])
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure to reach: `value` compared with `bound`, which it must not fall under, or exceed."""
+
+    name: str
+    subject: str
+    value: Spread
+    bound: float
+    at_least: bool
+    unit: str = "\u00d7"
+
+    @property
+    def reached(self) -> bool | None:
+        """None where it was not measured."""
+        if math.isnan(self.value.value):
+            return None
+        if self.at_least:
+            return self.value.value >= self.bound
+        return self.value.value <= self.bound
+
+
+def goals(measured: Measured) -> list[Goal]:
+    """The figures to reach, each for `auto` and, where they were measured, for each precision."""
+    found: list[Goal] = []
+    bounds = {"int8": 6.0, "bf16": 3.0, "fp32": 1.3}
+    for precision, bound in bounds.items():
+        names = [name for name in measured.engines() if name.endswith(precision)]
+        ours = [name for name in names if not name.startswith("speechbrain")]
+        if ours:
+            fastest = min(ours, key=lambda name: measured.engine_ms(name).value)
+            speedup = _by_round(
+                measured.engines_ms,
+                lambda taken, fastest=fastest: (  # type: ignore[misc]
+                    median(taken["speechbrain fp32"]) / median(taken[fastest])
+                ),
+            )
+            found.append(
+                Goal("engine against SpeechBrain, one clip", fastest, speedup, bound, True)
+            )
+            if precision == "int8":
+                ratios = [
+                    median(taken[fastest]) / (measured.gflop / rates["int8"] * 1000)
+                    for taken, rates in zip(
+                        measured.engines_ms, measured.products_gops, strict=False
+                    )
+                ]
+                found.append(
+                    Goal("engine against the int8 limit", fastest, Spread.of(ratios), 1.4, False)
+                )
+    services = [name for name in measured.contestants() if name.startswith(SERVICE)]
+    for service in services:
+        found += _service_goals(measured, service)
+    return found
+
+
+def _service_goals(measured: Measured, service: str) -> list[Goal]:
+    subject = service if service != SERVICE else f"{service} (auto: {measured.auto})"
+    crowd = f"concurrency {CROWD_USERS}"
+    engine = service.removeprefix(SERVICE).strip() or "auto"
+    rivals = [
+        measured.throughput(f"{name} + our engine").value
+        for name in FRAMEWORKS
+        if measured.of(f"{name} + our engine", CROWD)
+    ]
+    best = max((rate for rate in rivals if math.isfinite(rate)), default=math.nan)
+    loop = Spread.of(measured.loops.get(engine, []))
+    found = [
+        Goal(
+            f"service against the original, {crowd}, clips a second",
+            subject,
+            _ratio(measured.throughput(service), measured.throughput(ORIGINAL)),
+            6.0,
+            True,
+        ),
+        Goal(
+            f"service against the original, {crowd}, p99 latency",
+            subject,
+            _ratio(measured.latency_s(service, CROWD, 99), measured.latency_s(ORIGINAL, CROWD, 99)),
+            1 / 6,
+            False,
+        ),
+        Goal(
+            "service against the original, concurrency 1, p50 latency",
+            subject,
+            _ratio(measured.latency_s(service, ALONE, 50), measured.latency_s(ORIGINAL, ALONE, 50)),
+            1 / 4,
+            False,
+        ),
+        Goal(
+            "service against our engine alone in a loop",
+            subject,
+            _ratio(measured.throughput(service), loop),
+            0.85,
+            True,
+        ),
+    ]
+    if service != SERVICE:
+        return found
+    starts = measured.starts_s.get(service, [])
+    return [
+        *found,
+        Goal(
+            "service against the better of LitServe and Ray Serve with our engine",
+            subject,
+            _ratio(measured.throughput(service), Spread(best, best, best)),
+            0.95,
+            True,
+        ),
+        Goal(
+            "whole service's memory",
+            subject,
+            _single(measured.peak_bytes(service) / 1e9 or math.nan),
+            1.5,
+            False,
+            "GB",
+        ),
+        Goal(
+            "second start to ready",
+            subject,
+            _single(starts[1] if len(starts) > 1 else math.nan),
+            12.0,
+            False,
+            "s",
+        ),
+    ]
+
+
+def _single(value: float) -> Spread:
+    return Spread(value, value, value)
+
+
+def _by_round(
+    rounds: Sequence[Mapping[str, list[float]]],
+    figure: Callable[[Mapping[str, list[float]]], float],
+) -> Spread:
+    return Spread.of([figure(taken) for taken in rounds])
+
+
+def _ratio(above: Spread, below: Spread) -> Spread:
+    """A ratio of medians, and the widest range that the ranges of both allow."""
+    if not below.value > 0 or not below.low > 0:
+        return _single(math.nan)
+    return Spread(above.value / below.value, above.low / below.high, above.high / below.low)
