@@ -5,36 +5,31 @@ of them in changing order, so that what the machine does besides falls on everyo
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from accent.selection import ENGINES_FILE
 from tqdm import tqdm
 
 from scripts.bench.clips import make_clips, read_manifest
 from scripts.bench.contestants import (
-    ARCHIVE_NAME,
+    AUTO,
     BENCH_PYTHON,
-    VERSION,
     Contestant,
     Place,
+    build_archive,
     contestants,
     service,
     start,
-    unpack,
-    with_precision,
 )
 from scripts.bench.processes import (
     RivalFailed,
@@ -62,7 +57,6 @@ from scripts.get_model import (
     REVISION,
     ROOT,
 )
-from scripts.package import MODEL_STORE
 from scripts.stand_in import FULL_CHANNELS, SMALL_CHANNELS, write_stand_in
 
 OUT: Final = ROOT / "build" / "bench"
@@ -71,8 +65,10 @@ _RATE_SHARE: Final = 0.7
 _RATE_USERS: Final = 24
 _RATE_ROUNDS: Final = 2
 _SLACK_POINTS: Final = {"fp32": 0.3, "bf16": 0.5, "int8": 0.5}
-"""How far an answer may be from its own engine's score, which another build of a decoder, one
-decimal and another number of threads account for."""
+"""How far an answer may be from what its own engine says: one decimal, other threads."""
+
+_READER_SLACK_POINTS: Final = 1.0
+"""The same for who reads files with another decoder than ours."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +169,7 @@ class Bench:
                 sys.executable,
                 *("-m", "scripts.bench.engines"),
                 *("--model", str(self.place.model)),
-                *("--archive", str(self.place.every_engine)),
+                *("--archives", str(self.place.archives)),
                 *("--clips", str(self.place.clips)),
                 *("--threads", str(threads)),
             ],
@@ -189,16 +185,13 @@ class Bench:
         facts = engines.ask(do="describe")
         self.measured.auto = facts["auto"]
         self.measured.gflop = facts["gflop"]
-        for offered in facts["offered"]:
-            if "fault" in offered:
-                self.measured.failures[offered["name"]] = offered["fault"]
-            else:
-                self.measured.within_bounds[offered["name"]] = offered["within_bounds"]
+        self.measured.failures |= facts["faults"]
+        self.measured.within_bounds = facts["within_bounds"]
         self.expected = {
             name: engines.ask(do="expect", engine=name)
             for name in dict.fromkeys([REFERENCE, *self.measured.within_bounds])
         }
-        self.measured.deviations = deviations(self.place.every_engine, self.expected)
+        self.measured.deviations = deviations(facts["deviations"], self.expected)
 
     def _start_all(self, chosen: Sequence[Contestant]) -> list[Contestant]:
         running = []
@@ -257,7 +250,7 @@ class Bench:
             bar.update()
             if settings.rate_s and number < _RATE_ROUNDS:
                 self._at_a_rate(number, order, load, bar)
-            bar.update(bar.total - bar.n)
+            bar.update(2 * len(order) + 3 - bar.n)
 
     def _at_a_rate(
         self, number: int, order: Sequence[Contestant], load: Worker, bar: "tqdm[Any]"
@@ -290,6 +283,9 @@ class Bench:
         if tree is None:
             return
         engine = self.measured.auto if contestant.engine == "auto" else contestant.engine
+        slack = _SLACK_POINTS[engine.split()[-1]]
+        if contestant.engine == REFERENCE:
+            slack = _READER_SLACK_POINTS
         others = [other for name, other in self.trees.items() if name != contestant.name]
         with Watch(tree, others) as watch:
             answer = load.ask(
@@ -298,7 +294,7 @@ class Bench:
                 expected=self.expected[engine],
                 users=users,
                 duration_s=duration_s,
-                tolerance=_SLACK_POINTS[engine.split()[-1]],
+                tolerance=slack,
                 rate_per_s=rate_per_s,
             )
         self.measured.stretches.append(
@@ -341,48 +337,32 @@ class Bench:
             return
         say(f"The service in {precision}")
         contestant = service(self.place, precision)
-        try:
-            archive = with_precision(self.place, precision)
-        except (RivalFailed, OSError, KeyError) as error:
-            self.measured.failures[contestant.name] = str(error)
-            return
-        try:
-            if self._start(contestant):
-                self._stretch(contestant, ALONE, 0, load, 1, self.settings.alone_s)
-                self._stretch(contestant, CROWD, 0, load, CROWD_USERS, self.settings.crowd_s)
+        if self._start(contestant):
+            self._stretch(contestant, ALONE, 0, load, 1, self.settings.alone_s)
+            self._stretch(contestant, CROWD, 0, load, CROWD_USERS, self.settings.crowd_s)
+            if contestant.name in self.trees:
                 self.trees.pop(contestant.name).stop()
-                self._loop(engine, loops)
-                self.measured.loops[precision] = self.measured.loops.pop(engine)
-        finally:
-            archive.unlink(missing_ok=True)
+            self._loop(engine, loops)
+            self.measured.loops[precision] = self.measured.loops.pop(engine)
 
     def _left_s(self) -> float:
         return self.settings.budget_s - (time.monotonic() - self.began)
 
 
-def deviations(archive: Path, expected: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
-    """How far each engine strays from the reference on the bench's clips, in points."""
+def deviations(
+    packaged: Mapping[str, Mapping[str, float]], expected: Mapping[str, Sequence[float]]
+) -> dict[str, dict[str, float]]:
+    """How far each engine strays from the reference, in points: as packaging found it, and here."""
     reference = expected[REFERENCE]
     return {
         name: {
+            **packaged.get(name, {}),
             "max_on_these_clips": max(
                 abs(one - other) for one, other in zip(points, reference, strict=True)
             ),
-            **_packaged_deviation(archive, name),
         }
         for name, points in expected.items()
     }
-
-
-def _packaged_deviation(archive: Path, name: str) -> dict[str, Any]:
-    """What packaging measured of an engine; nothing where the archive does not say."""
-    path = archive / ENGINES_FILE
-    if not path.is_file():
-        return {}
-    for entry in json.loads(path.read_text(encoding="utf-8"))["engines"]:
-        if f"{entry['engine']} {entry['precision']}" == name:
-            return dict(entry.get("deviation_points", {}))
-    return {}
 
 
 def choose_folder(settings: BenchSettings) -> tuple[Path, str]:
@@ -408,24 +388,17 @@ def choose_folder(settings: BenchSettings) -> tuple[Path, str]:
     )
 
 
-def build_archive(model: Path, folder: Path) -> Path:
-    """Package the model as `make serve` would and unpack it into `folder`."""
-    say("Archive (minutes, where it is not there from the same inputs)")
-    command = [sys.executable, "-m", "scripts.package", str(model)]
-    command += ["--name", ARCHIVE_NAME, "--version", VERSION]
-    if subprocess.call(command, cwd=ROOT) != 0:
-        raise SystemExit("The archive could not be built; see above.")
-    return unpack(MODEL_STORE / f"{ARCHIVE_NAME}.mar", folder)
-
-
-def complete_archive(archive: Path, folder: Path) -> Path:
-    """Have `folder` hold the archive with the graphs of every precision."""
-    say("Graphs of every precision")
-    command = [sys.executable, "-m", "scripts.bench.graphs", str(archive), str(folder)]
-    if subprocess.call(command, cwd=ROOT) != 0:
-        say("NOTE: they could not be made; only what the archive has is compared.")
-        return archive
-    return folder
+def build_archives(model: Path, folder: Path, precisions: Sequence[str]) -> dict[str, str]:
+    """Have `folder` hold the unpacked archives; returns why a precision has none."""
+    failures: dict[str, str] = {}
+    for precision in tqdm(["", *precisions], desc="archives", unit="archive", disable=None):
+        try:
+            build_archive(model, folder, precision)
+        except RivalFailed as error:
+            if not precision:
+                raise
+            failures[f"openvino {precision}"] = str(error)
+    return failures
 
 
 def say(text: str) -> None:
@@ -442,14 +415,18 @@ def bench(settings: BenchSettings) -> Measured:
     model, what = choose_folder(settings)
     say(f"Model: {what}")
     clips = make_clips(settings.out / "clips")
-    archive = model if settings.quick else build_archive(model, settings.out / "archive")
-    every = archive if settings.quick else complete_archive(archive, settings.out / "engines")
+    archives = settings.out / "archives"
+    shutil.rmtree(archives, ignore_errors=True)
+    failures: dict[str, str] = {}
+    if settings.quick:
+        shutil.copytree(model, archives / AUTO)
+    else:
+        say("Archives (some minutes, where they are not there from the same inputs)")
+        failures = build_archives(model, archives, settings.precisions)
     # Sockets have short names, and a checkout may lie deep.
     scratch = Path(tempfile.mkdtemp(prefix="bench-"))
-    measured = Measured([clip.duration_s for clip in clips])
-    place = Place(
-        model, archive, every, settings.out / "clips", scratch, len(os.sched_getaffinity(0))
-    )
+    measured = Measured([clip.duration_s for clip in clips], failures=failures)
+    place = Place(model, archives, settings.out / "clips", scratch, len(os.sched_getaffinity(0)))
     run = Bench(settings, place, measured)
     try:
         run.run()

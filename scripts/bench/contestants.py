@@ -1,8 +1,8 @@
 """What load is put on, and how each is started."""
 
-import json
 import shutil
 import socket
+import subprocess
 import sys
 import time
 import zipfile
@@ -14,15 +14,15 @@ from typing import Final
 
 import httpx
 
-from scripts.bench.processes import RivalFailed, Tree, await_true
+from scripts.bench.processes import RivalFailed, Tree, await_true, environment
 from scripts.bench.results import FRAMEWORKS, ORIGINAL, SERVICE
 from scripts.get_model import ROOT
-from scripts.package import MODEL_STORE, PROVENANCE_FILE, inputs_digest
+from scripts.package import MODEL_STORE
 
 BENCH_PYTHON: Final = ROOT / ".venv-bench" / "bin" / "python"
 ARCHIVE_NAME: Final = "bench"
 VERSION: Final = "1.0"
-_CONFIG_FILE: Final = "model-config.yaml"
+AUTO: Final = "auto"
 _READY_TIMEOUT_S: Final = 120.0
 
 
@@ -31,11 +31,8 @@ class Place:
     """Where a run keeps its things; `scratch` is short, for sockets, and gone afterwards."""
 
     model: Path
-    archive: Path
-    """Folder of the unpacked archive."""
-
-    every_engine: Path
-    """The same with the graphs of every precision."""
+    archives: Path
+    """Folder of unpacked archives: `auto`, and one for each precision asked for by name."""
 
     clips: Path
     scratch: Path
@@ -70,7 +67,7 @@ def contestants(place: Place, wanted: Sequence[str]) -> list[Contestant]:
 
 def service(place: Place, precision: str = "") -> Contestant:
     """TorchServe and the proxy by their own door; with a precision, the archive of that one."""
-    name = f"{ARCHIVE_NAME}-{precision}" if precision else ARCHIVE_NAME
+    name = archive_name(precision)
     port = free_port()
     return Contestant(
         f"{SERVICE} {precision}".strip(),
@@ -83,6 +80,7 @@ def service(place: Place, precision: str = "") -> Contestant:
             *("--version", VERSION),
             *("--port", str(port)),
             *("--run-dir", str(place.scratch / name)),
+            *(("--engine", "openvino", "--precision", precision) if precision else ()),
         ],
         port,
     )
@@ -112,7 +110,7 @@ def _rival(module: str, place: Place, port: int, *, archive: bool = False) -> li
     return [
         str(BENCH_PYTHON),
         *("-m", f"scripts.bench.rivals.{module}"),
-        *("--model", str(place.archive if archive else place.model)),
+        *("--model", str(place.archives / AUTO if archive else place.model)),
         *("--port", str(port)),
     ]
 
@@ -151,37 +149,28 @@ def start(contestant: Contestant, place: Place, first_clip: Path) -> tuple[Tree,
     return tree, time.monotonic() - began
 
 
-def with_precision(place: Place, precision: str) -> Path:
-    """An archive that asks for a precision and has its graph; the service takes it as built.
+def build_archive(model: Path, archives: Path, precision: str = "") -> None:
+    """Package a model as `make serve` would and unpack it beside the others, as a worker does.
 
-    Raises `RivalFailed` if the settings cannot say so.
+    Raises `RivalFailed` if it cannot be built.
     """
-    target = MODEL_STORE / f"{ARCHIVE_NAME}-{precision}.mar"
-    changed = {
-        PROVENANCE_FILE: json.dumps(
-            json.loads((place.every_engine / PROVENANCE_FILE).read_bytes())
-            | {"inputs_sha256": inputs_digest(place.model, target.stem, VERSION)}
-        ),
-        _CONFIG_FILE: (place.every_engine / _CONFIG_FILE)
-        .read_text(encoding="utf-8")
-        .replace("  precision: auto\n", f"  precision: {precision}\n"),
-    }
-    if f"  precision: {precision}\n" not in changed[_CONFIG_FILE]:
-        raise RivalFailed(f"{_CONFIG_FILE} has no setting precision: auto")
-    with zipfile.ZipFile(target, "w") as archive:
-        for path in sorted(place.every_engine.rglob("*")):
-            name = str(path.relative_to(place.every_engine))
-            if path.is_file():
-                archive.writestr(name, changed.get(name, path.read_bytes()))
-    return target
-
-
-def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack an archive as TorchServe does, for those who hold our engine without it."""
+    name = archive_name(precision)
+    command = [sys.executable, "-m", "scripts.package", str(model)]
+    command += ["--name", name, "--version", VERSION]
+    if precision:
+        command += ["--engine", "openvino", "--precision", precision]
+    result = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    if result.returncode != 0:
+        raise RivalFailed(result.stderr.strip() or result.stdout.strip())
+    folder = archives / (precision or AUTO)
     shutil.rmtree(folder, ignore_errors=True)
-    with zipfile.ZipFile(archive) as content:
+    with zipfile.ZipFile(MODEL_STORE / f"{name}.mar") as content:
         content.extractall(folder)
-    return folder
+
+
+def archive_name(precision: str) -> str:
+    """What the bench's archive of a precision is called in the model store."""
+    return f"{ARCHIVE_NAME}-{precision}" if precision else ARCHIVE_NAME
 
 
 def free_port() -> int:

@@ -18,14 +18,20 @@ from accent.audio import SAMPLE_RATE_HZ, Waveform, decode
 from accent.engine import Engine
 from accent.network import AccentModel, load_model
 from accent.scoring import posterior
-from accent.selection import EngineSettings, open_engine, packed_engines
+from accent.selection import (
+    AUTO,
+    ENGINES_FILE,
+    EngineError,
+    EngineSettings,
+    open_engine,
+    packed_engines,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from scripts.bench.clips import read_manifest
 from scripts.bench.rivals.speechbrain_model import SpeechBrainModel
 
 SPEECHBRAIN: Final = "speechbrain fp32"
-AUTO: Final = "auto"
 CLIP_S: Final = 5.0
 
 # Shapes of the network's own products on 5 s of audio, and square ones, which are kinder.
@@ -36,8 +42,8 @@ _REST_S: Final = 0.03
 class Bench:
     """Engines over one model, opened when they are first asked for, with so many threads."""
 
-    def __init__(self, model: Path, archive: Path, clips: Path, threads: int) -> None:
-        self._model, self._archive, self._threads = model, archive, threads
+    def __init__(self, model: Path, archives: Path, clips: Path, threads: int) -> None:
+        self._model, self._archives, self._threads = model, archives, threads
         self._engines: dict[str, Engine] = {}
         self._reference: AccentModel | None = None
         self._clips, self._folder = read_manifest(clips), clips
@@ -59,20 +65,27 @@ class Bench:
         return points
 
     def describe(self) -> dict[str, Any]:
-        """What the archive offers and what `auto` is here, and the cost of a clip of 5 s."""
-        opened = open_engine(self._archive, EngineSettings(), threads=self._threads)
-        # A graph whose precision the processor lacks cannot be opened, and is not compared.
-        offered: list[dict[str, Any]] = []
-        for packed in packed_engines(self._archive):
-            try:
-                self._engine(packed.name)
-            except Exception as error:
-                offered.append({"name": packed.name, "fault": str(error)})
-            else:
-                offered.append({"name": packed.name, "within_bounds": packed.within_bounds})
+        """The engines that can be had, what packaging found of them, and a clip's cost."""
+        opened = open_engine(self._archives / AUTO, EngineSettings(), threads=self._threads)
+        deviations: dict[str, dict[str, float]] = {}
+        within_bounds: dict[str, bool] = {}
+        faults: dict[str, str] = {}
+        for folder in sorted(self._archives.iterdir()):
+            deviations |= _packaged_deviations(folder)
+            for packed in packed_engines(folder):
+                if folder.name not in (AUTO, packed.precision) or packed.name in within_bounds:
+                    continue
+                try:
+                    self._engine(packed.name)
+                except EngineError as error:
+                    faults[packed.name] = str(error)
+                else:
+                    within_bounds[packed.name] = packed.within_bounds
         return {
             "auto": f"{opened.name} {opened.precision}",
-            "offered": offered,
+            "within_bounds": within_bounds,
+            "deviations": deviations,
+            "faults": faults,
             "gflop": clip_gflop(self._loaded()),
         }
 
@@ -135,18 +148,29 @@ class Bench:
 
     def _engine(self, name: str) -> Engine:
         if name not in self._engines:
-            settings = EngineSettings()
+            settings, folder = EngineSettings(), self._archives / AUTO
             if name != AUTO:
                 engine, precision = name.split()
                 settings = EngineSettings(engine, precision)  # type: ignore[arg-type]
-            opened = open_engine(self._archive, settings, threads=self._threads)
-            self._engines[name] = opened.engine
+                asked = self._archives / precision
+                folder = asked if engine != "torch" and asked.is_dir() else folder
+            self._engines[name] = open_engine(folder, settings, threads=self._threads).engine
         return self._engines[name]
 
     def _loaded(self) -> AccentModel:
         if self._reference is None:
             self._reference = load_model(self._model)
         return self._reference
+
+
+def _packaged_deviations(archive: Path) -> dict[str, dict[str, float]]:
+    path = archive / ENGINES_FILE
+    if not path.is_file():
+        return {}
+    return {
+        f"{entry['engine']} {entry['precision']}": entry["deviation_points"]
+        for entry in json.loads(path.read_text(encoding="utf-8"))["engines"]
+    }
 
 
 def clip_gflop(model: AccentModel) -> float:
@@ -186,12 +210,12 @@ def main() -> None:
     """Answer requests until the input ends."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--archive", type=Path, required=True)
+    parser.add_argument("--archives", type=Path, required=True)
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    bench = Bench(arguments.model, arguments.archive, arguments.clips, arguments.threads)
+    bench = Bench(arguments.model, arguments.archives, arguments.clips, arguments.threads)
     requests: Mapping[str, Callable[..., Any]] = {
         "expect": bench.expect,
         "describe": bench.describe,

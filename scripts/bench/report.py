@@ -141,13 +141,13 @@ def engine_rows(measured: Measured) -> Rows:
             ]
         )
     for precision in measured.products_gops[0] if measured.products_gops else ():
-        limit = measured.limit_ms(precision)
+        fastest = measured.limit_ms(precision)
         rates = Spread.of([rates[precision] for rates in measured.products_gops])
         rows.append(
             [
                 f"limit, {precision} ({rates.value:.0f} GOP/s)",
-                _spread(limit, 1),
-                _number(base / limit.value, 2),
+                _spread(fastest, 1),
+                _number(base / fastest.value, 2),
                 *[_DASH] * (len(ENGINES_HEAD) - 3),
             ]
         )

@@ -72,8 +72,8 @@ class Stretch:
         )
         if len(done) < 3:
             return math.nan
-        audio_s = sum(duration_s for _, duration_s in done[1:])
-        return audio_s / CLIP_S / (done[-1][0] - done[0][0])
+        audio_s: float = sum(duration_s for _, duration_s in done[1:])
+        return float(audio_s / CLIP_S / (done[-1][0] - done[0][0]))
 
     def latencies_s(self) -> list[float]:
         """Of right answers."""

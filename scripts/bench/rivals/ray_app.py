@@ -13,7 +13,6 @@ from scripts.bench.rivals.scorers import KINDS, open_scorer
 _OBJECT_STORE_BYTES = 100_000_000
 
 
-@serve.deployment  # type: ignore[untyped-decorator]
 class AccentReplica:
     """Loads in its constructor, as the documentation's examples do."""
 
@@ -47,7 +46,7 @@ def main() -> None:
         _temp_dir=arguments.scratch,
     )
     serve.start(http_options={"host": "127.0.0.1", "port": arguments.port})
-    replica = AccentReplica.options(
+    replica = serve.deployment(AccentReplica).options(
         num_replicas=arguments.workers,
         ray_actor_options={"num_cpus": arguments.threads},
         # A replica computes one clip at a time; what waits for it could as well be taken by
