@@ -154,6 +154,7 @@ class Lifecycle:
                 state.versions[version] = record
                 state.retired = [each for each in state.retired if each != version]
                 self._registry.save(state)
+                self._registry.route(state)
                 sentence = f"{self._name}/{version} is registered beside {default.version}" + (
                     f", its scores proven on {len(vetted.reference.clips)} reference clips"
                     if vetted.reference
@@ -260,7 +261,7 @@ class Lifecycle:
                 )
             state.forget(version)
             self._registry.save(state)
-            self._registry.route(state.canary)
+            self._registry.route(state)
             if registered is not None:
                 time.sleep(_ROUTING_S)
                 self._await_idle(version)
@@ -285,7 +286,7 @@ class Lifecycle:
             self._await_workers(version, candidate.wanted)
             before, state.canary = state.canary, Canary(version=version, percent=percent)
             self._registry.save(state)
-            self._registry.route(state.canary)
+            self._registry.route(state)
             time.sleep(_ROUTING_S)
             outcome = self._outcome(state, version)
             outcome.sentences.append(
@@ -299,7 +300,7 @@ class Lifecycle:
         with self._changing() as state:
             before, state.canary = state.canary, None
             self._registry.save(state)
-            self._registry.route(None)
+            self._registry.route(state)
             time.sleep(_ROUTING_S)
             outcome = self._outcome(state, state.default)
             outcome.sentences.append(
@@ -396,7 +397,7 @@ class Lifecycle:
         """Make TorchServe's default and the proxy's routing what `state` says, and see it."""
         self._torchserve.set_default(state.default)
         self._registry.save(state)
-        self._registry.route(state.canary)
+        self._registry.route(state)
         reference = archive_reference(self._registry.store / state.versions[state.default].archive)
         deadline = time.monotonic() + _DEFAULT_TIMEOUT_S
         while True:

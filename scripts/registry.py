@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -155,9 +155,14 @@ class Registry:
         """Remember `state`; a reader sees the old one or the new one."""
         _write(self._state_file, state.model_dump_json(indent=1))
 
-    def route(self, canary: Canary | None) -> None:
-        """Tell the proxy which share goes to which version besides the default."""
-        routing = {} if canary is None else {"canary": canary.model_dump()}
+    def route(self, state: State) -> None:
+        """Tell the proxy which share goes to which version, and which could not be loaded."""
+        routing: dict[str, Any] = {}
+        if state.canary is not None:
+            routing["canary"] = state.canary.model_dump()
+        failed = [version for version, record in state.versions.items() if record.failed]
+        if failed:
+            routing["failed"] = failed
         _write(self.routing_file, json.dumps(routing))
 
     def archive_name(self, version: str) -> str:

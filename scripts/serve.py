@@ -151,7 +151,7 @@ class Service:
             say(f"NOTE: {sentence}")
         self._registry.discard_strays(self._state)
         # Only to a version that can answer: the proxy starts before the others are loaded.
-        self._registry.route(None)
+        self._registry.route(State())
         workers = self._wanted(self._state.default)
         say(f"TorchServe with {workers} workers (loading SpeechBrain takes some seconds)")
         self._prepare_folders()
@@ -177,7 +177,7 @@ class Service:
             say(f"NOTE: {self._name}/{canary.version} gets no share of the requests")
             self._state.canary = None
         self._registry.save(self._state)
-        self._registry.route(self._state.canary)
+        self._registry.route(self._state)
 
     def watch(self) -> None:
         """Return never: raise `ServiceFailed` when a part has died for good."""
@@ -391,6 +391,7 @@ class Service:
                 say(f"NOTE: {self._name}/{version} answers in place of {self._state.default}")
                 self._state.fall_back(version)
             self._registry.save(self._state)
+            self._registry.route(self._state.model_copy(update={"canary": None}))
             return version
         raise ServiceFailed("The workers cannot load the model.\n" + self._tail("model.log"))
 

@@ -1,15 +1,10 @@
 """The scripts' client against a small real server that keeps TorchServe's rules on tokens."""
 
-import json
-import secrets
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,102 +20,22 @@ from scripts.management import (
     await_workers,
     last_complaint,
 )
-
-TOKEN_REFUSED = {
-    "code": 400,
-    "type": "InvalidKeyException",
-    "message": "Token Authorization failed. Token either incorrect, expired, or not provided",
-}
-
-
-class Server:
-    """TorchServe's management address: tokens as it keeps them, answers as a test says."""
-
-    def __init__(self, folder: Path) -> None:
-        self.key_file = folder / "key_file.json"
-        self.answers: dict[tuple[str, str], tuple[int, Any]] = {}
-        self.asked: list[str] = []
-        self.renewals = 0
-        self.refusals = 0
-        self.renew()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                status, body = server.respond(
-                    self.command, self.path, self.headers.get("Authorization", "")
-                )
-                content = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_PUT = do_POST = do_DELETE = answer
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    def renew(self, life_s: float = 3600) -> None:
-        self.key = secrets.token_urlsafe(6)
-        self.write_keys(life_s)
-
-    def write_keys(self, life_s: float = 3600) -> None:
-        expires = (datetime.now(timezone.utc) + timedelta(seconds=life_s)).isoformat()
-        entry = {"key": self.key, "expiration time": expires}
-        keys = {"management": entry, "inference": entry, "API": {"key": "api"}}
-        self.key_file.write_text(json.dumps(keys))
-
-    def respond(self, method: str, path: str, authorization: str) -> tuple[int, Any]:
-        if path == "/token?type=management" and authorization == "Bearer api":
-            self.renewals += 1
-            self.renew()
-            return 200, {}
-        if authorization != f"Bearer {self.key}":
-            self.refusals += 1
-            return 400, TOKEN_REFUSED
-        self.asked.append(f"{method} {path}")
-        unknown = 404, {"code": 404, "type": "ModelNotFoundException", "message": "not found"}
-        return self.answers.get((method, path), unknown)
-
-    def describe(self, *described: dict[str, Any]) -> None:
-        self.answers["GET", "/models/small/all"] = 200, list(described)
-        for each in described:
-            self.answers["GET", f"/models/small/{each['modelVersion']}"] = 200, [each]
-
-
-def version(name: str = "1.0", *workers: tuple[str, int]) -> dict[str, Any]:
-    return {
-        "modelName": "small",
-        "modelVersion": name,
-        "modelUrl": f"small-{name}.mar",
-        "minWorkers": len(workers),
-        "batchSize": 2,
-        "workers": [
-            {"id": str(9000 + index), "status": status, "pid": pid, "memoryUsage": 1}
-            for index, (status, pid) in enumerate(workers)
-        ],
-        "jobQueueStatus": {"remainingCapacity": 64, "pendingRequests": 3},
-    }
+from tests.unit.management_server import ManagementServer, version
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+def server(tmp_path: Path) -> Iterator[ManagementServer]:
+    server = ManagementServer(tmp_path)
     yield server
-    server.http.shutdown()
-    server.http.server_close()
+    server.close()
 
 
 @pytest.fixture
-def torchserve(server: Server, tmp_path: Path) -> Iterator[TorchServe]:
+def torchserve(server: ManagementServer, tmp_path: Path) -> Iterator[TorchServe]:
     client = TorchServe(
         Addresses(
             model_name="small",
-            management_url=f"http://127.0.0.1:{server.http.server_port}",
+            management_url=server.url,
             metrics_url="",
             inference_socket=tmp_path / "inference.sock",
             key_file=server.key_file,
@@ -141,7 +56,9 @@ def dead_pid() -> int:
     return process.pid
 
 
-def test_versions_are_read_with_their_workers(server: Server, torchserve: TorchServe) -> None:
+def test_versions_are_read_with_their_workers(
+    server: ManagementServer, torchserve: TorchServe
+) -> None:
     server.describe(version("1.0", ("READY", 11), ("UNLOADING", -1)), version("2.0"))
     versions = torchserve.versions()
     assert list(versions) == ["1.0", "2.0"]
@@ -157,7 +74,7 @@ def test_a_model_that_is_not_registered_has_no_versions(torchserve: TorchServe) 
 
 
 def test_a_token_that_is_refused_is_replaced_by_a_newer_one_of_the_file(
-    server: Server, torchserve: TorchServe
+    server: ManagementServer, torchserve: TorchServe
 ) -> None:
     server.describe(version())
     assert torchserve.versions()
@@ -167,7 +84,7 @@ def test_a_token_that_is_refused_is_replaced_by_a_newer_one_of_the_file(
 
 
 def test_a_token_that_the_server_forgot_is_renewed_once(
-    server: Server, torchserve: TorchServe
+    server: ManagementServer, torchserve: TorchServe
 ) -> None:
     server.describe(version())
     server.key = "known to nobody"
@@ -176,7 +93,7 @@ def test_a_token_that_the_server_forgot_is_renewed_once(
 
 
 def test_a_token_that_ran_out_is_renewed_before_it_is_refused(
-    server: Server, torchserve: TorchServe
+    server: ManagementServer, torchserve: TorchServe
 ) -> None:
     server.describe(version())
     server.write_keys(life_s=-1)
@@ -184,7 +101,7 @@ def test_a_token_that_ran_out_is_renewed_before_it_is_refused(
     assert (server.renewals, server.refusals) == (1, 0)
 
 
-def test_half_a_key_file_is_read_again(server: Server, torchserve: TorchServe) -> None:
+def test_half_a_key_file_is_read_again(server: ManagementServer, torchserve: TorchServe) -> None:
     server.describe(version())
     server.key_file.write_text('{"management": {"key"')
     whole = threading.Timer(0.08, server.write_keys)
@@ -195,21 +112,24 @@ def test_half_a_key_file_is_read_again(server: Server, torchserve: TorchServe) -
         whole.join()
 
 
-def test_no_key_file_means_that_nobody_is_there(server: Server, torchserve: TorchServe) -> None:
+def test_no_key_file_means_that_nobody_is_there(
+    server: ManagementServer, torchserve: TorchServe
+) -> None:
     server.key_file.unlink()
     with pytest.raises(Unreachable, match=r"key_file\.json"):
         torchserve.versions()
 
 
-def test_no_server_means_that_nobody_is_there(server: Server, torchserve: TorchServe) -> None:
-    server.http.shutdown()
-    server.http.server_close()
+def test_no_server_means_that_nobody_is_there(
+    server: ManagementServer, torchserve: TorchServe
+) -> None:
+    server.close()
     with pytest.raises(Unreachable):
         torchserve.versions()
 
 
 def test_what_torchserve_refuses_is_told_in_its_words(
-    server: Server, torchserve: TorchServe
+    server: ManagementServer, torchserve: TorchServe
 ) -> None:
     server.answers["DELETE", "/models/small/1.0"] = (
         403,
@@ -220,7 +140,7 @@ def test_what_torchserve_refuses_is_told_in_its_words(
 
 
 def test_each_step_is_asked_as_torchserve_understands_it(
-    server: Server, torchserve: TorchServe
+    server: ManagementServer, torchserve: TorchServe
 ) -> None:
     for step in (
         ("POST", "/models?url=small-2.0.mar&model_name=small&initial_workers=0"),
@@ -236,7 +156,9 @@ def test_each_step_is_asked_as_torchserve_understands_it(
     assert server.asked == [f"{method} {path}" for method, path in server.answers]
 
 
-def test_workers_are_waited_for_until_all_are_ready(server: Server, torchserve: TorchServe) -> None:
+def test_workers_are_waited_for_until_all_are_ready(
+    server: ManagementServer, torchserve: TorchServe
+) -> None:
     server.describe(version("1.0", ("READY", 11), ("UNLOADING", -1)))
     told: list[int] = []
 
@@ -249,14 +171,16 @@ def test_workers_are_waited_for_until_all_are_ready(server: Server, torchserve: 
     assert told == [1, 1, 2]
 
 
-def test_a_worker_too_many_is_waited_for_as_well(server: Server, torchserve: TorchServe) -> None:
+def test_a_worker_too_many_is_waited_for_as_well(
+    server: ManagementServer, torchserve: TorchServe
+) -> None:
     server.describe(version("1.0", ("READY", 11), ("READY", 12)))
     with pytest.raises(WorkersFailed, match="2 of 1"):
         await_workers(torchserve, "1.0", 1, timeout_s=0.0)
 
 
 def test_a_worker_that_dies_while_it_loads_ends_the_wait(
-    server: Server, torchserve: TorchServe, dead_pid: int
+    server: ManagementServer, torchserve: TorchServe, dead_pid: int
 ) -> None:
     server.describe(version("1.0", ("UNLOADING", dead_pid)))
     with pytest.raises(WorkersFailed, match="die"):

@@ -138,11 +138,17 @@ def test_a_state_that_cannot_be_read_is_set_aside(
 
 
 def test_the_proxy_is_told_the_canary_and_its_end(registry: Registry) -> None:
-    registry.route(Canary(version="2.0", percent=10))
+    registry.route(State(canary=Canary(version="2.0", percent=10)))
     routing = {"canary": {"version": "2.0", "percent": 10.0}}
     assert json.loads(registry.routing_file.read_text()) == routing
-    registry.route(None)
+    registry.route(State())
     assert json.loads(registry.routing_file.read_text()) == {}
+
+
+def test_the_proxy_is_told_what_could_not_be_loaded(registry: Registry) -> None:
+    record = VersionRecord(archive="small-2.0.mar", sha256="", failed="broken weights")
+    registry.route(State(versions={"2.0": record}))
+    assert json.loads(registry.routing_file.read_text()) == {"failed": ["2.0"]}
 
 
 def test_a_copy_in_the_store_does_not_follow_its_source(registry: Registry, archive: Path) -> None:
