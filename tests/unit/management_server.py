@@ -87,7 +87,7 @@ class ManagementServer:
             self.answers["GET", f"/models/small/{each['modelVersion']}"] = 200, [each]
 
 
-def version(name: str = "1.0", *workers: tuple[str, int]) -> dict[str, Any]:
+def version(name: str = "1.0", *workers: tuple[str, int], pending: int = 0) -> dict[str, Any]:
     return {
         "modelName": "small",
         "modelVersion": name,
@@ -98,5 +98,5 @@ def version(name: str = "1.0", *workers: tuple[str, int]) -> dict[str, Any]:
             {"id": str(9000 + index), "status": status, "pid": pid, "memoryUsage": 1}
             for index, (status, pid) in enumerate(workers)
         ],
-        "jobQueueStatus": {"remainingCapacity": 64, "pendingRequests": 3},
+        "jobQueueStatus": {"remainingCapacity": 64, "pendingRequests": pending},
     }

@@ -59,7 +59,7 @@ def dead_pid() -> int:
 def test_versions_are_read_with_their_workers(
     server: ManagementServer, torchserve: TorchServe
 ) -> None:
-    server.describe(version("1.0", ("READY", 11), ("UNLOADING", -1)), version("2.0"))
+    server.describe(version("1.0", ("READY", 11), ("UNLOADING", -1), pending=3), version("2.0"))
     versions = torchserve.versions()
     assert list(versions) == ["1.0", "2.0"]
     assert (versions["1.0"].ready, versions["1.0"].wanted) == (1, 2)

@@ -63,8 +63,8 @@ def run(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 def test_versions_are_listed_with_their_parts(run: Run) -> None:
     lines = [line.split() for line in run("list").splitlines()]
     assert lines[0] == ["small", "at", "http://here:8000"]
-    assert ["1.0", "default", "1/1", "3", "small-1.0.mar"] in lines
-    assert ["2.0", "canary", "10", "%", "1/1", "3", "small-2.0.mar"] in lines
+    assert ["1.0", "default", "1/1", "0", "small-1.0.mar"] in lines
+    assert ["2.0", "canary", "10", "%", "1/1", "0", "small-2.0.mar"] in lines
 
 
 def test_programs_get_the_same_as_json(run: Run) -> None:
