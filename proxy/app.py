@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -10,17 +11,22 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
-from proxy.envelope import REQUEST_ID, Drain, Envelope, LastResort, problem_response
+from proxy.envelope import Drain, Envelope, LastResort, problem_response
+from proxy.logs import REQUEST_ID
+from proxy.metrics import MEDIA_TYPE as METRICS_MEDIA_TYPE
+from proxy.metrics import Metrics
 from proxy.problems import MEDIA_TYPE, TABLE, Problem, ProblemDocument
 from proxy.settings import Settings
 from proxy.upload import HeldBytes, read_upload
-from proxy.upstream import UNKNOWN_VERSION, Score, Upstream
+from proxy.upstream import UNKNOWN_VERSION, Model, Score, Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +51,30 @@ class Alive(BaseModel):
     status: str = Field(examples=["alive"])
 
 
+class ReadyVersion(BaseModel):
+    """One version beside others."""
+
+    version: str = Field(examples=["2.0"])
+    workers: int = Field(
+        ge=0, description="Workers that can take a clip. 0: it could not be loaded, or not yet."
+    )
+
+
+class ReadyCanary(ReadyVersion):
+    """The version that gets a share of the requests. Without workers the default answers."""
+
+    percent: float = Field(ge=0, le=100, examples=[10])
+
+
 class Ready(BaseModel):
-    """A prediction can be made now."""
+    """A prediction can be made now, by the default version."""
 
     status: str = Field(examples=["ready"])
     model: str = Field(examples=["commonaccent"])
     version: str = Field(examples=["1.0"])
     workers: int = Field(ge=1, description="Workers that can take a clip.")
+    versions: list[ReadyVersion] = Field(description="All versions that should be served.")
+    canary: ReadyCanary | None
 
 
 class ServedModel(BaseModel):
@@ -83,18 +106,27 @@ class About(BaseModel):
 
 def create_app(settings: Settings, drain: Drain) -> FastAPI:
     """Builds the ASGI application. Talks to TorchServe only once requests come in."""
-    upstream = Upstream(settings)
+    metrics = Metrics()
+    upstream = Upstream(settings, metrics)
     slots = asyncio.Semaphore(settings.max_in_flight)
     held = HeldBytes(settings.max_held_bytes)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Upstream]]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Upstream | Metrics]]:
         if settings.model_notice:
             logger.warning("model %s: %s", settings.model_name, settings.model_notice)
-        yield {"upstream": upstream}
+        yield {"upstream": upstream, "metrics": metrics}
         await upstream.aclose()
 
-    middleware = [Middleware(Envelope, upstream=upstream, drain=drain)]
+    middleware = [
+        Middleware(
+            Envelope,
+            upstream=upstream,
+            drain=drain,
+            metrics=metrics,
+            log_addresses=settings.log_addresses,
+        )
+    ]
     if settings.cors_origins:
         middleware.append(
             Middleware(
@@ -155,8 +187,8 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         if slots.locked():
             raise Problem("overloaded")
         async with slots:
-            score = await _within_deadline(request, upstream, settings, drain, held)
-        request.state.model = score.model
+            with metrics.in_flight.track_inprogress():
+                score = await _within_deadline(request, upstream, settings, drain, held)
         return Response(
             json.dumps({"us_confidence": score.us_confidence}), media_type="application/json"
         )
@@ -171,24 +203,40 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         responses=_answers("internal", "model_unavailable"),
     )
     async def readyz() -> Ready:
-        ready = None if drain.started else await upstream.readiness()
+        if drain.started:
+            raise Problem("model_unavailable")
+        ready, versions = await asyncio.gather(upstream.readiness(), upstream.versions())
         if ready is None:
             raise Problem("model_unavailable")
+        canary = upstream.routing.canary
+        workers = dict.fromkeys(upstream.routing.failed, 0)
+        workers |= {each.model.version: each.workers for each in versions}
         return Ready(
             status="ready",
             model=ready.model.name,
             version=ready.model.version,
             workers=ready.workers,
+            versions=[
+                ReadyVersion(version=version, workers=workers[version])
+                for version in sorted(workers)
+            ],
+            canary=None
+            if canary is None
+            else ReadyCanary(
+                version=canary.version,
+                workers=workers.get(canary.version, 0),
+                percent=canary.percent,
+            ),
         )
 
     @app.get("/", summary="What is served", responses=_answers("internal"))
     async def about() -> About:
         _, versions = await asyncio.gather(upstream.readiness(), upstream.versions())
-        model = upstream.last_model
+        model = upstream.default_model
         return About(
             service=SERVICE,
             model=ServedModel(name=model.name, version=model.version, notice=settings.model_notice),
-            versions=versions,
+            versions=[each.model.version for each in versions],
             limits=Limits(
                 max_upload_bytes=settings.max_upload_bytes,
                 max_audio_s=settings.max_audio_s,
@@ -198,7 +246,20 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
             links={"docs": "/docs", "openapi": "/openapi.json", "ready": "/readyz"},
         )
 
+    if settings.metrics_port is None:
+        app.add_route("/metrics", _tell_metrics, include_in_schema=False)
     return app
+
+
+def create_metrics_app() -> Starlette:
+    """Builds the application of an address of its own. Needs the state of the other's lifespan."""
+    return Starlette(routes=[Route("/metrics", _tell_metrics)])
+
+
+async def _tell_metrics(request: Request) -> Response:
+    # So that the number of READY workers is of now.
+    await request.state.upstream.readiness()
+    return Response(request.state.metrics.exposition(), media_type=METRICS_MEDIA_TYPE)
 
 
 async def _within_deadline(
@@ -211,11 +272,16 @@ async def _within_deadline(
     """
     uploaded = asyncio.Event()
 
+    def asks(model: Model) -> None:
+        request.state.model = model
+
     async def work() -> Score:
         with held.lease() as take:
             audio = await read_upload(request, settings.max_upload_bytes, take)
             uploaded.set()
-            return await upstream.score(audio)
+            request.state.uploaded_s = time.monotonic()
+            request.state.metrics.upload_bytes.observe(len(audio))
+            return await upstream.score(audio, REQUEST_ID.get(), asks)
 
     async def client_leaves() -> None:
         await uploaded.wait()

@@ -1,7 +1,6 @@
 """What every answer carries, whatever the route: request id, model, log line, a clean end."""
 
 import asyncio
-import contextvars
 import logging
 import re
 import time
@@ -12,8 +11,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from proxy.logs import REQUEST_ID, tell
+from proxy.metrics import OTHER, Metrics
 from proxy.problems import MEDIA_TYPE, Problem
-from proxy.upstream import Upstream
+from proxy.upstream import UNKNOWN_VERSION, Model, Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -21,18 +22,9 @@ LINGER_S = 2.0
 LINGER_DRAINING_S = 0.25
 LINGER_BYTES = 100_000_000
 CLIENT_LEFT_STATUS = 499
+CLIENT_LEFT_CODE = "client_left"
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-REQUEST_ID: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
-"""Id of the request at hand, `-` outside of one."""
-
-
-class RequestIdFilter(logging.Filter):
-    """Gives every log record its `request_id`."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = REQUEST_ID.get()
-        return True
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Drain:
@@ -96,16 +88,28 @@ class LastResort:
 class Envelope:
     """Outermost: gives each request an id, its answer the common headers, the log a line.
 
+    Metrics and log hold nothing that the client chose but its id: of the address the route
+    that it fits, of the method one that there is.
+
     An answer that does not wait for the whole upload says `Connection: close`, goes out at
     once, and a bounded part of the rest is read and thrown away: closing at once would reset
     the connection, and most clients would then miss the answer. HEAD is GET without a body,
     which the server cuts off by itself.
     """
 
-    def __init__(self, app: ASGIApp, upstream: Upstream, drain: Drain) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        upstream: Upstream,
+        drain: Drain,
+        metrics: Metrics,
+        log_addresses: bool = False,
+    ) -> None:
         self._app = app
         self._upstream = upstream
         self._drain = drain
+        self._metrics = metrics
+        self._log_addresses = log_addresses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -140,7 +144,7 @@ class Envelope:
                 status = message["status"]
                 answer_headers = MutableHeaders(scope=message)
                 answer_headers["X-Request-ID"] = request_id
-                answer_headers["X-Model"] = str(state.get("model", self._upstream.last_model))
+                answer_headers["X-Model"] = str(state.get("model", self._upstream.default_model))
                 if unread or self._drain.started:
                     answer_headers["Connection"] = "close"
             elif not message.get("more_body", False):
@@ -161,14 +165,30 @@ class Envelope:
         try:
             await self._app(inner, counted, enveloped)
         finally:
-            # The route's own pattern, for what a client asks for may hold a file name.
-            route = getattr(inner.get("route"), "path", "-")
-            logger.info(
-                "request method=%s route=%s status=%d code=%s duration_ms=%.1f bytes=%d",
-                scope["method"],
-                route,
-                status,
-                state.get("code", "-"),
-                1000 * ((answered_s or time.monotonic()) - started_s),
-                received_bytes,
+            ended_s = answered_s or time.monotonic()
+            route = getattr(inner.get("route"), "path", OTHER)
+            code = CLIENT_LEFT_CODE if status == CLIENT_LEFT_STATUS else state.get("code", "ok")
+            model: Model | None = state.get("model")
+            version = model.version if model and model.version != UNKNOWN_VERSION else None
+            uploaded_s: float | None = state.get("uploaded_s")
+            client = scope.get("client") if self._log_addresses else None
+            self._metrics.answered(route, status, code, version, ended_s - started_s)
+            tell(
+                logger,
+                "request",
+                method=scope["method"] if scope["method"] in _METHODS else OTHER,
+                route=route,
+                status=status,
+                code=code,
+                model=model.name if model else None,
+                version=version,
+                duration_ms=_milliseconds(started_s, ended_s),
+                upload_ms=_milliseconds(started_s, uploaded_s) if uploaded_s else None,
+                model_ms=_milliseconds(uploaded_s, ended_s) if uploaded_s else None,
+                bytes=received_bytes,
+                **({"client": client[0]} if client else {}),
             )
+
+
+def _milliseconds(start_s: float, end_s: float) -> float:
+    return round(1000 * (end_s - start_s), 1)

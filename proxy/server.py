@@ -7,20 +7,21 @@ import logging
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable
-from logging.handlers import RotatingFileHandler
-from pathlib import Path
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 import h11
 import uvicorn
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from proxy.app import create_app
-from proxy.envelope import Drain, RequestIdFilter, new_request_id, problem_response
+from proxy.app import create_app, create_metrics_app
+from proxy.envelope import Drain, new_request_id, problem_response
+from proxy.logs import configure_logging, tell
+from proxy.metrics import OTHER
 from proxy.problems import Problem
 from proxy.settings import Settings
 
@@ -31,10 +32,7 @@ ACCEPT_S = 0.05
 IDLE_GRACE_S = 0.5
 LAST_ANSWERS_S = 0.5
 POLL_S = 0.02
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s request_id=%(request_id)s %(message)s"
-LOG_FILE_BYTES = 10_000_000
-LOG_FILES_KEPT = 3
+STARTUP_FAILURE = 3
 
 
 class Connection(H11Protocol):
@@ -73,13 +71,22 @@ class Connection(H11Protocol):
             self.transport.close()
             return
         request_id = new_request_id()
-        logger.warning("request_id=%s status=400 code=malformed_request", request_id)
         problem = Problem("malformed_request", msg)
+        self.app_state["metrics"].answered(OTHER, problem.status, problem.code, None, 0.0)
+        tell(
+            logger,
+            "request",
+            request_id=request_id,
+            method=OTHER,
+            route=OTHER,
+            status=problem.status,
+            code=problem.code,
+        )
         response = problem_response(problem, request_id, retry_after_s=0)
         headers = [
             *response.raw_headers,
             (b"x-request-id", request_id.encode()),
-            (b"x-model", str(self.app_state["upstream"].last_model).encode()),
+            (b"x-model", str(self.app_state["upstream"].default_model).encode()),
             (b"connection", b"close"),
         ]
         for event in (
@@ -97,10 +104,19 @@ class Server(uvicorn.Server):
     First every answer asks its client to move on while new connections are still taken, then
     the door closes, then what is inside finishes within `drain_s` of the signal. What does
     not is answered 503. A second signal skips the waiting.
+
+    `metrics_config` is of an app with an address of its own, which shares the other's state.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, drain_s: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        drain: Drain,
+        drain_s: float,
+        metrics_config: uvicorn.Config | None = None,
+    ) -> None:
         super().__init__(config)
+        self._metrics_config = metrics_config
         self._drain = drain
         self._drain_s = drain_s
         self._signalled_s = 0.0
@@ -116,6 +132,17 @@ class Server(uvicorn.Server):
         self._signalled_s = time.monotonic()
         self._drain.started = True
         self.should_exit = True
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Opens the door, and the one for metrics if that is another."""
+        metrics = self._metrics_config and await self._bind_metrics(self._metrics_config)
+        await super().startup(sockets)
+        if metrics:
+            await metrics.start_serving()
+            self.servers.append(metrics)
+            host, port, *_ = metrics.sockets[0].getsockname()
+            logger.info("metrics on http://%s:%d/metrics", host, port)
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -135,6 +162,19 @@ class Server(uvicorn.Server):
             connection.transport.abort()
         await self.lifespan.shutdown()
         logger.info("drained")
+
+    async def _bind_metrics(self, config: uvicorn.Config) -> asyncio.Server:
+        config.load()
+        try:
+            return await asyncio.get_running_loop().create_server(
+                lambda: Connection(config, self.server_state, self.lifespan.state),
+                config.host,
+                config.port,
+                start_serving=False,
+            )
+        except OSError as error:
+            logger.error("no address for metrics: %s", error)
+            sys.exit(STARTUP_FAILURE)
 
     def _connections(self) -> list[Connection]:
         return cast(list[Connection], list(self.server_state.connections))
@@ -191,37 +231,38 @@ def _drop_handshakes(listener_fd: int) -> None:
         )
 
 
-def configure_logging(log_file: Path | None) -> None:
-    """Sends all logs, each line with its request's id, to a file or to standard error."""
-    handler: logging.Handler = logging.StreamHandler()
-    if log_file is not None:
-        handler = RotatingFileHandler(
-            log_file, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8"
-        )
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
-    handler.addFilter(RequestIdFilter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # These tell of every request what the proxy's own line tells better.
-    for name in ("httpx", "httpcore", "python_multipart"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def serve(settings: Settings) -> None:
     """Serves until a signal ends it."""
     configure_logging(settings.log_file)
     drain = Drain()
-    config = uvicorn.Config(
-        create_app(settings, drain),
+    config = _config(
+        settings,
+        app=create_app(settings, drain),
         host=settings.host,
         port=settings.port,
+        lifespan="on",
+    )
+    metrics_config = None
+    if settings.metrics_port is not None:
+        metrics_config = _config(
+            settings,
+            app=create_metrics_app(),
+            host=settings.metrics_host,
+            port=settings.metrics_port,
+            lifespan="off",
+        )
+    Server(config, drain, settings.drain_s, metrics_config).run()
+
+
+def _config(settings: Settings, **options: Any) -> uvicorn.Config:
+    return uvicorn.Config(
         loop="asyncio",
         http=Connection,
         ws="none",
-        lifespan="on",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
+        **options,
     )
-    Server(config, drain, settings.drain_s).run()

@@ -1,9 +1,13 @@
 """Every knob of the proxy, once. No other file of the proxy reads the environment."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+HeaderWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+"""The name or the version of a model: fit for a header, an address and a label."""
 
 
 class Settings(BaseSettings):
@@ -17,7 +21,7 @@ class Settings(BaseSettings):
     """Address that the public port is bound to."""
     port: int = Field(default=8000, ge=0, le=65535)
     """Public port. 0 takes a free one and logs which."""
-    model_name: str = Field(default="embedded", pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    model_name: HeaderWord = "embedded"
     """Name under which TorchServe serves the model."""
     model_notice: str = ""
     """Sentence shown in `GET /`, for instance that a fallback model is served."""
@@ -29,6 +33,9 @@ class Settings(BaseSettings):
     """TorchServe's management address."""
     key_file: Path = Path("key_file.json")
     """The file in which TorchServe keeps its tokens."""
+    routing_file: Path | None = None
+    """JSON file with the version that gets a share of the requests besides the default, as
+    `{"canary": {"version": "2.0", "percent": 10}}`, followed while the proxy runs, or none."""
     max_upload_bytes: int = Field(default=25_000_000, gt=0)
     """Largest file taken, in bytes."""
     max_audio_s: float = Field(default=300.0, gt=0)
@@ -46,6 +53,13 @@ class Settings(BaseSettings):
     """Seconds that a 503 asks clients to wait."""
     log_file: Path | None = None
     """File to log to, renewed every 10 MB with three kept, or none for standard error."""
+    log_addresses: bool = False
+    """Whether the log line of a request has its client's address."""
+    metrics_host: str = "127.0.0.1"
+    """Address that `metrics_port` is bound to."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port for `GET /metrics` alone, which the public port then lacks, or none for the public
+    port. 0 takes a free one and logs which."""
     cors_origins: list[str] = []
     """Origins that browsers may call from, as a JSON list. Empty turns CORS off."""
     max_in_flight: int = Field(default=64, gt=0)

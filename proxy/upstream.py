@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -20,14 +21,17 @@ from pydantic import (
     ValidationError,
 )
 
+from proxy.metrics import Metrics, UpstreamError
 from proxy.problems import TABLE, Problem
-from proxy.settings import Settings
+from proxy.routing import Router, Routing
+from proxy.settings import HeaderWord, Settings
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 2.0
 MANAGEMENT_TIMEOUT_S = 2.0
 READINESS_TTL_S = 1.0
+CANDIDATE_LOOK_S = 0.25
 RENEW_BEFORE_S = 60.0
 TOKEN_ATTEMPTS = 3
 KEY_FILE_ATTEMPTS = 5
@@ -45,7 +49,6 @@ MODEL_CODES = frozenset(
 MAX_DETAIL_CHARS = 500
 UNKNOWN_VERSION = "unknown"
 
-HeaderWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 _Key = Annotated[str, Field(pattern=r"^[!-~]+$")]
 TokenKind = Literal["inference", "management"]
 T = TypeVar("T")
@@ -71,7 +74,7 @@ class Score(BaseModel):
 
 
 class Readiness(NamedTuple):
-    """The default version of the model and how many of its workers are READY."""
+    """A version of the model and how many of its workers are READY."""
 
     model: Model
     workers: int
@@ -85,6 +88,11 @@ class _Described(BaseModel):
     name: HeaderWord = Field(alias="modelName")
     version: HeaderWord = Field(alias="modelVersion")
     workers: list[_Worker] = []
+
+    @property
+    def readiness(self) -> Readiness:
+        ready = sum(worker.status == "READY" for worker in self.workers)
+        return Readiness(Model(name=self.name, version=self.version), ready)
 
 
 _DESCRIPTION = TypeAdapter(list[_Described])
@@ -107,6 +115,10 @@ class _KeyFile(BaseModel):
 
 class _Lost(Exception):
     """The clip's batch failed as a whole, or its connection broke: no verdict on the clip."""
+
+
+class _Absent(Exception):
+    """The candidate is not registered, has no worker or no room: the default may answer."""
 
 
 class _Token(NamedTuple):
@@ -221,8 +233,10 @@ class Tokens:
 class Upstream:
     """The served model behind TorchServe. Lives as long as the process; close it at the end."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
+        self._metrics = metrics
+        self._router = Router(settings.routing_file)
         # Room for every upload in flight and for the management calls beside them.
         limits = httpx.Limits(max_connections=settings.max_in_flight + 16)
         socket = settings.torchserve_socket
@@ -242,97 +256,161 @@ class Upstream:
         self._readiness = _Cached(self._fetch_readiness, READINESS_TTL_S)
         self._versions = _Cached(self._fetch_versions, READINESS_TTL_S)
         self._retry_lane = asyncio.Lock()
-        self.last_model = Model(name=settings.model_name, version=UNKNOWN_VERSION)
+        self.default_model = Model(name=settings.model_name, version=UNKNOWN_VERSION)
+        """The model that answers where no version is asked for, as last seen."""
 
     async def aclose(self) -> None:
         """Ends all connections to TorchServe."""
         await self._client.aclose()
 
-    async def score(self, audio: bytes) -> Score:
+    @property
+    def routing(self) -> Routing:
+        """Which version gets a share of the requests besides the default, if any."""
+        return self._router.routing
+
+    async def score(self, audio: bytes, request_id: str, tell: Callable[[Model], None]) -> Score:
         """Has the model score one clip, given as the bytes of an audio file.
+
+        `request_id` decides whether a candidate version is asked first. `tell` is called
+        with the model that is about to be asked, and with the one that has answered.
 
         Raises `Problem`: the model's own refusals as they are, overloaded,
         model_unavailable and internal. Sets no deadline.
 
+        What a candidate cannot take goes to the default version, and so does what it loses.
         A clip whose batch is lost is tried once more, for a neighbour may have killed the
         worker. Such retries pass one at a time: two suspects in one batch again could take
         an innocent clip down twice, or hide which of them kills.
         """
+        candidate = await self._candidate(request_id)
         try:
-            return await self._score_once(audio)
+            try:
+                return await self._score_once(audio, candidate, tell)
+            except _Absent as absence:
+                logger.warning("the default answers for version %s: %s", candidate, absence)
+                self._metrics.upstream_retries.inc()
+                return await self._score_once(audio, None, tell)
         except _Lost as loss:
             logger.warning("a batch was lost, its clip is tried once more: %s", loss)
+        self._metrics.upstream_retries.inc()
         async with self._retry_lane:
             try:
-                return await self._score_once(audio)
+                return await self._score_once(audio, None, tell)
             except _Lost as loss:
                 logger.error("the clip's batch was lost twice: %s", loss)
                 raise Problem("internal") from loss
 
     async def readiness(self) -> Readiness | None:
-        """The model that can answer now, or None. At most `READINESS_TTL_S` old."""
+        """The default version if it can answer now, or None. At most `READINESS_TTL_S` old."""
         return await self._readiness.get()
 
-    async def versions(self) -> list[str]:
-        """All registered versions of the model; none where TorchServe does not tell."""
+    async def versions(self) -> list[Readiness]:
+        """All registered versions in order; none where TorchServe does not tell."""
         return await self._versions.get()
 
-    async def _score_once(self, audio: bytes) -> Score:
-        answer = await self._with_token("inference", lambda key: self._predict(audio, key))
+    async def _candidate(self, request_id: str) -> str | None:
+        """The version to ask before the default, or None."""
+        canary = self.routing.canary
+        if canary is None or not canary.takes(request_id):
+            return None
+        # Clips wait without an answer for workers that die again and again. What is not
+        # known in time is found out by asking.
+        try:
+            seen = await asyncio.wait_for(asyncio.shield(self.versions()), CANDIDATE_LOOK_S)
+        except asyncio.TimeoutError:
+            return canary.version
+        stuck = any(each.model.version == canary.version and not each.workers for each in seen)
+        return None if stuck else canary.version
+
+    async def _score_once(
+        self, audio: bytes, candidate: str | None, tell: Callable[[Model], None]
+    ) -> Score:
+        """Asks `candidate`, or the default version where it is None.
+
+        Raises `Problem`, `_Lost` and, of a candidate, `_Absent`.
+        """
+        name = self._settings.model_name
+        tell(Model(name=name, version=candidate) if candidate else self.default_model)
+        path = f"{name}/{candidate}" if candidate else name
+        answer = await self._with_token("inference", lambda key: self._predict(audio, path, key))
         if answer.status_code == 200:
             try:
                 score = Score.model_validate_json(answer.content)
             except ValidationError as error:
                 # Without the values, which may tell something about the clip.
                 logger.error("the model's answer is no score: %d errors", error.error_count())
+                self._metrics.upstream_error("malformed")
                 raise Problem("internal") from None
-            self.last_model = score.model
+            if candidate is None:
+                self.default_model = score.model
+            tell(score.model)
             return score
         body = _json_object(answer)
         if isinstance(body.get("code"), str):
-            raise _refusal(answer.status_code, body)
-        raise await self._fault(answer.status_code, body)
+            raise self._refusal(answer.status_code, body, tell)
+        raise await self._fault(answer.status_code, body, candidate)
 
-    async def _predict(self, audio: bytes, key: str) -> httpx.Response:
+    async def _predict(self, audio: bytes, path: str, key: str) -> httpx.Response:
         try:
             return await self._client.post(
-                f"{self._settings.torchserve_url}/predictions/{self._settings.model_name}",
+                f"{self._settings.torchserve_url}/predictions/{path}",
                 content=audio,
                 headers={"Content-Type": "application/octet-stream", **_bearer(key)},
             )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             logger.warning("TorchServe cannot be reached: %r", error)
+            self._metrics.upstream_error("unreachable")
             raise Problem("model_unavailable") from error
         except httpx.TransportError as error:
+            self._metrics.upstream_error("lost")
             raise _Lost(repr(error)) from error
 
-    async def _fault(self, status: int, body: dict[str, Any]) -> Exception:
+    def _refusal(self, status: int, body: dict[str, Any], tell: Callable[[Model], None]) -> Problem:
+        """The model's own verdict on the clip, if the contract has it; otherwise internal."""
+        with suppress(ValidationError):
+            tell(Model.model_validate(body.get("model")))
+        code, detail = body["code"], body.get("detail")
+        known = code in MODEL_CODES and TABLE[code].status == status
+        if not known:
+            self._metrics.upstream_error("malformed")
+        if not known or code == "internal":
+            logger.error("the model refused a clip with %d %.40r", status, code)
+            return Problem("internal")
+        return Problem(code, detail[:MAX_DETAIL_CHARS] if isinstance(detail, str) else None)
+
+    async def _fault(self, status: int, body: dict[str, Any], candidate: str | None) -> Exception:
         """What a status of TorchServe's own means, as an exception to raise."""
         kind = str(body.get("type", ""))
         reason = f"TorchServe answered {status} {kind} {body.get('message', '')}"
-        if status in (500, 507) or (status == 503 and kind == "InternalServerException"):
+        error = _error_kind(status, kind, body)
+        self._metrics.upstream_error(error)
+        if error == "lost":
             return _Lost(reason)
+        if candidate and error in ("unavailable", "not_registered"):
+            return _Absent(reason)
         logger.warning(reason)
-        if status == 503:
+        if error == "unavailable":
             # A full queue and a missing worker are told in the same words.
             ready = await self.readiness()
             return Problem("overloaded" if ready else "model_unavailable")
-        if status == 404 or _is_token_failure(status, body):
+        if error in ("not_registered", "token"):
             return Problem("model_unavailable")
         if status == 413:
             return Problem("file_too_large")
         return Problem("internal")
 
     async def _fetch_readiness(self) -> Readiness | None:
-        for entry in await self._describe(""):
-            ready = sum(worker.status == "READY" for worker in entry.workers)
-            if ready:
-                self.last_model = Model(name=entry.name, version=entry.version)
-                return Readiness(self.last_model, ready)
-        return None
+        described = await self._describe("")
+        ready = described[0].readiness if described else None
+        self._metrics.model_ready.set(ready.workers if ready else 0)
+        if ready is None or not ready.workers:
+            return None
+        self.default_model = ready.model
+        return ready
 
-    async def _fetch_versions(self) -> list[str]:
-        return sorted(entry.version for entry in await self._describe("/all"))
+    async def _fetch_versions(self) -> list[Readiness]:
+        versions = [entry.readiness for entry in await self._describe("/all")]
+        return sorted(versions, key=lambda each: each.model.version)
 
     async def _describe(self, suffix: str) -> list[_Described]:
         """TorchServe's description of the model's default version, or with `/all` of all.
@@ -351,6 +429,7 @@ class Upstream:
             return _DESCRIPTION.validate_json(answer.content)
         except (asyncio.TimeoutError, httpx.HTTPError, ValidationError, Problem) as error:
             logger.info("the model cannot be described: %s", type(error).__name__)
+            self._metrics.upstream_error("undescribed")
             return []
 
     async def _with_token(
@@ -359,7 +438,11 @@ class Upstream:
         """Calls with a token; again with a newer one for as long as the token is refused."""
         refused: str | None = None
         for attempt in range(1, TOKEN_ATTEMPTS + 1):
-            key = await self._tokens.get(kind, refused)
+            try:
+                key = await self._tokens.get(kind, refused)
+            except Problem:
+                self._metrics.upstream_error("token")
+                raise
             answer = await call(key)
             if attempt == TOKEN_ATTEMPTS or not _is_token_failure(
                 answer.status_code, _json_object(answer)
@@ -392,10 +475,12 @@ def _is_token_failure(status: int, body: dict[str, Any]) -> bool:
     return status in (401, 403) or (status == 400 and ("token" in words or "invalidkey" in words))
 
 
-def _refusal(status: int, body: dict[str, Any]) -> Problem:
-    """The model's own verdict on the clip, if the contract has it; otherwise internal."""
-    code, detail = body["code"], body.get("detail")
-    if code not in MODEL_CODES or TABLE[code].status != status or code == "internal":
-        logger.error("the model refused a clip with %d %.40r", status, code)
-        return Problem("internal")
-    return Problem(code, detail[:MAX_DETAIL_CHARS] if isinstance(detail, str) else None)
+def _error_kind(status: int, kind: str, body: dict[str, Any]) -> UpstreamError:
+    """What a status of TorchServe's own means, with the `type` that its body names."""
+    if status in (500, 507) or (status == 503 and kind == "InternalServerException"):
+        return "lost"
+    if status == 503:
+        return "unavailable"
+    if status == 404:
+        return "not_registered"
+    return "token" if _is_token_failure(status, body) else "unexpected"

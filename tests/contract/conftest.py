@@ -1,5 +1,6 @@
 """The proxy as its own process, in front of a stand-in TorchServe."""
 
+import json
 import os
 import re
 import resource
@@ -152,6 +153,26 @@ class Proxy:
             assert not late and (not ended or re.search(pattern, self.log)), self.log
             time.sleep(0.01)
         return found
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines that were logged so far, each of them a JSON object."""
+        whole, _, _ = self.log.rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def await_event(self, request_id: str, event: str = "request") -> dict[str, Any]:
+        """The fields of the one such event of a request, once it is logged."""
+
+        def found() -> list[dict[str, Any]]:
+            return [
+                line
+                for line in self.lines
+                if (line.get("request_id"), line.get("event")) == (request_id, event)
+            ]
+
+        eventually(found)
+        (line,) = found()
+        return line
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)

@@ -35,6 +35,8 @@ class Prediction:
     body: bytes
     content_type: str
     attempt: int
+    version: str
+    """The version that got it, asked for by name or not."""
     request: Request
     started_s: float = field(default_factory=time.monotonic)
     ended_s: float = 0.0
@@ -63,6 +65,14 @@ def queue_full() -> JSONResponse:
         "ServiceUnavailableException",
         f'Model "{MODEL}" has no worker to serve inference request. Please use scale workers API'
         " to add workers.",
+    )
+
+
+def no_such_version(version: str) -> JSONResponse:
+    return fault(
+        404,
+        "ModelVersionNotFoundException",
+        f"Model version: {version} does not exist for model: {MODEL}",
     )
 
 
@@ -113,7 +123,11 @@ def document(us_confidence: Any = SCORE, name: str = MODEL, version: str = VERSI
 
 
 class StandIn:
-    """TorchServe with one model. Tests set its behaviour per clip and read what it saw."""
+    """TorchServe with one model. Tests set its behaviour per clip and read what it saw.
+
+    `versions` are those registered, the default one first. Each has the `workers`, unless
+    `workers_of` has others for it; without any it refuses clips that ask for it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.key_file = folder / "key_file.json"
@@ -124,6 +138,7 @@ class StandIn:
         self.describes = 0
         self.refused_tokens: list[str] = []
         self.workers: list[str] = ["READY"]
+        self.workers_of: dict[str, list[str]] = {}
         self.versions: list[str] = [VERSION]
         self.describe_status = 200
         self.default_behaviour: Behaviour | None = None
@@ -134,6 +149,7 @@ class StandIn:
         self.new_key("management")
         self._inference = _Served(
             Route("/predictions/{name}", self._predict, methods=["POST"]),
+            Route("/predictions/{name}/{version}", self._predict, methods=["POST"]),
             sock=_unix_listener(self.socket_path),
         )
         listener = socket.create_server(("127.0.0.1", 0))
@@ -155,9 +171,14 @@ class StandIn:
         self.refused_tokens.clear()
         self.describes = 0
         self.workers = ["READY"]
+        self.workers_of.clear()
         self.versions = [VERSION]
         self.describe_status = 200
         self.default_behaviour = None
+
+    def set_default(self, version: str) -> None:
+        """Lets `version` answer where none is asked for."""
+        self.versions.sort(key=lambda each: each != version)
 
     def close(self) -> None:
         self._inference.close()
@@ -196,12 +217,18 @@ class StandIn:
             return token_fault()
         if request.path_params["name"] != MODEL:
             return fault(404, "ModelNotFoundException", "Model not found")
+        version = request.path_params.get("version", self.versions[0])
+        if version not in self.versions:
+            return no_such_version(version)
+        if self.workers_of.get(version) == []:
+            return queue_full()
         attempt = 1 + sum(seen.body == body for seen in self.predictions)
-        prediction = Prediction(body, request.headers.get("content-type", ""), attempt, request)
+        content_type = request.headers.get("content-type", "")
+        prediction = Prediction(body, content_type, attempt, version, request)
         self.predictions.append(prediction)
         behaviour = self.behaviours.get(body, self.default_behaviour)
         try:
-            answer = await behaviour(prediction) if behaviour else document()
+            answer = await behaviour(prediction) if behaviour else document(version=version)
         finally:
             prediction.ended_s = time.monotonic()
         return answer if isinstance(answer, Response) else JSONResponse(answer)
@@ -237,7 +264,7 @@ class StandIn:
                     "minWorkers": 1,
                     "workers": [
                         {"id": str(9000 + number), "status": status, "pid": 1}
-                        for number, status in enumerate(self.workers)
+                        for number, status in enumerate(self.workers_of.get(version, self.workers))
                     ],
                 }
                 for version in versions

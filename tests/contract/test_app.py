@@ -20,7 +20,14 @@ def test_the_process_says_that_it_lives_whatever_torchserve_does(
 
 def test_ready_tells_which_model_answers(proxy: Proxy, standin: StandIn) -> None:
     standin.workers = ["READY", "LOADING", "READY"]
-    ready = {"status": "ready", "model": MODEL, "version": VERSION, "workers": 2}
+    ready = {
+        "status": "ready",
+        "model": MODEL,
+        "version": VERSION,
+        "workers": 2,
+        "versions": [{"version": VERSION, "workers": 2}],
+        "canary": None,
+    }
     eventually(lambda: proxy.get("/readyz").json() == ready)
 
 

@@ -213,7 +213,7 @@ def test_the_log_goes_to_a_file_where_one_is_named(
     log_file = tmp_path / "proxy.log"
     proxy = start(log_file=log_file)
     proxy.get("/healthz", **{"X-Request-ID": "to-a-file"})
-    proxy.await_log("request_id=to-a-file request method=GET")
+    assert proxy.await_event("to-a-file")["method"] == "GET"
     assert "to-a-file" in log_file.read_text("utf-8")
 
 

@@ -247,8 +247,9 @@ def test_a_client_that_leaves_frees_its_connection_to_torchserve(
         connection.sendall(raw_request(b"clip", "X-Request-ID: left-waiting"))
         eventually(lambda: standin.predictions)
     eventually(lambda: standin.predictions[0].ended_s)
-    line = proxy.await_log(r".*request_id=left-waiting request .*").group(0)
-    assert "status=499" in line
+    line = proxy.await_event("left-waiting")
+    assert (line["status"], line["code"]) == (499, "client_left")
+    assert line["version"] == VERSION
     assert "Traceback" not in proxy.log
 
 

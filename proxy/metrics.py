@@ -1,0 +1,128 @@
+"""What the proxy counts, for Prometheus. Nothing that a client sends becomes a label."""
+
+import platform
+from typing import Final, Literal, get_args
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from proxy import VERSION
+
+MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+OTHER: Final = "other"
+NO_VERSION: Final = "none"
+MAX_VERSIONS: Final = 20
+
+# From what a small model takes to what the deadline allows, closest where models differ.
+_SECONDS = (
+    *(0.005, 0.01, 0.02, 0.03, 0.05, 0.075),
+    *(0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60),
+)
+_BYTES = (10e3, 30e3, 100e3, 300e3, 1e6, 3e6, 10e6, 25e6)
+
+UpstreamError = Literal[
+    "unreachable",  # no connection to TorchServe
+    "token",  # no token that it takes
+    "lost",  # the batch or the connection broke, whatever the clip
+    "unavailable",  # its queue is full, or the version has no worker
+    "not_registered",  # it does not know the version, or the model
+    "malformed",  # an answer that is neither a score nor a refusal of the contract
+    "unexpected",  # any other status of its own
+    "undescribed",  # it does not tell its versions and workers
+]
+
+
+class Metrics:
+    """All that one process measures. The names are a contract with dashboards and alerts."""
+
+    def __init__(self) -> None:
+        # They would double the number of series, and tell what a scraper knows by itself.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        self._versions: set[str] = set()
+        ProcessCollector(registry=self._registry)
+        self._duration_s = Histogram(
+            "aurea_proxy_request_duration_seconds",
+            "From a request's head to the end of its answer.",
+            ("route", "code", "version"),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._requests = Counter(
+            "aurea_proxy_requests",
+            "Answers by HTTP status, by code of the problem or ok, and by the version asked.",
+            ("status", "code", "version"),
+            registry=self._registry,
+        )
+        self._upstream_errors = Counter(
+            "aurea_proxy_upstream_errors",
+            "What went wrong between proxy and TorchServe, whether or not a client saw it.",
+            ("kind",),
+            registry=self._registry,
+        )
+        for kind in get_args(UpstreamError):
+            self._upstream_errors.labels(kind)
+        self.in_flight = Gauge(
+            "aurea_proxy_in_flight",
+            "Clips that are read or scored.",
+            registry=self._registry,
+        )
+        self.upload_bytes = Histogram(
+            "aurea_proxy_upload_bytes",
+            "Size of the clips that came in whole.",
+            buckets=_BYTES,
+            registry=self._registry,
+        )
+        self.upstream_retries = Counter(
+            "aurea_proxy_upstream_retries",
+            "Clips that were put to TorchServe once more.",
+            registry=self._registry,
+        )
+        self.model_ready = Gauge(
+            "aurea_proxy_model_ready",
+            "READY workers of the default version.",
+            registry=self._registry,
+        )
+        Gauge(
+            "aurea_build_info",
+            "Always 1.",
+            ("version", "python"),
+            registry=self._registry,
+        ).labels(VERSION, platform.python_version()).set(1)
+
+    def answered(
+        self, route: str, status: int, code: str, version: str | None, duration_s: float
+    ) -> None:
+        """Tells of one answer. `version` is None where no model was asked.
+
+        `route` must be one of a known few. Versions beyond the first `MAX_VERSIONS` are
+        counted as one.
+        """
+        version = self._known(version)
+        self._duration_s.labels(route, code, version).observe(duration_s)
+        self._requests.labels(status, code, version).inc()
+
+    def upstream_error(self, kind: UpstreamError) -> None:
+        """Tells of one fault between proxy and TorchServe."""
+        self._upstream_errors.labels(kind).inc()
+
+    def exposition(self) -> bytes:
+        """All of it in Prometheus' text format, whose media type is `MEDIA_TYPE`."""
+        return generate_latest(self._registry)
+
+    def _known(self, version: str | None) -> str:
+        if version is None:
+            return NO_VERSION
+        if version not in self._versions:
+            if len(self._versions) >= MAX_VERSIONS:
+                return OTHER
+            self._versions.add(version)
+        return version
