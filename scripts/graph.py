@@ -26,6 +26,10 @@ Matrix = npt.NDArray[np.float64]
 
 _INT8_PRODUCTS: Final = (".expand", ".merge", "aggregate")
 _LEVELS: Final = 255.0
+# Speech that is not in the calibration reaches further, and what is cut off costs more
+# than coarser levels: without this, the 99th percentile of the deviation is twice as large.
+_HEADROOM: Final = 1.3
+_SMALLEST: Final = 1e-9
 _VARIANCE_FLOOR: Final = 1e-12
 
 
@@ -81,20 +85,31 @@ def _quantize(
             low[name] = np.minimum(low.get(name, np.inf), rows.min(axis=0))
             high[name] = np.maximum(high.get(name, -np.inf), rows.max(axis=0))
     return {
-        name: _round_to_nearest(builder.products[name], low[name], high[name]) for name in names
+        name: _quantize_product(builder.products[name], low[name], high[name]) for name in names
     }
 
 
-def _round_to_nearest(product: "_Product", low: Matrix, high: Matrix) -> QuantizedProduct:
-    gain = _LEVELS / np.maximum(high - low, 1e-6)
+def _quantize_product(product: "_Product", low: Matrix, high: Matrix) -> QuantizedProduct:
+    """Round a product whose inputs lay between `low` and `high`, (inputs,), in calibration.
+
+    A gain of its own for each input moves range from activations into weights or back; the
+    square root shares the loss between them (SmoothQuant; Xiao et al., 2022). The middle of
+    each range becomes level 127.5, so that inputs with a small gain have room on both sides.
+    """
+    span = np.maximum(high - low, _SMALLEST)
+    largest_weight = np.maximum(np.abs(product.weights).max(axis=0), _SMALLEST)
+    gain = np.sqrt(largest_weight / span)
+    gain *= _LEVELS / (_HEADROOM * (gain * span).max())
+    offset = _LEVELS / 2 - gain * (low + high) / 2
     weights = product.weights / gain
-    scale = np.maximum(np.abs(weights).max(axis=1), 1e-12) / 127.0
+    scale = np.maximum(np.abs(weights).max(axis=1), _SMALLEST) / 127.0
+    rounded = np.round(weights / scale[:, None])
     return QuantizedProduct(
         gain=gain,
-        offset=-low * gain,
-        weights=np.round(weights / scale[:, None]).astype(np.int8),
+        offset=offset,
+        weights=rounded.astype(np.int8),
         scale=scale,
-        bias=product.bias + product.weights @ low,
+        bias=product.bias - (rounded * scale[:, None]) @ offset,
     )
 
 
