@@ -25,6 +25,7 @@ from accent.audio import SAMPLE_RATE_HZ, decode
 from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions, processor_name
 from accent.engine import PRECISIONS, Engine, Precision, TorchEngine
 from accent.errors import ModelFolderError, Refusal
+from accent.features import LogMel
 from accent.network import AccentModel, load_model
 from accent.scoring import cut_windows, posterior
 from accent.selection import AUTO, ENGINES_FILE, TORCH, EngineSettings, PackedEngine
@@ -106,7 +107,11 @@ def make_graphs(model: AccentModel, folder: Path) -> dict[Precision, Path]:
     speech = calibration_speech()
     for precision in tqdm(PRECISIONS, desc="graphs", unit="graph", disable=None, leave=False):
         path = folder / f"accent-{precision}.xml"
-        openvino.save_model(build_graph(model, precision, speech), path, compress_to_fp16=False)
+        graph = build_graph(model, precision, speech)
+        # OpenVINO numbers names over the life of a process: equal graphs would not look it.
+        for index, node in enumerate(graph.get_ordered_ops()):
+            node.set_friendly_name(f"{node.get_type_name()}_{index}")
+        openvino.save_model(graph, path, compress_to_fp16=False)
         twin = next((other for other in graphs.values() if _same_graph(path, other)), None)
         if twin is not None:
             for file in _graph_files(path):
@@ -123,7 +128,7 @@ def judge(
     A precision that OpenVINO cannot compute here at all is left out.
     """
     reference = TorchEngine(model.network)
-    features = model.network.feature_network
+    features = LogMel(model.spec.n_mels, std_norm=model.spec.std_norm)
     with tqdm(total=(1 + len(graphs)) * len(clips), unit="clip", disable=None, leave=False) as bar:
         expected = _cosines(reference, clips, bar, TORCH.name)
         cosines: dict[Precision, Points] = {"fp32": expected}

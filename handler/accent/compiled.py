@@ -14,7 +14,7 @@ import torch
 
 from accent.audio import Waveform
 from accent.engine import Precision, WindowScores, check_finite
-from accent.network import FeatureNetwork
+from accent.features import LogMel
 
 DEVICE: Final = "CPU"
 
@@ -34,9 +34,7 @@ class CompiledEngine:
     nothing of each other and would bind theirs to the same ones.
     """
 
-    def __init__(
-        self, features: FeatureNetwork, graph: Path, precision: Precision, threads: int
-    ) -> None:
+    def __init__(self, features: LogMel, graph: Path, precision: Precision, threads: int) -> None:
         """Compile the graph (1, frames, n_mels) -> (1, labels) in the file `graph`.
 
         Raises `EngineUnavailable` if OpenVINO refuses the file or would compute in another
@@ -71,8 +69,7 @@ class CompiledEngine:
     def _score_one(self, window: Waveform) -> WindowScores | Exception:
         try:
             started = time.perf_counter()
-            with torch.inference_mode():
-                features = self._features(torch.from_numpy(window)[None]).numpy()
+            features = self._features(window)
             featured = time.perf_counter()
             # A view of a buffer that the next window overwrites.
             cosines: npt.NDArray[np.float32] = self._request.infer([features])[0][0].copy()

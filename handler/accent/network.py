@@ -15,9 +15,6 @@ from typing import Any, Final, cast
 
 import torch
 import yaml
-from speechbrain.lobes.features import Fbank
-from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
-from speechbrain.processing.features import InputNormalization
 from torch import Tensor, nn
 
 from accent.audio import SAMPLE_RATE_HZ
@@ -72,27 +69,19 @@ class NetworkSpec:
     softmax_scale: float
 
 
-class FeatureNetwork(nn.Module):
-    """SpeechBrain's own feature modules: all of the network that has no weights."""
-
-    def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__()
-        self.compute_features = Fbank(n_mels=spec.n_mels, sample_rate=SAMPLE_RATE_HZ)
-        self.mean_var_norm = InputNormalization(norm_type="sentence", std_norm=spec.std_norm)
-        self.eval()
-
-    def forward(self, waveforms: Tensor) -> Tensor:
-        """(batch, samples) float32 at 16 kHz -> (batch, frames, n_mels), mean-normalised."""
-        lengths = torch.ones(waveforms.shape[0], device=waveforms.device)
-        return cast(Tensor, self.mean_var_norm(self.compute_features(waveforms), lengths))
-
-
 class AccentNetwork(nn.Module):
     """SpeechBrain's own feature, embedding and cosine modules, in one line."""
 
     def __init__(self, spec: NetworkSpec) -> None:
+        # Imported late: a worker that computes a graph needs none of it, and SpeechBrain
+        # brings SciPy along, 0.7 s and 70 MB a worker.
+        from speechbrain.lobes.features import Fbank
+        from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+        from speechbrain.processing.features import InputNormalization
+
         super().__init__()
-        self.feature_network = FeatureNetwork(spec)
+        self.compute_features = Fbank(n_mels=spec.n_mels, sample_rate=SAMPLE_RATE_HZ)
+        self.mean_var_norm = InputNormalization(norm_type="sentence", std_norm=spec.std_norm)
         self.embedding_model = ECAPA_TDNN(
             spec.n_mels,
             activation=_ACTIVATIONS[spec.activation],
@@ -109,7 +98,8 @@ class AccentNetwork(nn.Module):
 
     def features(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) float32 at 16 kHz -> (batch, frames, n_mels), mean-normalised."""
-        return cast(Tensor, self.feature_network(waveforms))
+        lengths = torch.ones(waveforms.shape[0], device=waveforms.device)
+        return cast(Tensor, self.mean_var_norm(self.compute_features(waveforms), lengths))
 
     def cosines(self, features: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
         """(batch, frames, n_mels) -> (batch, n_labels) float32 cosines in [-1, 1].
@@ -156,6 +146,14 @@ def load_model(folder: Path) -> AccentModel:
     if a weight is not finite, or if no label is `us`.
     """
     description = describe_model(folder)
+    with torch.device("meta"):
+        # Shapes without memory.
+        parameters = sum(weight.numel() for weight in AccentNetwork(description.spec).parameters())
+    if parameters > _MAX_PARAMETERS:
+        raise ModelFolderError(
+            f"{HYPERPARAMS_FILE}: describes a network of {parameters:,} parameters; "
+            f"at most {_MAX_PARAMETERS:,} are taken."
+        )
     network = AccentNetwork(description.spec)
     _load_weights(network.embedding_model, folder / EMBEDDING_FILE)
     _load_weights(network.classifier, folder / CLASSIFIER_FILE)
@@ -182,14 +180,6 @@ def describe_model(folder: Path) -> ModelDescription:
         raise ModelFolderError(
             f"{LABELS_FILE} has no label '{US_LABEL}' (it has {', '.join(labels)}): "
             "a US confidence could not be told."
-        )
-    with torch.device("meta"):
-        # Shapes without memory.
-        parameters = sum(weight.numel() for weight in AccentNetwork(spec).parameters())
-    if parameters > _MAX_PARAMETERS:
-        raise ModelFolderError(
-            f"{HYPERPARAMS_FILE}: describes a network of {parameters:,} parameters; "
-            f"at most {_MAX_PARAMETERS:,} are taken."
         )
     return ModelDescription(spec, labels)
 

@@ -19,6 +19,7 @@ PYTHON_FILES = (
     "compiled",
     "engine",
     "errors",
+    "features",
     "network",
     "scoring",
     "selection",
