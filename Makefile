@@ -16,7 +16,7 @@ export PYTHONPATH := handler:.
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve stop mar models test train speech evaluate calibrate setup setup-tools setup-dev lint clean
+.PHONY: help serve stop mar models test train speech evaluate calibrate bench setup setup-tools setup-bench setup-dev lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -67,11 +67,17 @@ calibrate: setup-tools ## fit a model's softmax scale (MODEL DATA [INTO OUT JOBS
 	    $(if $(INTO),--into '$(INTO)') $(if $(OUT),--out '$(OUT)') $(if $(JOBS),--jobs '$(JOBS)') \
 	    $(if $(SEED),--seed '$(SEED)') $(if $(DRY_RUN),--dry-run)
 
+bench: setup-bench ## the service beside others: under ten minutes ([OPTIONS='--write-readme'])
+	@$(VENV_PYTHON) -m scripts.bench $(OPTIONS)
+
 setup: ## make the environment in .venv
 	@$(PYTHON) scripts/set_up.py
 
 setup-tools: ## the same, with what training and the reports need
 	@$(PYTHON) scripts/set_up.py --tools
+
+setup-bench: ## the same, and .venv-bench with what the service is compared with
+	@$(PYTHON) scripts/set_up.py --bench
 
 setup-dev: ## the same, with what the tests need
 	@$(PYTHON) scripts/set_up.py --dev

@@ -8,6 +8,7 @@ import argparse
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,14 +23,15 @@ from tqdm import tqdm
 
 from scripts.bench.clips import make_clips, read_manifest
 from scripts.bench.contestants import (
-    AUTO,
     BENCH_PYTHON,
     Contestant,
     Place,
+    archive_name,
     build_archive,
     contestants,
     service,
     start,
+    unpack,
 )
 from scripts.bench.processes import (
     RivalFailed,
@@ -38,6 +40,7 @@ from scripts.bench.processes import (
     Worker,
     adopt_orphans,
     end_all,
+    environment,
 )
 from scripts.bench.report import print_report, write_readme, write_reports
 from scripts.bench.results import (
@@ -57,6 +60,7 @@ from scripts.get_model import (
     REVISION,
     ROOT,
 )
+from scripts.package import MODEL_STORE
 from scripts.stand_in import FULL_CHANNELS, SMALL_CHANNELS, write_stand_in
 
 OUT: Final = ROOT / "build" / "bench"
@@ -64,6 +68,9 @@ REFERENCE: Final = "torch fp32"
 _RATE_SHARE: Final = 0.7
 _RATE_USERS: Final = 24
 _RATE_ROUNDS: Final = 2
+# What another service takes at most to start and stop, and an archive to be built.
+_START_S: Final = 25.0
+_PACKAGING_S: Final = 75.0
 _SLACK_POINTS: Final = {"fp32": 0.3, "bf16": 0.5, "int8": 0.5}
 """How far an answer may be from what its own engine says: one decimal, other threads."""
 
@@ -169,7 +176,7 @@ class Bench:
                 sys.executable,
                 *("-m", "scripts.bench.engines"),
                 *("--model", str(self.place.model)),
-                *("--archives", str(self.place.archives)),
+                *("--archive", str(self.place.every_engine)),
                 *("--clips", str(self.place.clips)),
                 *("--threads", str(threads)),
             ],
@@ -331,12 +338,19 @@ class Bench:
         engine = f"openvino {precision}"
         if engine not in self.measured.within_bounds or engine == self.measured.auto:
             return
-        needed_s = 20.0 + self.settings.alone_s + self.settings.crowd_s + self.settings.loop_s
+        built = (MODEL_STORE / f"{archive_name(precision)}.mar").is_file()
+        needed_s = self.settings.alone_s + self.settings.crowd_s + self.settings.loop_s
+        needed_s += _START_S + (0.0 if built else _PACKAGING_S)
         if self._left_s() < needed_s:
-            say(f"No time left for the service in {precision}")
+            say(f"No time left for the service in {precision}; bench --prepare builds its archive")
             return
         say(f"The service in {precision}")
         contestant = service(self.place, precision)
+        try:
+            build_archive(self.place.model, precision)
+        except RivalFailed as error:
+            self.measured.failures[contestant.name] = str(error)
+            return
         if self._start(contestant):
             self._stretch(contestant, ALONE, 0, load, 1, self.settings.alone_s)
             self._stretch(contestant, CROWD, 0, load, CROWD_USERS, self.settings.crowd_s)
@@ -388,17 +402,24 @@ def choose_folder(settings: BenchSettings) -> tuple[Path, str]:
     )
 
 
-def build_archives(model: Path, folder: Path, precisions: Sequence[str]) -> dict[str, str]:
-    """Have `folder` hold the unpacked archives; returns why a precision has none."""
-    failures: dict[str, str] = {}
-    for precision in tqdm(["", *precisions], desc="archives", unit="archive", disable=None):
-        try:
-            build_archive(model, folder, precision)
-        except RivalFailed as error:
-            if not precision:
-                raise
-            failures[f"openvino {precision}"] = str(error)
-    return failures
+def prepare_archives(settings: BenchSettings) -> None:
+    """Build the archives of all precisions, so that a run has its time for measuring."""
+    settings.out.mkdir(parents=True, exist_ok=True)
+    model, what = choose_folder(settings)
+    say(f"Model: {what}")
+    archive = unpack(build_archive(model), settings.out / "archive")
+    complete_archive(archive, settings.out / "engines")
+    for precision in tqdm(settings.precisions, desc="archives", unit="archive", disable=None):
+        build_archive(model, precision)
+
+
+def complete_archive(archive: Path, folder: Path) -> Path:
+    """Have `folder` hold the archive with the graphs of every precision."""
+    command = [sys.executable, "-m", "scripts.bench.graphs", str(archive), str(folder)]
+    if subprocess.call(command, cwd=ROOT, env=environment()) != 0:
+        say("NOTE: not every precision has a graph; what the archive has is compared.")
+        return archive
+    return folder
 
 
 def say(text: str) -> None:
@@ -415,18 +436,18 @@ def bench(settings: BenchSettings) -> Measured:
     model, what = choose_folder(settings)
     say(f"Model: {what}")
     clips = make_clips(settings.out / "clips")
-    archives = settings.out / "archives"
-    shutil.rmtree(archives, ignore_errors=True)
-    failures: dict[str, str] = {}
     if settings.quick:
-        shutil.copytree(model, archives / AUTO)
+        archive = every = model
     else:
-        say("Archives (some minutes, where they are not there from the same inputs)")
-        failures = build_archives(model, archives, settings.precisions)
+        say("Archive and graphs (a minute or two, where they are not there already)")
+        archive = unpack(build_archive(model), settings.out / "archive")
+        every = complete_archive(archive, settings.out / "engines")
     # Sockets have short names, and a checkout may lie deep.
     scratch = Path(tempfile.mkdtemp(prefix="bench-"))
-    measured = Measured([clip.duration_s for clip in clips], failures=failures)
-    place = Place(model, archives, settings.out / "clips", scratch, len(os.sched_getaffinity(0)))
+    measured = Measured([clip.duration_s for clip in clips])
+    place = Place(
+        model, archive, every, settings.out / "clips", scratch, len(os.sched_getaffinity(0))
+    )
     run = Bench(settings, place, measured)
     try:
         run.run()
@@ -463,9 +484,10 @@ def main() -> None:
     parser.add_argument("--precisions", default=",".join(defaults.precisions))
     parser.add_argument("--out", type=Path, default=defaults.out)
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works")
+    parser.add_argument("--prepare", action="store_true", help="only build the archives")
     parser.add_argument("--write-readme", action="store_true", help="put the result into README")
     arguments = vars(parser.parse_args())
-    readme = arguments.pop("write_readme")
+    readme, prepare = arguments.pop("write_readme"), arguments.pop("prepare")
     for name in ("only", "precisions"):
         arguments[name] = tuple(filter(None, arguments[name].split(",")))
     settings = BenchSettings(**arguments | {"out": arguments["out"].absolute()})
@@ -483,6 +505,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
+        if prepare:
+            prepare_archives(settings)
+            return
         bench(settings)
     except KeyboardInterrupt:
         sys.exit("\nStopped; nothing is left running.")

@@ -22,7 +22,6 @@ from scripts.package import MODEL_STORE
 BENCH_PYTHON: Final = ROOT / ".venv-bench" / "bin" / "python"
 ARCHIVE_NAME: Final = "bench"
 VERSION: Final = "1.0"
-AUTO: Final = "auto"
 _READY_TIMEOUT_S: Final = 120.0
 
 
@@ -31,8 +30,11 @@ class Place:
     """Where a run keeps its things; `scratch` is short, for sockets, and gone afterwards."""
 
     model: Path
-    archives: Path
-    """Folder of unpacked archives: `auto`, and one for each precision asked for by name."""
+    archive: Path
+    """Folder of the unpacked archive."""
+
+    every_engine: Path
+    """The same with the graphs of every precision."""
 
     clips: Path
     scratch: Path
@@ -110,7 +112,7 @@ def _rival(module: str, place: Place, port: int, *, archive: bool = False) -> li
     return [
         str(BENCH_PYTHON),
         *("-m", f"scripts.bench.rivals.{module}"),
-        *("--model", str(place.archives / AUTO if archive else place.model)),
+        *("--model", str(place.archive if archive else place.model)),
         *("--port", str(port)),
     ]
 
@@ -149,8 +151,8 @@ def start(contestant: Contestant, place: Place, first_clip: Path) -> tuple[Tree,
     return tree, time.monotonic() - began
 
 
-def build_archive(model: Path, archives: Path, precision: str = "") -> None:
-    """Package a model as `make serve` would and unpack it beside the others, as a worker does.
+def build_archive(model: Path, precision: str = "") -> Path:
+    """Package a model as `make serve` would, unless that is there from the same inputs.
 
     Raises `RivalFailed` if it cannot be built.
     """
@@ -162,10 +164,15 @@ def build_archive(model: Path, archives: Path, precision: str = "") -> None:
     result = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     if result.returncode != 0:
         raise RivalFailed(result.stderr.strip() or result.stdout.strip())
-    folder = archives / (precision or AUTO)
+    return MODEL_STORE / f"{name}.mar"
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack an archive as TorchServe does, for those who hold our engine without it."""
     shutil.rmtree(folder, ignore_errors=True)
-    with zipfile.ZipFile(MODEL_STORE / f"{name}.mar") as content:
+    with zipfile.ZipFile(archive) as content:
         content.extractall(folder)
+    return folder
 
 
 def archive_name(precision: str) -> str:

@@ -42,8 +42,8 @@ _REST_S: Final = 0.03
 class Bench:
     """Engines over one model, opened when they are first asked for, with so many threads."""
 
-    def __init__(self, model: Path, archives: Path, clips: Path, threads: int) -> None:
-        self._model, self._archives, self._threads = model, archives, threads
+    def __init__(self, model: Path, archive: Path, clips: Path, threads: int) -> None:
+        self._model, self._archive, self._threads = model, archive, threads
         self._engines: dict[str, Engine] = {}
         self._reference: AccentModel | None = None
         self._clips, self._folder = read_manifest(clips), clips
@@ -66,25 +66,20 @@ class Bench:
 
     def describe(self) -> dict[str, Any]:
         """The engines that can be had, what packaging found of them, and a clip's cost."""
-        opened = open_engine(self._archives / AUTO, EngineSettings(), threads=self._threads)
-        deviations: dict[str, dict[str, float]] = {}
+        opened = open_engine(self._archive, EngineSettings(), threads=self._threads)
         within_bounds: dict[str, bool] = {}
         faults: dict[str, str] = {}
-        for folder in sorted(self._archives.iterdir()):
-            deviations |= _packaged_deviations(folder)
-            for packed in packed_engines(folder):
-                if folder.name not in (AUTO, packed.precision) or packed.name in within_bounds:
-                    continue
-                try:
-                    self._engine(packed.name)
-                except EngineError as error:
-                    faults[packed.name] = str(error)
-                else:
-                    within_bounds[packed.name] = packed.within_bounds
+        for packed in packed_engines(self._archive):
+            try:
+                self._engine(packed.name)
+            except EngineError as error:
+                faults[packed.name] = str(error)
+            else:
+                within_bounds[packed.name] = packed.within_bounds
         return {
             "auto": f"{opened.name} {opened.precision}",
             "within_bounds": within_bounds,
-            "deviations": deviations,
+            "deviations": _packaged_deviations(self._archive),
             "faults": faults,
             "gflop": clip_gflop(self._loaded()),
         }
@@ -148,13 +143,12 @@ class Bench:
 
     def _engine(self, name: str) -> Engine:
         if name not in self._engines:
-            settings, folder = EngineSettings(), self._archives / AUTO
+            settings = EngineSettings()
             if name != AUTO:
                 engine, precision = name.split()
                 settings = EngineSettings(engine, precision)  # type: ignore[arg-type]
-                asked = self._archives / precision
-                folder = asked if engine != "torch" and asked.is_dir() else folder
-            self._engines[name] = open_engine(folder, settings, threads=self._threads).engine
+            opened = open_engine(self._archive, settings, threads=self._threads)
+            self._engines[name] = opened.engine
         return self._engines[name]
 
     def _loaded(self) -> AccentModel:
@@ -168,7 +162,7 @@ def _packaged_deviations(archive: Path) -> dict[str, dict[str, float]]:
     if not path.is_file():
         return {}
     return {
-        f"{entry['engine']} {entry['precision']}": entry["deviation_points"]
+        f"{entry['engine']} {entry['precision']}": entry.get("deviation_points", {})
         for entry in json.loads(path.read_text(encoding="utf-8"))["engines"]
     }
 
@@ -210,12 +204,12 @@ def main() -> None:
     """Answer requests until the input ends."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--archives", type=Path, required=True)
+    parser.add_argument("--archive", type=Path, required=True)
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    bench = Bench(arguments.model, arguments.archives, arguments.clips, arguments.threads)
+    bench = Bench(arguments.model, arguments.archive, arguments.clips, arguments.threads)
     requests: Mapping[str, Callable[..., Any]] = {
         "expect": bench.expect,
         "describe": bench.describe,
