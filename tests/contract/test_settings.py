@@ -26,6 +26,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("AUREA_MAX_UPLOAD_BYTES", "0"),
         ("AUREA_DEADLINE_S", "-1"),
         ("AUREA_MODEL_NAME", "../other"),
+        ("AUREA_METRICS_PORT", "65536"),
+        ("AUREA_LOG_ADDRESSES", "perhaps"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(

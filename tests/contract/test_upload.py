@@ -204,8 +204,8 @@ def test_a_client_that_leaves_during_its_upload_leaves_one_plain_line(proxy: Pro
     request_id = "leaves-early"
     with proxy.connect() as connection:
         connection.sendall(raw_request(bytes(10_000), f"X-Request-ID: {request_id}")[:5000])
-    line = proxy.await_log(rf".*request_id={request_id} request .*")
-    assert "status=499" in line.group(0)
+    line = proxy.await_event(request_id)
+    assert (line["status"], line["code"]) == (499, "client_left")
     assert "Traceback" not in proxy.log
 
 

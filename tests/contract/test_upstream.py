@@ -249,7 +249,6 @@ def test_a_client_that_leaves_frees_its_connection_to_torchserve(
     eventually(lambda: standin.predictions[0].ended_s)
     line = proxy.await_event("left-waiting")
     assert (line["status"], line["code"]) == (499, "client_left")
-    assert line["version"] == VERSION
     assert "Traceback" not in proxy.log
 
 
