@@ -9,7 +9,7 @@ clip never shares a pass with padding.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,11 @@ import openvino as ov
 import openvino.opset15 as ops
 import torch
 from accent.audio import Waveform
+from accent.engine import Precision
 from accent.network import AccentModel
 from speechbrain.lobes.models.ECAPA_TDNN import SERes2NetBlock, TDNNBlock
 from torch import nn
 
-Precision = Literal["fp32", "bf16", "int8"]
 Matrix = npt.NDArray[np.float64]
 
 _INT8_PRODUCTS: Final = (".expand", ".merge", "aggregate")
