@@ -3,6 +3,7 @@
 Where Prometheus is not installed, the tests that need it skip and say so.
 """
 
+import contextlib
 import json
 import re
 import shutil
@@ -200,17 +201,16 @@ def load(watched: RunningService) -> Iterator[None]:
     done = threading.Event()
 
     def post(first: int) -> None:
-        with httpx.Client(timeout=60, trust_env=False) as client:
+        # TorchServe forgets what a worker holds that is taken away from it: such a client
+        # gives up soon and asks again.
+        with httpx.Client(base_url=watched.url, timeout=5, trust_env=False) as client:
             for turn in range(first, 1_000_000):
                 if done.wait(0.2):
                     return
-                client.post(
-                    f"{watched.url}/classify-us-accent",
-                    files={"file": ("clip", clips[turn % len(clips)])},
-                )
-                client.get(f"{watched.url}/readyz")
+                with contextlib.suppress(httpx.TransportError):
+                    client.post("/classify-us-accent", files={"file": clips[turn % len(clips)]})
 
-    threads = [threading.Thread(target=post, args=(first,)) for first in (0, 4)]
+    threads = [threading.Thread(target=post, args=(first,)) for first in (0, 3, 6)]
     for thread in threads:
         thread.start()
     yield
