@@ -37,7 +37,7 @@ class Canned(Prometheus):
         if self.empty or not query.expression:
             return []
         minutes = np.array([-10.0, -5.0, 0.0])
-        labels = {"version": "1.0", "code": "ok"}
+        labels = {"version": "1.0", "code": "ok", "alertname": "AccentDown"}
         return [
             Series({**labels, "band": "20-30", "le": "0.5"}, minutes, np.array([1.0, 2.0, 3.0])),
             Series(
