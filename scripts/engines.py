@@ -25,7 +25,6 @@ from accent.audio import SAMPLE_RATE_HZ, decode
 from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions, processor_name
 from accent.engine import PRECISIONS, Engine, Precision, TorchEngine
 from accent.errors import ModelFolderError, Refusal
-from accent.features import LogMel
 from accent.network import AccentModel, load_model
 from accent.scoring import cut_windows, posterior
 from accent.selection import AUTO, ENGINES_FILE, TORCH, EngineSettings, PackedEngine
@@ -128,7 +127,6 @@ def judge(
     A precision that OpenVINO cannot compute here at all is left out.
     """
     reference = TorchEngine(model.network)
-    features = LogMel(model.spec.n_mels, std_norm=model.spec.std_norm)
     with tqdm(total=(1 + len(graphs)) * len(clips), unit="clip", disable=None, leave=False) as bar:
         expected = _cosines(reference, clips, bar, TORCH.name)
         cosines: dict[Precision, Points] = {"fp32": expected}
@@ -136,8 +134,8 @@ def judge(
         timed: list[Engine] = [reference]
         for precision, graph in graphs.items():
             try:
-                engine = CompiledEngine(features, graph, precision, torch.get_num_threads())
-                alone = CompiledEngine(features, graph, precision, threads=1)
+                engine = CompiledEngine(model, graph, precision, torch.get_num_threads())
+                alone = CompiledEngine(model, graph, precision, threads=1)
             except EngineUnavailable as error:
                 bar.write(f"not measured: {error}", file=sys.stderr)
                 continue

@@ -6,7 +6,7 @@ rests on nothing that the quantizer has seen.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -23,10 +23,19 @@ SENTENCES_FILE: Final = "sentences.txt"
 Part: TypeAlias = Literal["calibration", "verification"]
 PARTS: Final[tuple[Part, ...]] = ("calibration", "verification")
 
-VERIFICATION_COPIES: Final = ("telephone_8k", "white_20db", "gain_-20db", "cut_2s", "cut_1s")
-"""What else is measured of every verification clip, by its name in `scripts.distort`."""
+VERIFICATION_COPIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "": (),
+    "telephone": ("cut_2s", "telephone_8k"),
+    "noisy": ("cut_2s", "white_20db"),
+    "quiet": ("cut_2s", "gain_-20db"),
+    "short": ("cut_1s",),
+}
+"""What is measured of every verification clip: names in `scripts.distort`, in turn.
 
-_CALIBRATION_COPIES: Final = ("telephone_8k", "white_20db", "cut_2s")
+Mostly two seconds of it, because a judgement takes as long as its speech lasts.
+"""
+
+_CALIBRATION_COPIES: Final = ((), ("telephone_8k",), ("white_20db",), ("cut_2s",))
 _BIT_RATE: Final = 32_000
 # Synthetic pauses are emptier than any recording's; this is the floor of a quiet room.
 _ROOM_LEVEL: Final = 0.001
@@ -56,20 +65,18 @@ def calibration_speech(folder: Path = FOLDER) -> list[Waveform]:
 
     Ranges that only a quiet studio shows would cut off what a telephone or a fan adds.
     """
-    waveforms = [clip.waveform for clip in _decoded("calibration", folder)]
-    copies = ("", *_CALIBRATION_COPIES)
     return [
-        _copy(waveform, copies[index % len(copies)], index)
-        for index, waveform in enumerate(waveforms)
+        _copy(clip.waveform, _CALIBRATION_COPIES[index % len(_CALIBRATION_COPIES)], index)
+        for index, clip in enumerate(_decoded("calibration", folder))
     ]
 
 
 def verification_speech(folder: Path = FOLDER) -> list[ReferenceClip]:
     """What an engine is judged by: each clip of its part as it is, and its copies."""
     return [
-        ReferenceClip(f"{clip.name} {copy}".strip(), _copy(clip.waveform, copy, index))
+        ReferenceClip(f"{clip.name} {title}".strip(), _copy(clip.waveform, distortions, index))
         for index, clip in enumerate(_decoded("verification", folder))
-        for copy in ("", *VERIFICATION_COPIES)
+        for title, distortions in VERIFICATION_COPIES.items()
     ]
 
 
@@ -78,10 +85,11 @@ def _decoded(part: Part, folder: Path) -> Iterator[ReferenceClip]:
         yield ReferenceClip(path.stem, decode(path.read_bytes()).waveform)
 
 
-def _copy(waveform: Waveform, distortion: str, seed: int) -> Waveform:
-    if not distortion:
-        return waveform
-    return decode(distort(distortion, waveform, (), np.random.default_rng(seed))).waveform
+def _copy(waveform: Waveform, distortions: Sequence[str], seed: int) -> Waveform:
+    rng = np.random.default_rng(seed)
+    for name in distortions:
+        waveform = decode(distort(name, waveform, (), rng)).waveform
+    return waveform
 
 
 def make_reference_speech(folder: Path = FOLDER) -> Mapping[Part, int]:

@@ -15,6 +15,7 @@ import torch
 from accent.audio import Waveform
 from accent.engine import Precision, WindowScores, check_finite
 from accent.features import LogMel
+from accent.network import ModelDescription
 
 DEVICE: Final = "CPU"
 
@@ -34,13 +35,21 @@ class CompiledEngine:
     nothing of each other and would bind theirs to the same ones.
     """
 
-    def __init__(self, features: LogMel, graph: Path, precision: Precision, threads: int) -> None:
-        """Compile the graph (1, frames, n_mels) -> (1, labels) in the file `graph`.
+    def __init__(
+        self, model: ModelDescription, graph: Path, precision: Precision, threads: int
+    ) -> None:
+        """Compile the graph of `model`, (1, frames, n_mels) -> (1, labels), in a file.
 
         Raises `EngineUnavailable` if OpenVINO refuses the file or would compute in another
         precision.
         """
-        self._features = features
+        spec = model.spec
+        self._features = LogMel(spec.n_mels, std_norm=spec.std_norm)
+        # A convolution reflects the frames at the ends of a clip; there must be enough.
+        self._min_frames = 1 + max(
+            kernel // 2 * dilation
+            for kernel, dilation in zip(spec.kernel_sizes, spec.dilations, strict=True)
+        )
         hint = _floating_point(precision)
         try:
             compiled = openvino.Core().compile_model(
@@ -70,6 +79,10 @@ class CompiledEngine:
         try:
             started = time.perf_counter()
             features = self._features(window)
+            # The graph itself would score both: it clips what is not finite.
+            check_finite(features)
+            if features.shape[1] < self._min_frames:
+                raise ValueError(f"{features.shape[1]} frames are too few for the network")
             featured = time.perf_counter()
             # A view of a buffer that the next window overwrites.
             cosines: npt.NDArray[np.float32] = self._request.infer([features])[0][0].copy()

@@ -110,10 +110,10 @@ class TorchEngine:
         ]
 
 
-def check_finite(cosines: npt.NDArray[np.float32]) -> None:
-    """Raises `FloatingPointError` for a score that no document may carry."""
-    if not np.isfinite(cosines).all():
-        raise FloatingPointError("the network's output is not finite")
+def check_finite(values: npt.NDArray[np.float32]) -> None:
+    """Raises `FloatingPointError` for values that no score may rest on or be."""
+    if not np.isfinite(values).all():
+        raise FloatingPointError("a value in the network is not finite")
 
 
 def _half(device: torch.device) -> torch.dtype:

@@ -13,7 +13,6 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from accent.engine import PRECISIONS, Engine, Precision, TorchEngine
 from accent.errors import ModelFolderError
-from accent.features import LogMel
 from accent.network import ModelDescription, describe_model, load_model
 
 ENGINES_FILE: Final = "engines.json"
@@ -180,9 +179,8 @@ def _open(
         raise EngineError(f"the graph {path.name} is missing")
     # The graph has the weights: the checkpoints would only take memory.
     description = describe_model(folder)
-    features = LogMel(description.spec.n_mels, std_norm=description.spec.std_norm)
     try:
-        compiled = CompiledEngine(features, path, packed.precision, threads)
+        compiled = CompiledEngine(description, path, packed.precision, threads)
     except EngineUnavailable as error:
         raise EngineError(str(error)) from error
     return OpenedEngine(compiled, description, "openvino", packed.precision)
