@@ -22,7 +22,7 @@ from scripts.package import MODEL_STORE
 BENCH_PYTHON: Final = ROOT / ".venv-bench" / "bin" / "python"
 ARCHIVE_NAME: Final = "bench"
 VERSION: Final = "1.0"
-_READY_TIMEOUT_S: Final = 120.0
+_READY_TIMEOUT_S: Final = 180.0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import litserve
 
@@ -20,7 +19,7 @@ class AccentApi(litserve.LitAPI):  # type: ignore[misc] # LitServe is not where 
         """Load what is served, once a worker."""
         self._score = open_scorer(self._kind, self._folder, threads=self._threads)
 
-    def decode_request(self, request: Any) -> bytes:
+    def decode_request(self, request: litserve.Request) -> bytes:
         """The upload of a parsed form."""
         return bytes(request["file"].file.read())
 
