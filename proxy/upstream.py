@@ -285,7 +285,9 @@ class Upstream:
         candidate = await self._candidate(request_id)
         try:
             try:
-                return await self._score_once(audio, candidate, tell)
+                if candidate is not None:
+                    return await self._ask_candidate(audio, candidate, tell)
+                return await self._score_once(audio, None, tell)
             except _Absent as absence:
                 logger.warning("the default answers for version %s: %s", candidate, absence)
                 self._metrics.upstream_retries.inc()
@@ -313,14 +315,35 @@ class Upstream:
         canary = self.routing.canary
         if canary is None or not canary.takes(request_id):
             return None
-        # Clips wait without an answer for workers that die again and again. What is not
-        # known in time is found out by asking.
+        # What is not known in time is found out by asking.
+        ready = await self._ready_workers()
+        return None if ready.get(canary.version) == 0 else canary.version
+
+    async def _ask_candidate(
+        self, audio: bytes, candidate: str, tell: Callable[[Model], None]
+    ) -> Score:
+        """Gives up on a candidate once it has no READY worker: its clips get no answer.
+
+        Raises what `_score_once` does.
+        """
+        asking = asyncio.create_task(self._score_once(audio, candidate, tell))
+        try:
+            while not (await asyncio.wait({asking}, timeout=READINESS_TTL_S))[0]:
+                ready = await self._ready_workers()
+                if ready and not ready.get(candidate) and not asking.done():
+                    self._metrics.upstream_error("unavailable")
+                    raise _Absent("its workers are gone")
+            return asking.result()
+        finally:
+            asking.cancel()
+
+    async def _ready_workers(self) -> dict[str, int]:
+        """READY workers by version; empty where TorchServe does not tell in time."""
         try:
             seen = await asyncio.wait_for(asyncio.shield(self.versions()), CANDIDATE_LOOK_S)
         except asyncio.TimeoutError:
-            return canary.version
-        stuck = any(each.model.version == canary.version and not each.workers for each in seen)
-        return None if stuck else canary.version
+            return {}
+        return {each.model.version: each.workers for each in seen}
 
     async def _score_once(
         self, audio: bytes, candidate: str | None, tell: Callable[[Model], None]

@@ -1,5 +1,6 @@
 """A share of the requests goes to a candidate version, and none fails because of it."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +10,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from proxy.routing import Canary, Router
-from tests.contract.conftest import Proxy, eventually
+from tests.contract.conftest import Proxy, eventually, raw_request
 from tests.contract.standin import (
     MODEL,
     SCORE,
@@ -198,6 +199,50 @@ def test_no_clip_waits_for_a_candidate_whose_workers_die_again_and_again(
     standin.behaviours.clear()
     standin.workers_of[CANDIDATE] = ["READY"]
     eventually(lambda: answered_by(with_candidate) == CANDIDATE)
+
+
+@pytest.mark.parametrize("left", [["UNLOADING"], [], None])
+def test_a_clip_that_waits_for_workers_that_are_gone_is_answered_by_the_default(
+    with_candidate: Proxy, standin: StandIn, left: list[str] | None
+) -> None:
+    async def workers_go(prediction: Prediction) -> object:
+        if prediction.version == VERSION:
+            return document()
+        if left is None:
+            standin.versions = [VERSION]
+        else:
+            standin.workers_of[CANDIDATE] = left
+        return await hang(prediction)
+
+    standin.behaviours[b"clip"] = workers_go
+    assert answered_by(with_candidate) == VERSION
+    assert [seen.version for seen in standin.predictions] == [CANDIDATE, VERSION]
+    eventually(lambda: standin.predictions[0].ended_s)
+
+
+def test_a_candidate_that_takes_its_time_is_waited_for(
+    with_candidate: Proxy, standin: StandIn
+) -> None:
+    async def take_long(_: Prediction) -> object:
+        await asyncio.sleep(2.5)
+        return document(version=CANDIDATE)
+
+    standin.behaviours[b"clip"] = take_long
+    assert answered_by(with_candidate) == CANDIDATE
+    assert len(standin.predictions) == 1
+
+
+def test_a_client_that_leaves_frees_the_candidate_too(
+    with_candidate: Proxy, standin: StandIn
+) -> None:
+    standin.behaviours[b"clip"] = hang
+    with with_candidate.connect() as connection:
+        connection.sendall(raw_request(b"clip", "X-Request-ID: left"))
+        eventually(lambda: standin.predictions)
+    eventually(lambda: standin.predictions[0].ended_s)
+    line = with_candidate.await_event("left")
+    assert (line["code"], line["version"]) == ("client_left", CANDIDATE)
+    assert "Traceback" not in with_candidate.log
 
 
 def test_a_promotion_moves_everyone_and_loses_nobody(
