@@ -122,7 +122,7 @@ def every_format(samples: Samples, sample_rate_hz: int = 48_000) -> dict[str, by
 
 
 def _layout(channels: int) -> str:
-    return {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
+    return {1: "mono", 2: "stereo", 8: "7.1"}.get(channels, f"{channels} channels")
 
 
 def _to_format(channels: Samples, sample_format: str) -> Any:

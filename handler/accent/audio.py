@@ -1,19 +1,20 @@
 """Encoded bytes -> a mono waveform at 16 kHz, and facts about what was in them.
 
 One decoder for every format: PyAV, whose wheel carries FFmpeg's libraries. Decoding,
-mixing and resampling go block by block, so that a limit stops them before memory is
-spent, and nothing touches the disk.
+mixing and resampling go block by block: whatever the file, only its samples at 16 kHz are
+ever held whole, a limit stops it before memory is spent, and nothing touches the disk.
 """
 
 import ctypes
 import io
+import mmap
 import time
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache
 from math import ceil, isqrt
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 import av.error
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torchaudio.transforms
+from av.audio.plane import AudioPlane
 
 from accent.errors import AudioTooLong, AudioTooShort, EmptyFile, NoSpeech, UnsupportedAudio
 
@@ -44,17 +46,43 @@ _MAX_PEAK: Final = 1e4
 # Damaged frames that a player would skip over; with more than this the file is not audio.
 _MAX_DAMAGED_SHARE: Final = 0.2
 _SILENCE_BLOCK_S: Final = 0.1
+_SILENCE_BLOCKS_PER_PASS: Final = 100
 # Sample rates are reduced against 16 kHz to p/q, and the kernel holds about p x q values.
-# This keeps every rate in use exact and bounds the kernel of an odd one to 20 MB.
-_MAX_KERNEL_VALUES: Final = 5_000_000
+# This keeps every rate in use exact and bounds the kernel of an odd one to 8 MB, and what
+# torchaudio takes to make it to 65 MB.
+_MAX_KERNEL_VALUES: Final = 2_000_000
+# Kernels of the rates in use are smaller and all kept; of the others, one.
+_MAX_KEPT_KERNEL_VALUES: Final = 300_000
 _RESAMPLE_CHUNK_S: Final = 2.0
 # FFmpeg reserves what a chunk's header claims, up to 2 GB, before it looks for the bytes.
 # No honest chunk of an upload of 25 MB needs more than this.
 _MAX_FFMPEG_BLOCK_BYTES: Final = 64 << 20
+# FFmpeg opens a decoder for each of a file's tracks, half a megabyte apiece. Films have fewer.
+_MAX_STREAMS: Final = 32
 _SINC_HALF_WIDTH: Final = 6
 _SINC_ROLLOFF: Final = 0.99
 
-_FULL_SCALE: Final = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}
+# Samples of all channels that are mixed at a time. A frame of compressed audio holds a
+# thousand or two, and what numpy takes for a call would cost more than they do.
+_MIX_VALUES: Final = 1 << 16
+
+
+@dataclass(frozen=True)
+class _SampleFormat:
+    """How FFmpeg holds a sample: its type, and the values of silence and of full scale."""
+
+    dtype: npt.DTypeLike
+    silence: float
+    full_scale: float
+
+
+_SAMPLE_FORMATS: Final = {
+    "u8": _SampleFormat(np.uint8, 128.0, 128.0),
+    "s16": _SampleFormat(np.int16, 0.0, 32768.0),
+    "s32": _SampleFormat(np.int32, 0.0, 2147483648.0),
+    "flt": _SampleFormat(np.float32, 0.0, 1.0),
+    "dbl": _SampleFormat(np.float64, 0.0, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -116,7 +144,7 @@ def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audi
     _bound_ffmpeg_memory()
     try:
         container = av.open(
-            io.BytesIO(data),
+            _Upload(data),
             mode="r",
             # Old tags are in any encoding, and none of them is read here.
             metadata_errors="replace",
@@ -124,6 +152,7 @@ def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audi
                 "format_whitelist": _FORMATS,
                 "codec_whitelist": _DECODERS,
                 "protocol_whitelist": "none",
+                "max_streams": str(_MAX_STREAMS),
             },
         )
     except (av.error.FFmpegError, ValueError, OverflowError):
@@ -141,6 +170,36 @@ def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audi
             "Check the microphone and record again."
         )
     return audio
+
+
+class _Upload:
+    """An upload as a file to read. `io.BytesIO` would copy the bytearray that a server fills."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self._data = memoryview(data)
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most `size`, none at the end."""
+        block = bytes(self._data[self._position : self._position + size])
+        self._position += len(block)
+        return block
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to `offset` from the start, the position or the end; the new position.
+
+        Raises `ValueError` if that lies before the start, as any file does.
+        """
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}
+        position = start[whence] + offset
+        if position < 0:
+            raise ValueError(f"negative seek value {position}")
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        """The position, in bytes from the start."""
+        return self._position
 
 
 @cache
@@ -162,13 +221,8 @@ def _decode_track(container: "av.container.InputContainer", limits: AudioLimits)
     codec.thread_count = 1
     _check_layout(codec.sample_rate, codec.channels, limits, claimed=True)
     deadline = time.monotonic() + limits.max_decode_s
-    resampler: StreamingResampler | None = None
-    parts: list[Waveform] = []
-    duration_s = 0.0
-    channels = 0
-    peak = 0.0
+    track = _Track(limits)
     packets = damaged_packets = 0
-    first_rate_hz = 0
     try:
         for packet in container.demux(stream):
             if time.monotonic() > deadline:
@@ -180,40 +234,155 @@ def _decode_track(container: "av.container.InputContainer", limits: AudioLimits)
                 damaged_packets += 1
                 continue
             for frame in frames:
-                rate_hz, frame_channels = frame.sample_rate, frame.layout.nb_channels
-                _check_layout(rate_hz, frame_channels, limits, claimed=False)
-                duration_s += frame.samples / rate_hz
-                if duration_s > limits.max_audio_s + _CODEC_PADDING_S:
-                    raise AudioTooLong(f"The clip lasts more than {limits.max_audio_s:g} s.")
-                if resampler is None or resampler.sample_rate_hz != rate_hz:
-                    if resampler is not None:
-                        parts.append(resampler.flush())
-                    resampler = StreamingResampler(rate_hz)
-                    first_rate_hz = first_rate_hz or rate_hz
-                block = _samples(frame)
-                channels = max(channels, frame_channels)
-                block_peak = float(np.abs(block).max(initial=0.0))
-                if not block_peak <= _MAX_PEAK:
-                    raise UnsupportedAudio("The file has samples that are not finite or absurd.")
-                peak = max(peak, block_peak)
-                parts.append(resampler.push(block.mean(axis=0)))
+                track.push(frame)
     except av.error.FFmpegError:
         # A file that ends early: what was decoded up to there is the clip.
         damaged_packets += 1
-    if resampler is None or damaged_packets > max(1, _MAX_DAMAGED_SHARE * packets):
+    if not track.sample_rate_hz or damaged_packets > max(1, _MAX_DAMAGED_SHARE * packets):
         raise UnsupportedAudio("The file is damaged: no clean audio could be decoded from it.")
-    parts.append(resampler.flush())
-    waveform = np.concatenate(parts)
-    return Audio(
-        waveform,
-        AudioFacts(
-            duration_s=round(duration_s, 3),
-            sample_rate_hz=first_rate_hz,
-            channels=channels,
-            codec=codec.codec.canonical_name,
-            peak=round(peak, 4),
-        ),
-    )
+    return track.finish(codec.codec.canonical_name)
+
+
+class _Track:
+    """Decoded frames in, the clip out.
+
+    Frames wait until there are enough to be mixed and resampled at once. Their rate, format
+    and number of channels may change on the way.
+    """
+
+    def __init__(self, limits: AudioLimits) -> None:
+        self.sample_rate_hz = 0
+        self._limits = limits
+        self._longest_s = limits.max_audio_s + _CODEC_PADDING_S
+        self._duration_s = 0.0
+        self._channels = 0
+        self._peak = 0.0
+        self._kind: tuple[int, int, str] = (0, 0, "")
+        self._sample_format = _SAMPLE_FORMATS["flt"]
+        self._planes = 0
+        self._waiting: list[list[npt.NDArray[Any]]] = []
+        self._waiting_values = 0
+        self._resampler: StreamingResampler | None = None
+        self._recording = _Recording(self._longest_s)
+
+    def push(self, frame: av.AudioFrame) -> None:
+        """Take the next frame; raises `AudioTooLong` or `UnsupportedAudio`."""
+        count = frame.samples
+        if not count:
+            return
+        kind = (frame.sample_rate, frame.layout.nb_channels, frame.format.name)
+        if kind != self._kind:
+            self._change_kind(*kind)
+        rate_hz, channels, _ = kind
+        self._duration_s += count / rate_hz
+        if self._duration_s > self._longest_s:
+            raise AudioTooLong(f"The clip lasts more than {self._limits.max_audio_s:g} s.")
+        # `frame.planes` reads past the end of a frame of eight planes.
+        self._waiting.append(
+            [
+                np.frombuffer(
+                    memoryview(AudioPlane(frame, index)),
+                    self._sample_format.dtype,
+                    count * channels // self._planes,
+                )
+                for index in range(self._planes)
+            ]
+        )
+        self._waiting_values += count * channels
+        if self._waiting_values >= _MIX_VALUES:
+            self._mix()
+
+    def finish(self, codec: str) -> Audio:
+        """The clip of all frames; raises `UnsupportedAudio`. At least one was pushed."""
+        self._mix()
+        if self._resampler is not None:
+            self._recording.append(self._resampler.flush())
+        return Audio(
+            self._recording.waveform,
+            AudioFacts(
+                duration_s=round(self._duration_s, 3),
+                sample_rate_hz=self.sample_rate_hz,
+                channels=self._channels,
+                codec=codec,
+                peak=round(self._peak, 4),
+            ),
+        )
+
+    def _change_kind(self, rate_hz: int, channels: int, format_name: str) -> None:
+        _check_layout(rate_hz, channels, self._limits, claimed=False)
+        sample_format = _SAMPLE_FORMATS.get(format_name.rstrip("p"))
+        if sample_format is None:
+            raise UnsupportedAudio(
+                f"The file's samples are of a kind that is not read: {format_name}."
+            )
+        self._mix()
+        self._kind = (rate_hz, channels, format_name)
+        self._sample_format = sample_format
+        self._planes = channels if format_name.endswith("p") else 1
+        self._channels = max(self._channels, channels)
+        self.sample_rate_hz = self.sample_rate_hz or rate_hz
+        if self._resampler is not None and self._resampler.sample_rate_hz != rate_hz:
+            self._recording.append(self._resampler.flush())
+            self._resampler = None
+        self._resampler = self._resampler or StreamingResampler(rate_hz)
+
+    def _mix(self) -> None:
+        if not self._waiting or self._resampler is None:
+            return
+        channels = self._kind[1]
+        sample_format = self._sample_format
+        planes = [np.concatenate(parts) for parts in zip(*self._waiting, strict=True)]
+        self._waiting.clear()
+        self._waiting_values = 0
+        for plane in planes:
+            loudest = max(
+                float(plane.max()) - sample_format.silence,
+                sample_format.silence - float(plane.min()),
+            )
+            if not loudest <= _MAX_PEAK * sample_format.full_scale:
+                raise UnsupportedAudio("The file has samples that are not finite or absurd.")
+            self._peak = max(self._peak, loudest / sample_format.full_scale)
+        samples = planes if len(planes) == channels else planes[0].reshape(-1, channels).T
+        mono = samples[0].astype(np.float32)
+        for channel in samples[1:]:
+            mono += channel
+        if sample_format.silence:
+            mono -= np.float32(channels * sample_format.silence)
+        if channels * sample_format.full_scale != 1.0:
+            mono /= np.float32(channels * sample_format.full_scale)
+        self._recording.append(self._resampler.push(mono))
+
+
+class _Recording:
+    """Samples at 16 kHz that grow at the end, of which nothing is ever held twice.
+
+    They lie in memory of their own, whose pages exist from the first write to them on and go
+    back to the system with the clip. As many arrays, joined at the end, they would need twice
+    the room and leave holes behind, which the process keeps.
+    """
+
+    def __init__(self, usual_s: float) -> None:
+        self._samples = _pages(ceil(usual_s * SAMPLE_RATE_HZ) + 1)
+        self._size = 0
+
+    def append(self, block: Waveform) -> None:
+        """Take (samples,) float32 at 16 kHz."""
+        end = self._size + block.size
+        if end > self._samples.size:
+            longer = _pages(2 * end)
+            longer[: self._size] = self.waveform
+            self._samples = longer
+        self._samples[self._size : end] = block
+        self._size = end
+
+    @property
+    def waveform(self) -> Waveform:
+        """What was taken so far."""
+        return self._samples[: self._size]
+
+
+def _pages(size: int) -> Waveform:
+    return np.frombuffer(mmap.mmap(-1, size * np.dtype(np.float32).itemsize), np.float32)
 
 
 def _check_layout(
@@ -233,26 +402,17 @@ def _check_layout(
         )
 
 
-def _samples(frame: av.AudioFrame) -> Waveform:
-    """(channels, samples) float32, full scale 1.0, of a frame in any sample format."""
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    full_scale = _FULL_SCALE.get(frame.format.name.rstrip("p"))
-    if full_scale is None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return samples.astype(np.float32)
-    centred = samples.astype(np.float32)
-    if samples.dtype == np.uint8:
-        centred -= full_scale
-    return centred / np.float32(full_scale)
-
-
 def loudest_block_dbfs(waveform: Waveform) -> float:
     """RMS of the loudest tenth of a second, each block freed of its mean, in dBFS."""
     size = int(_SILENCE_BLOCK_S * SAMPLE_RATE_HZ)
     blocks = waveform[: waveform.size // size * size].reshape(-1, size)
-    power = float(blocks.var(axis=1).max(initial=0.0))
+    power = max(
+        (
+            float(blocks[start : start + _SILENCE_BLOCKS_PER_PASS].var(axis=1).max())
+            for start in range(0, len(blocks), _SILENCE_BLOCKS_PER_PASS)
+        ),
+        default=0.0,
+    )
     return 10.0 * float(np.log10(power)) if power > 0 else -np.inf
 
 
@@ -313,8 +473,17 @@ class StreamingResampler:
         return ready
 
 
-@lru_cache(maxsize=8)
 def _resampling_kernel(step_in: int, step_out: int) -> torchaudio.transforms.Resample:
+    if step_in * step_out <= _MAX_KEPT_KERNEL_VALUES:
+        return _common_kernel(step_in, step_out)
+    return _odd_kernel(step_in, step_out)
+
+
+def _new_kernel(step_in: int, step_out: int) -> torchaudio.transforms.Resample:
     return torchaudio.transforms.Resample(
         step_in, step_out, lowpass_filter_width=_SINC_HALF_WIDTH, rolloff=_SINC_ROLLOFF
     )
+
+
+_common_kernel: Final = lru_cache(maxsize=16)(_new_kernel)
+_odd_kernel: Final = lru_cache(maxsize=1)(_new_kernel)
