@@ -29,6 +29,10 @@ class RegistryBusy(Exception):
     """Another command changes the versions. The message says what to do."""
 
 
+class ArchiveChanged(Exception):
+    """An archive in the store is not the one that was put there."""
+
+
 class Canary(BaseModel):
     """The share of requests that a candidate version answers, in percent."""
 
@@ -178,6 +182,15 @@ class Registry:
             draft.replace(target)
         return VersionRecord(archive=target.name, sha256=sha256_of(target))
 
+    def check(self, record: VersionRecord) -> None:
+        """Raise `ArchiveChanged` unless a version's archive is still what it was."""
+        try:
+            same = sha256_of(self.store / record.archive) == record.sha256
+        except OSError as error:
+            raise ArchiveChanged(f"{record.archive} cannot be read: {error.strerror}.") from None
+        if not same:
+            raise ArchiveChanged(f"{record.archive} is damaged: its sha256 is another.")
+
     def discard_strays(self, state: State) -> None:
         """Remove archives that no version needs: a command was broken off before its end."""
         wanted = {record.archive for record in state.versions.values()}
@@ -202,9 +215,6 @@ class Registry:
             for record in state.versions.values():
                 record.workers = None
             state.workers_setting = workers_setting
-        for known, record in list(state.versions.items()):
-            if known != version and not (self.store / record.archive).is_file():
-                record.failed = "its archive is missing"
         if version in state.retired and state.versions:
             said.append(
                 f"{self._name}/{version} was retired and stays away; to bring it back: "

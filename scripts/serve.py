@@ -52,7 +52,7 @@ from scripts.management import (
     last_complaint,
 )
 from scripts.package import Archive, PackagingError, package
-from scripts.registry import STATE_FOLDER, Registry, RegistryBusy, State
+from scripts.registry import STATE_FOLDER, ArchiveChanged, Registry, RegistryBusy, State
 
 # A Unix socket's address holds 108 bytes; TorchServe appends ".ts.sock.9000" and the like.
 _MAX_SOCKET_DIR_LENGTH: Final = 108 - len("/inference.sock") - 1
@@ -390,6 +390,7 @@ class Service:
             if version != self._state.default:
                 say(f"NOTE: {self._name}/{version} answers in place of {self._state.default}")
                 self._state.fall_back(version)
+            self._management.set_default(version)
             self._registry.save(self._state)
             self._registry.route(self._state.model_copy(update={"canary": None}))
             return version
@@ -401,7 +402,7 @@ class Service:
         self._tried.add(version)
         try:
             self._load(version)
-        except ManagementError as error:
+        except (ManagementError, ArchiveChanged) as error:
             self._check_alive()
             complaint = last_complaint(self._log_dir / "model.log", self._name, version)
             record.failed = " ".join(f"{error} {complaint}".split())
@@ -414,6 +415,8 @@ class Service:
 
     def _load(self, version: str) -> None:
         workers = self._wanted(version)
+        # TorchServe would take what is no archive for an empty model of version 1.0.
+        self._registry.check(self._state.versions[version])
         self._management.register(self._state.versions[version].archive)
         self._management.ask_workers(version, workers)
         # No bar where nobody watches: a log would get a line for every step of it.

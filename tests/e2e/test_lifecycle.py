@@ -1,10 +1,12 @@
 """Starting, ending and dying: in order, completely, and with a word about why."""
 
+import json
 import os
 import signal
 import subprocess
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import httpx
 import psutil
 import pytest
 
+from scripts.registry import STATE_FOLDER, Canary, Registry
+from scripts.vetting import MANIFEST_FILE, REFERENCE_FILE
 from tests.e2e.conftest import (
     ROOT,
     RunningService,
@@ -143,6 +147,103 @@ def test_killed_outright_it_takes_its_parts_along_and_the_next_start_works(serve
     # One worker has all cores to itself: threads times workers are as many as there are.
     assert worker.environ()["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
     again.close()
+
+
+def altered(archive: Path, target: Path, changes: dict[str, bytes]) -> Path:
+    """Copy an archive to `target` with other content in some files."""
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(target, "w") as copy:
+        for name in source.namelist():
+            copy.writestr(name, changes.get(name, source.read(name)))
+    return target
+
+
+def renumbered(archive: Path, target: Path, version: str, **changes: bytes) -> Path:
+    """Copy an archive to `target` as another version of the same model."""
+    with zipfile.ZipFile(archive) as content:
+        manifest = json.loads(content.read(MANIFEST_FILE))
+    manifest["model"]["modelVersion"] = version
+    return altered(archive, target, {MANIFEST_FILE: json.dumps(manifest).encode(), **changes})
+
+
+@pytest.fixture(scope="module")
+def archive(service: RunningService) -> Path:
+    """What the service has packaged, as it lies in its store."""
+    return next((service.run_dir / STATE_FOLDER / "embedded" / "store").glob("*.mar"))
+
+
+def test_a_start_brings_back_all_that_was_registered_and_can_be_loaded(
+    serve: Serve, clip: bytes, archive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run_dir = tmp_path_factory.mktemp("again")
+    registry = Registry(run_dir / STATE_FOLDER / "embedded", "embedded")
+    registry.prepare()
+    draft = run_dir / "draft.mar"
+    state, _ = registry.adopt(archive, "1.0", 1)
+    state.versions["2.0"] = registry.place(renumbered(archive, draft, "2.0"), "2.0")
+    state.versions["2.0"].workers = 2
+    state.versions["3.0"] = registry.place(
+        renumbered(archive, draft, "3.0", **{"hyperparams.yaml": b"not: a model"}), "3.0"
+    )
+    state.versions["4.0"] = registry.place(renumbered(archive, draft, "4.0"), "4.0")
+    (registry.store / "embedded-4.0.mar").write_bytes(b"half of it")
+    state.default, state.previous = "4.0", "2.0"
+    state.canary = Canary(version="1.0", percent=50)
+    registry.save(state)
+
+    again = serve(RUN_DIR=str(run_dir), WORKERS="1")
+    assert "embedded/4.0 is not served" in again.output
+    assert "embedded/2.0 answers in place of 4.0" in again.output
+    assert "ready: embedded/2.0" in again.output
+    assert again.classify(clip).status_code == 200
+    again.await_output("embedded/3.0 is not served")
+    deadline = time.monotonic() + 60
+    while registry.load().versions["3.0"].failed == "" or registry.load().canary is None:
+        assert time.monotonic() < deadline, "the start does not come to its end"
+        time.sleep(0.1)
+    listed = make("models", f"RUN_DIR={run_dir}", "ARGS=list --json")
+    facts = json.loads(listed.stdout)
+    assert (facts["default"], facts["canary"]) == ("2.0", {"version": "1.0", "percent": 50.0})
+    versions = {each["version"]: each for each in facts["versions"]}
+    assert [versions[each]["workers_ready"] for each in ("1.0", "2.0", "3.0", "4.0")] == [
+        1,
+        2,
+        0,
+        0,
+    ]
+    assert "hyperparams.yaml" in versions["3.0"]["failed"]
+    assert "damaged" in versions["4.0"]["failed"]
+    ready = again.client.get("/readyz").json()
+    assert (ready["status"], ready["version"]) == ("ready", "2.0")
+    assert {each["version"]: each["workers"] for each in ready["versions"]} == {
+        "1.0": 1,
+        "2.0": 2,
+        "3.0": 0,
+        "4.0": 0,
+    }
+    answered = {again.classify(clip).headers["x-model"] for _ in range(40)}
+    assert answered == {"embedded/1.0", "embedded/2.0"}
+    again.close()
+
+
+def test_a_version_that_scores_otherwise_than_its_packager_is_taken_away_again(
+    service: RunningService, clip: bytes, archive: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(archive) as content:
+        reference = json.loads(content.read(REFERENCE_FILE))
+    for each in reference["clips"]:
+        for precision, score in each["us_confidence"].items():
+            each["us_confidence"][precision] = abs(score - 20)
+    wrong = renumbered(
+        archive, tmp_path / "9.mar", "9.0", **{REFERENCE_FILE: json.dumps(reference).encode()}
+    )
+    refused = make("models", f"RUN_DIR={service.run_dir}", f"ARGS=register {wrong}", timeout_s=300)
+    assert refused.returncode != 0
+    assert "taken away again" in refused.stderr
+    assert "and not" in refused.stderr
+    assert service.classify(clip).headers["x-model"] == "embedded/1.0"
+    listed = make("models", f"RUN_DIR={service.run_dir}", "ARGS=list --json")
+    assert [each["version"] for each in json.loads(listed.stdout)["versions"]] == ["1.0"]
+    assert [path.name for path in archive.parent.iterdir()] == [archive.name]
 
 
 def test_a_second_service_in_the_same_folder_is_refused(service: RunningService) -> None:

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts.registry import Canary, Registry, RegistryBusy, State, VersionRecord, sha256_of
+from scripts.registry import (
+    ArchiveChanged,
+    Canary,
+    Registry,
+    RegistryBusy,
+    State,
+    VersionRecord,
+    sha256_of,
+)
 
 
 @pytest.fixture
@@ -164,11 +172,15 @@ def test_archives_that_no_version_needs_are_removed(registry: Registry, archive:
     assert [path.name for path in registry.store.iterdir()] == ["small-1.0.mar"]
 
 
-def test_a_version_whose_archive_has_gone_says_so(registry: Registry, archive: Path) -> None:
-    started(registry, archive, "1.0", "2.0")
-    (registry.store / "small-2.0.mar").unlink()
-    state, _ = registry.adopt(archive, "1.0", 0)
-    assert "missing" in state.versions["2.0"].failed
+def test_an_archive_that_has_gone_or_changed_is_told(registry: Registry, archive: Path) -> None:
+    record = started(registry, archive, "1.0").versions["1.0"]
+    registry.check(record)
+    (registry.store / record.archive).write_bytes(b"half of it")
+    with pytest.raises(ArchiveChanged, match="damaged"):
+        registry.check(record)
+    (registry.store / record.archive).unlink()
+    with pytest.raises(ArchiveChanged, match="cannot be read"):
+        registry.check(record)
 
 
 def test_a_second_command_waits_for_the_first(registry: Registry) -> None:

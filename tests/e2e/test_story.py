@@ -1,0 +1,339 @@
+"""A second version from its registration to its end, under constant load.
+
+One test tells the whole story, for each step stands on the ones before. The commands are
+those of the README's section on operations.
+"""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from scripts.comparison import Samples, samples
+from scripts.management import ADDRESSES_FILE, Addresses, TorchServe
+from scripts.package import package
+from tests.clips import encode, voice
+from tests.e2e.conftest import ROOT, RunningService
+from tests.e2e.test_lifecycle import make
+
+EMBEDDED = ROOT / "model_store" / "embedded"
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One request of the load: when it was sent (`time.monotonic()`) and what came back."""
+
+    sent_s: float
+    clip: int
+    request_id: str
+    status: int
+    version: str
+    us_confidence: float | None
+
+
+class Load:
+    """Sends clips from several threads until nobody listens any more, or it is ended."""
+
+    def __init__(self, url: str, clips: Sequence[bytes]) -> None:
+        self.answered: list[Answered] = []
+        self.broken: list[str] = []
+        self._url = url
+        self._clips = clips
+        self._numbers = itertools.count()
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._send) for _ in range(THREADS)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Wait for the answers that are still to come, and send nothing more."""
+        self._end.set()
+        for thread in self._threads:
+            thread.join(90)
+
+    def await_more(self, count: int, timeout_s: float = 120) -> None:
+        """Wait until so many more requests have been sent and answered."""
+        wanted, started = len(self.answered) + count, time.monotonic()
+        while len(self.answered) < wanted:
+            assert time.monotonic() < started + timeout_s, f"no {count} more answers"
+            time.sleep(0.05)
+
+    def between(self, start_s: float, end_s: float = float("inf")) -> list[Answered]:
+        """What was sent in a span of time."""
+        return [each for each in list(self.answered) if start_s <= each.sent_s < end_s]
+
+    def _send(self) -> None:
+        with httpx.Client(timeout=90, trust_env=False) as client:
+            while not self._end.is_set():
+                number = next(self._numbers)
+                clip, request_id = number % len(self._clips), f"story-{number}"
+                sent_s = time.monotonic()
+                try:
+                    response = client.post(
+                        f"{self._url}/classify-us-accent",
+                        files={"file": ("clip", self._clips[clip])},
+                        headers={"X-Request-ID": request_id},
+                    )
+                except httpx.ConnectError:
+                    return
+                except httpx.TransportError as error:
+                    self.broken.append(repr(error))
+                    return
+                self.answered.append(
+                    Answered(
+                        sent_s,
+                        clip,
+                        request_id,
+                        response.status_code,
+                        response.headers["x-model"].partition("/")[2],
+                        response.json().get("us_confidence"),
+                    )
+                )
+
+
+class Page:
+    """Both metrics pages of a service at one moment."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        self._samples: Samples = {}
+        for url in (addresses.metrics_url, addresses.proxy_metrics_url):
+            self._samples |= samples(httpx.get(url, timeout=30, trust_env=False).text)
+
+    def __call__(self, name: str, **labels: str) -> float:
+        """The sum of all samples of a name that have these labels."""
+        return sum(
+            value
+            for (each, found), value in self._samples.items()
+            if each == name and labels.items() <= dict(found).items()
+        )
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of version 2.0: the embedded model, whose accents have changed places."""
+    folder = tmp_path_factory.mktemp("second")
+    model = Path(shutil.copytree(EMBEDDED, folder / "model"))
+    head = torch.load(model / "classifier.ckpt", weights_only=True)
+    for name, weight in head.items():
+        if weight.ndim == 2:
+            head[name] = weight.roll(1, 0)
+    torch.save(head, model / "classifier.ckpt")
+    return package(model, name="embedded", version="2.0", store=folder / "store").path
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[bytes]:
+    return [encode(voice(1.0 + index / 4, seed=index), 16_000, "flac") for index in range(4)]
+
+
+@pytest.fixture
+def running(serve: Callable[..., RunningService]) -> Iterator[RunningService]:
+    service = serve(WORKERS="1")
+    yield service
+    service.close()
+
+
+def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
+    running: RunningService,
+    serve: Callable[..., RunningService],
+    second: Path,
+    clips: list[bytes],
+) -> None:
+    addresses = Addresses.model_validate_json((running.run_dir / ADDRESSES_FILE).read_bytes())
+    torchserve = TorchServe(addresses)
+    expected: dict[str, list[float]] = {}
+
+    def models(arguments: str) -> Any:
+        done = make(
+            "models", f"RUN_DIR={running.run_dir}", f"ARGS={arguments} --json", timeout_s=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def know(version: str) -> None:
+        """Note each clip's score by asking the version itself, past the proxy."""
+        expected[version] = [torchserve.predict(clip, version)["us_confidence"] for clip in clips]
+
+    def assert_answered_by(versions: set[str], answered: Sequence[Answered]) -> None:
+        assert answered
+        wrong = [
+            each
+            for each in answered
+            if each.status != 200
+            or each.version not in versions
+            or each.us_confidence != expected[each.version][each.clip]
+        ]
+        assert not wrong
+
+    def await_page(condition: Callable[[Page], bool], timeout_s: float = 60) -> Page:
+        deadline = time.monotonic() + timeout_s
+        while not condition(page := Page(addresses)):
+            assert time.monotonic() < deadline, "the metrics do not show it"
+            time.sleep(0.1)
+        return page
+
+    know("1.0")
+    with Load(running.url, clips) as load:
+        # 1.0 alone.
+        begun_s = time.monotonic()
+        await_page(lambda page: page("aurea_proxy_in_flight") > 0)
+        load.await_more(20)
+        alone = Page(addresses)
+        assert alone("aurea_proxy_requests_total", status="200", code="ok", version="1.0") >= 20
+        assert alone("aurea_proxy_requests_total", version="2.0") == 0
+        assert alone("aurea_proxy_model_ready") == 1
+        assert alone("accent_worker_starts_total", version="2.0") == 0
+
+        # 2.0 comes up beside it and gets nothing.
+        registered = models(f"register {second}")
+        assert (registered["default"], registered["workers_ready"]) == ("1.0", 1)
+        beside = Page(addresses)
+        assert beside("accent_worker_starts_total", version="2.0") == 1
+        assert beside("accent_outcomes_total", code="ok", version="2.0") == 4
+        assert beside("aurea_proxy_requests_total", version="2.0") == 0
+        know("2.0")
+        assert all(first != other for first, other in zip(*expected.values(), strict=True))
+
+        # A tenth of the requests.
+        share_s = time.monotonic()
+        assert_answered_by({"1.0"}, load.between(begun_s, share_s))
+        assert models("canary 2.0 10")["canary"] == {"version": "2.0", "percent": 10.0}
+        shared_s = time.monotonic()
+        load.await_more(200)
+        shared = load.between(shared_s)
+        assert_answered_by({"1.0", "2.0"}, shared)
+        assert 0.03 <= sum(each.version == "2.0" for each in shared) / len(shared) <= 0.2
+        for each in shared[:5]:
+            again = running.classify(clips[each.clip], headers={"X-Request-ID": each.request_id})
+            assert again.headers["x-model"] == f"embedded/{each.version}"
+        seen = Page(addresses)
+        for name in (
+            "aurea_proxy_request_duration_seconds_count",
+            "accent_us_confidence_tenths_count",
+            "accent_us_confidence_clips_total",
+            "accent_batch_size_count",
+            "accent_batch_seconds_sum",
+            "accent_audio_seconds_sum",
+            "accent_stage_seconds_count",
+        ):
+            for version in ("1.0", "2.0"):
+                assert seen(name, version=version) > beside(name, version=version), name
+        assert seen("aurea_proxy_upload_bytes_count") > beside("aurea_proxy_upload_bytes_count")
+        compared = models("compare")
+        first, other = compared["versions"]
+        assert (first["version"], other["role"]) == ("1.0", "canary 10 %")
+        assert first["errors"] == other["errors"] == compared["unanswered"] == 0
+        assert 0 < other["share_percent"] < 20
+        assert first["mean_us_confidence"] != other["mean_us_confidence"]
+        assert 0 < other["p50_s"] <= other["p99_s"]
+
+        # 2.0 for all.
+        promote_s = time.monotonic()
+        assert models("promote 2.0")["previous"] == "1.0"
+        promoted_s = time.monotonic()
+        load.await_more(30)
+        assert_answered_by({"1.0", "2.0"}, load.between(promote_s, promoted_s))
+        assert_answered_by({"2.0"}, load.between(promoted_s))
+
+        # A second worker.
+        assert models("scale 2")["workers_ready"] == 2
+        await_page(
+            lambda page: (
+                page("aurea_proxy_model_ready") == 2
+                and page("accent_worker_starts_total", version="2.0") == 2
+            )
+        )
+
+        # One of them is killed, with clips in its hands.
+        before = Page(addresses)
+        victim = models("show")["processes"][0]["pid"]
+        os.kill(victim, signal.SIGSTOP)
+        load.await_more(10)
+        os.kill(victim, signal.SIGKILL)
+        killed = await_page(
+            lambda page: (
+                page("aurea_proxy_model_ready") == 2
+                and page("accent_worker_starts_total", version="2.0") == 3
+            )
+        )
+        for name, labels in (
+            ("aurea_proxy_upstream_retries_total", {}),
+            ("aurea_proxy_upstream_errors_total", {"kind": "lost"}),
+        ):
+            assert killed(name, **labels) > before(name, **labels), name
+        assert models("scale 1")["workers_ready"] == 1
+        await_page(lambda page: page("aurea_proxy_model_ready") == 1)
+
+        # Back to 1.0.
+        rollback_s = time.monotonic()
+        assert models("rollback")["default"] == "1.0"
+        back_s = time.monotonic()
+        load.await_more(30)
+        assert_answered_by({"2.0"}, load.between(promoted_s, rollback_s))
+        assert_answered_by({"1.0", "2.0"}, load.between(rollback_s, back_s))
+        assert_answered_by({"1.0"}, load.between(back_s))
+
+        # 2.0 goes.
+        assert models("retire 2.0")["registered"] is False
+        retired = Page(addresses)
+        load.await_more(20)
+        assert_answered_by({"1.0"}, load.between(back_s))
+        versions = models("list")["versions"]
+        assert [each["version"] for each in versions] == ["1.0"]
+        later = Page(addresses)
+        for version, grows in (("1.0", True), ("2.0", False)):
+            counts = [
+                page("aurea_proxy_requests_total", version=version) for page in (retired, later)
+            ]
+            assert (counts[1] > counts[0]) is grows
+
+        # What the service has counted is what its clients saw.
+        load.end()
+        answers = Counter(each.version for each in load.answered)
+        last = Page(addresses)
+        for version, count in answers.items():
+            told = last("aurea_proxy_requests_total", status="200", version=version)
+            assert told == count + sum(each.version == version for each in shared[:5])
+        assert last("aurea_proxy_requests_total", status="500") == 0
+    torchserve.close()
+    assert not load.broken
+
+    # The service ends under load,
+    with Load(running.url, clips) as load:
+        load.await_more(10)
+        running.stop()
+    assert not load.broken
+    assert_answered_by({"1.0"}, load.answered)
+
+    # and starts again with what was left registered.
+    restarted = serve(PORT=str(running.port), RUN_DIR=str(running.run_dir), WORKERS="1")
+    listed = models("list")
+    assert (listed["default"], listed["previous"], listed["canary"]) == ("1.0", None, None)
+    assert [each["version"] for each in listed["versions"]] == ["1.0"]
+    with Load(restarted.url, clips) as load:
+        load.await_more(20)
+    assert not load.broken
+    assert_answered_by({"1.0"}, load.answered)
+    addresses = Addresses.model_validate_json((running.run_dir / ADDRESSES_FILE).read_bytes())
+    last = Page(addresses)
+    assert last("aurea_proxy_requests_total", status="200", version="1.0") == len(load.answered)
+    restarted.close()
