@@ -86,7 +86,8 @@ class Recipe:
     """All that decides the weights, apart from the data.
 
     `channels` is the width of the blocks; the aggregation has three times as many.
-    `learning_rate` is the peak, reached after `warmup` of the steps. `versions` of each clip
+    `learning_rate` is the peak, reached after `warmup` of the steps; at the last it stands at
+    `decay_to` of that. `versions` of each clip
     are prepared, itself included. With a teacher, `unlabelled_share` of a batch comes from
     speech without labels, and the loss is the sum of the margin loss on labelled crops, the
     divergence from the teacher's posterior and the squared distance from its sounds,
@@ -105,6 +106,7 @@ class Recipe:
     max_crop_s: float = 3.0
     learning_rate: float = 1e-3
     warmup: float = 0.05
+    decay_to: float = 0.0
     weight_decay: float = 0.02
     margin: float = 0.2
     scale: float = 30.0
@@ -379,12 +381,13 @@ def network_spec(recipe: Recipe, n_labels: int, init: AccentModel | None) -> Net
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up to the peak, then half a cosine down to zero."""
+    """Linear warm-up to the peak, then half a cosine down to `decay_to` of it."""
     warmup_steps = max(1, round(recipe.warmup * recipe.steps))
     if step < warmup_steps:
         return recipe.learning_rate * (step + 1) / warmup_steps
     done = (step - warmup_steps) / max(1, recipe.steps - warmup_steps)
-    return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+    height = 0.5 * (1.0 + math.cos(math.pi * done))
+    return recipe.learning_rate * (recipe.decay_to + (1.0 - recipe.decay_to) * height)
 
 
 def train(
@@ -650,9 +653,10 @@ def _recipe_text(recipe: Recipe, scale: float) -> str:
         f"{recipe.min_crop_s:g} to {recipe.max_crop_s:g} s, balanced over labels, kinds and "
         f"speakers. Additive angular margin {recipe.margin:g}, scale {recipe.scale:g}.{teaching} "
         f"AdamW, peak learning rate {recipe.learning_rate:g}, {100 * recipe.warmup:g} % warm-up, "
-        f"cosine to zero, weight decay {recipe.weight_decay:g}; weights averaged with decay "
-        f"{recipe.average_decay:g}. Augmentation: {augmentation}. Softmax scale {scale:g}: fitted "
-        "by negative log-likelihood on windows of the development speakers, which served nothing "
+        f"cosine to {100 * recipe.decay_to:g} % of it, weight decay {recipe.weight_decay:g}; "
+        f"weights averaged with decay {recipe.average_decay:g}. Augmentation: {augmentation}. "
+        f"Softmax scale {scale:g}: fitted by negative log-likelihood on windows of the development "
+        "speakers, which served nothing "
         "else, or that of training where the fit is above it. The "
         "weights are the moving average at the last step; no step was picked by its score. "
         f"The log of the run is in {LOG_FILE}."

@@ -514,6 +514,9 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
     assert max(rates) == rates[9] == 0.5
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 1e-3
+    kept = [train.learning_rate(replace(recipe, decay_to=0.4), step) for step in range(100)]
+    assert kept[:10] == rates[:10]
+    assert kept[-1] == pytest.approx(0.4 * 0.5, abs=1e-3)
 
 
 def test_clips_that_cannot_be_decoded_are_named_and_left_out(
