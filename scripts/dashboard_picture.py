@@ -123,8 +123,7 @@ class Prometheus:
 
 
 def draw(panels: Sequence[Panel], prometheus: Prometheus, out: Path) -> None:
-    """Draw all panels but tables, each in its place, into the PNG file `out`."""
-    panels = [panel for panel in panels if panel.kind != "table"]
+    """Draw every panel in its place into the PNG file `out`."""
     height = max(panel.place[1] + panel.place[3] for panel in panels)
     size = (_COLUMNS * _UNIT_INCHES[0], height * _UNIT_INCHES[1])
     with plt.style.context({"font.size": 8, "axes.titlesize": 9, "axes.grid": True}):
@@ -159,6 +158,8 @@ def _draw_panel(axes: Axes, panel: Panel, prometheus: Prometheus) -> None:
         _draw_heatmap(axes, *answers[0])
     elif panel.kind == "state-timeline":
         _draw_states(axes, *answers[0])
+    elif panel.kind == "table":
+        _draw_text(axes, answers[0][1])
     else:
         _draw_lines(axes, panel, answers)
     if panel.kind in ("timeseries", "heatmap", "state-timeline"):
@@ -186,7 +187,7 @@ def _draw_lines(
             else:
                 axes.plot(each.minutes, values, linewidth=1.2, label=name)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=6, loc="upper left", framealpha=0.6)
+        axes.legend(fontsize=6, loc="best", framealpha=0.6)
 
 
 def _draw_number(axes: Axes, panel: Panel, series: Sequence[Series]) -> None:
@@ -216,9 +217,17 @@ def _draw_heatmap(axes: Axes, query: Query, series: Sequence[Series]) -> None:
 def _draw_states(axes: Axes, query: Query, series: Sequence[Series]) -> None:
     for row, each in enumerate(series):
         axes.plot(each.minutes, np.full(each.minutes.size, row), "s", markersize=4)
-    names = [_legend(query.legend, each.labels) for each in series]
-    axes.set_yticks(range(len(names)), names, size=6)
-    axes.set_ylim(-0.7, len(names) - 0.3)
+        name = _legend(query.legend, each.labels)
+        axes.annotate(name, (0.02, row + 0.25), xycoords=("axes fraction", "data"), size=6)
+    axes.set_yticks([])
+    axes.set_ylim(-0.7, len(series))
+
+
+def _draw_text(axes: Axes, series: Sequence[Series]) -> None:
+    told = ("version", "python", "instance")
+    lines = ["   ".join(f"{name} {each.labels.get(name, '')}" for name in told) for each in series]
+    axes.text(0.5, 0.5, "\n".join(lines), ha="center", va="center", transform=axes.transAxes)
+    axes.set_axis_off()
 
 
 def _draw_bars(axes: Axes, series: Sequence[Series]) -> None:
