@@ -50,7 +50,9 @@ from scripts.bench.results import (
     CROWD_USERS,
     ORIGINAL,
     RATE,
+    REFERENCE,
     SERVICE,
+    SPEECHBRAIN,
     Measured,
     Stretch,
 )
@@ -64,7 +66,6 @@ from scripts.package import MODEL_STORE
 from scripts.stand_in import FULL_CHANNELS, SMALL_CHANNELS, write_stand_in
 
 OUT: Final = ROOT / "build" / "bench"
-REFERENCE: Final = "torch fp32"
 _RATE_SHARE: Final = 0.7
 _RATE_USERS: Final = 24
 _RATE_ROUNDS: Final = 2
@@ -208,7 +209,7 @@ class Bench:
         return running
 
     def _start(self, contestant: Contestant) -> bool:
-        twice = contestant.name in self.settings.second_starts and not self.settings.quick
+        twice = contestant.name in self.settings.second_starts
         clip = min(read_manifest(self.place.clips), key=lambda clip: clip.duration_s)
         try:
             for _ in range(2 if twice else 1):
@@ -235,11 +236,8 @@ class Bench:
         turn = number % max(len(running), 1)
         order = [*running[turn:], *running[:turn]]
         with tqdm(total=2 * len(order) + 3, desc=f"round {number + 1}", disable=None) as bar:
-            if not settings.quick:
-                names = [
-                    "speechbrain fp32",
-                    *(name for name in self.measured.within_bounds),
-                ]
+            if settings.repeats:
+                names = [SPEECHBRAIN, *self.measured.within_bounds]
                 bar.set_postfix_str("engines")
                 self.measured.engines_ms.append(
                     engines.ask(do="compare", engines=names, repeats=settings.repeats)
@@ -252,7 +250,7 @@ class Bench:
                 self._stretch(contestant, CROWD, number, load, CROWD_USERS, settings.crowd_s)
                 bar.update()
             bar.set_postfix_str("engine alone")
-            if not settings.quick:
+            if settings.loop_s:
                 self._loop("auto", loops)
             bar.update()
             if settings.rate_s and number < _RATE_ROUNDS:
@@ -451,6 +449,9 @@ def bench(settings: BenchSettings) -> Measured:
     run = Bench(settings, place, measured)
     try:
         run.run()
+    except RivalFailed as error:
+        # What was measured until then is worth telling.
+        measured.failures["the bench itself"] = str(error)
     finally:
         end_all()
         logs = settings.out / "logs"
@@ -496,9 +497,12 @@ def main() -> None:
             settings,
             only=(ORIGINAL,),
             rounds=1,
+            repeats=0,
             alone_s=1.0,
             crowd_s=1.0,
             rate_s=0.0,
+            loop_s=0.0,
+            second_starts=(),
             precisions=(),
         )
     adopt_orphans()
@@ -508,11 +512,13 @@ def main() -> None:
         if prepare:
             prepare_archives(settings)
             return
-        bench(settings)
+        measured = bench(settings)
+        if "the bench itself" in measured.failures:
+            sys.exit("\nThe bench broke off; see above.")
     except KeyboardInterrupt:
         sys.exit("\nStopped; nothing is left running.")
     except RivalFailed as error:
-        sys.exit(f"\nThe bench itself failed: {error}")
+        sys.exit(f"\nThe archive could not be built: {error}")
     finally:
         end_all()
     if readme:

@@ -15,7 +15,7 @@ from typing import Final
 import httpx
 
 from scripts.bench.processes import RivalFailed, Tree, await_true, environment
-from scripts.bench.results import FRAMEWORKS, ORIGINAL, SERVICE
+from scripts.bench.results import FRAMEWORKS, ORIGINAL, REFERENCE, SERVICE
 from scripts.get_model import ROOT
 from scripts.package import MODEL_STORE
 
@@ -54,7 +54,7 @@ class Contestant:
 def contestants(place: Place, wanted: Sequence[str]) -> list[Contestant]:
     """Those of `wanted` (all if empty), each on a port of its own."""
     every = [service(place), original(place)]
-    for kind, engine in (("ours", "auto"), ("speechbrain", "torch fp32")):
+    for kind, engine in (("ours", "auto"), ("speechbrain", REFERENCE)):
         label = "our engine" if kind == "ours" else "SpeechBrain"
         every += [_framework(place, name, kind, label, engine) for name in FRAMEWORKS]
     chosen = [each for each in every if not wanted or each.name in wanted]
@@ -92,7 +92,7 @@ def original(place: Place) -> Contestant:
     """The original's design: one process, torch's threads on all cores."""
     port = free_port()
     command = _rival("original", place, port)
-    return Contestant(ORIGINAL, "torch fp32", command, port)
+    return Contestant(ORIGINAL, REFERENCE, command, port)
 
 
 def _framework(place: Place, name: str, kind: str, label: str, engine: str) -> Contestant:

@@ -29,10 +29,8 @@ from accent.selection import (
 from torch.utils.flop_counter import FlopCounterMode
 
 from scripts.bench.clips import read_manifest
+from scripts.bench.results import CLIP_S, SPEECHBRAIN
 from scripts.bench.rivals.speechbrain_model import SpeechBrainModel
-
-SPEECHBRAIN: Final = "speechbrain fp32"
-CLIP_S: Final = 5.0
 
 # Shapes of the network's own products on 5 s of audio, and square ones, which are kinder.
 _PRODUCTS: Final = ((501, 1024, 1024), (501, 3072, 3072), (1024, 1024, 1024), (2048, 2048, 2048))

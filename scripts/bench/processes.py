@@ -20,7 +20,8 @@ from scripts.get_model import ROOT
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
-_MEMORY_EVERY_S: Final = 0.5
+# Adding up the memory of a few processes takes the kernel some 20 ms of a core.
+_MEMORY_EVERY_S: Final = 2.0
 
 
 class RivalFailed(Exception):

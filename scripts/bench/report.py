@@ -23,6 +23,7 @@ from scripts.bench.results import (
     ORIGINAL,
     RATE,
     SERVICE,
+    SPEECHBRAIN,
     Goal,
     Measured,
     Spread,
@@ -122,7 +123,7 @@ def server_rows(measured: Measured) -> Rows:
 def engine_rows(measured: Measured) -> Rows:
     """A row for each engine that was timed, and the processor's own limits."""
     rows = []
-    base = measured.engine_ms("speechbrain fp32").value
+    base = measured.engine_ms(SPEECHBRAIN).value
     for name in measured.engines():
         taken = measured.engine_ms(name)
         limit = measured.limit_ms(name.split()[-1]).value

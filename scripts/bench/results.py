@@ -16,6 +16,8 @@ CROWD_USERS: Final = 8
 
 SERVICE: Final = "service"
 ORIGINAL: Final = "original"
+REFERENCE: Final = "torch fp32"
+SPEECHBRAIN: Final = "speechbrain fp32"
 FRAMEWORKS: Final = ("litserve", "ray")
 
 CLIP_S: Final = 5.0
@@ -205,13 +207,13 @@ def goals(measured: Measured) -> list[Goal]:
     bounds = {"int8": 6.0, "bf16": 3.0, "fp32": 1.3}
     for precision, bound in bounds.items():
         names = [name for name in measured.engines() if name.endswith(precision)]
-        ours = [name for name in names if not name.startswith("speechbrain")]
+        ours = [name for name in names if name != SPEECHBRAIN]
         if ours:
             fastest = min(ours, key=lambda name: measured.engine_ms(name).value)
             speedup = _by_round(
                 measured.engines_ms,
                 lambda taken, fastest=fastest: (  # type: ignore[misc]
-                    median(taken["speechbrain fp32"]) / median(taken[fastest])
+                    median(taken[SPEECHBRAIN]) / median(taken[fastest])
                 ),
             )
             found.append(
