@@ -7,8 +7,8 @@ neighbouring frames, which pads by reflection in the same step. Masks are gone, 
 clip never shares a pass with padding.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -71,21 +71,38 @@ def _quantize(
 ) -> Mapping[str, QuantizedProduct]:
     builder = _Builder(model, {})
     graph = builder.build()
-    names = [name for name in builder.products if name.endswith(_INT8_PRODUCTS)]
-    graph.add_outputs([builder.products[name].source for name in names])
+    products = {
+        name: product for name, product in builder.products.items() if name.endswith(_INT8_PRODUCTS)
+    }
+    graph.add_outputs([product.source for product in products.values()])
     compiled = ov.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def inputs() -> Iterator[tuple[str, Matrix]]:
+        for waveform in calibration:
+            with torch.inference_mode():
+                features = model.network.features(torch.from_numpy(waveform)[None])
+            results = compiled(features.numpy())
+            for index, name in enumerate(products, start=1):
+                yield name, results[index].reshape(-1, results[index].shape[-1])
+
+    # Twice over the speech, so that it need not be kept: half a gigabyte at full width.
     low: dict[str, Matrix] = {}
     high: dict[str, Matrix] = {}
-    for waveform in calibration:
-        with torch.inference_mode():
-            features = model.network.features(torch.from_numpy(waveform)[None])
-        results = compiled(features.numpy())
-        for index, name in enumerate(names, start=1):
-            rows = results[index].reshape(-1, results[index].shape[-1])
-            low[name] = np.minimum(low.get(name, np.inf), rows.min(axis=0))
-            high[name] = np.maximum(high.get(name, -np.inf), rows.max(axis=0))
+    for name, rows in inputs():
+        low[name] = np.minimum(low.get(name, np.inf), rows.min(axis=0))
+        high[name] = np.maximum(high.get(name, -np.inf), rows.max(axis=0))
+    quantized = {
+        name: _quantize_product(product, low[name], high[name])
+        for name, product in products.items()
+    }
+    lost = {name: np.zeros_like(product.bias) for name, product in products.items()}
+    count = dict.fromkeys(products, 0)
+    for name, rows in inputs():
+        lost[name] += _lost(products[name], quantized[name], rows)
+        count[name] += len(rows)
     return {
-        name: _quantize_product(builder.products[name], low[name], high[name]) for name in names
+        name: replace(product, bias=product.bias + lost[name] / count[name])
+        for name, product in quantized.items()
     }
 
 
@@ -111,6 +128,18 @@ def _quantize_product(product: "_Product", low: Matrix, high: Matrix) -> Quantiz
         scale=scale,
         bias=product.bias - (rounded * scale[:, None]) @ offset,
     )
+
+
+def _lost(product: "_Product", quantized: QuantizedProduct, rows: Matrix) -> Matrix:
+    """What rounding takes from the outputs, summed over (rows, inputs).
+
+    An error that is the same in every frame is the one that pooling does not average away,
+    so its mean goes into the bias.
+    """
+    levels = np.clip(np.round(rows * quantized.gain + quantized.offset), 0, _LEVELS)
+    exact = product.weights @ rows.sum(axis=0, dtype=np.float64) + len(rows) * product.bias
+    found = quantized.scale * (quantized.weights @ levels.sum(axis=0))
+    return np.asarray(exact - found - len(rows) * quantized.bias)
 
 
 @dataclass(frozen=True)
