@@ -29,6 +29,7 @@ from scripts.bench.contestants import (
     archive_name,
     build_archive,
     contestants,
+    provenance,
     service,
     start,
     unpack,
@@ -218,9 +219,16 @@ class Bench:
                 tree, seconds = start(contestant, self.place, self.place.clips / clip.file)
                 self.trees[contestant.name] = tree
                 self.measured.starts_s.setdefault(contestant.name, []).append(seconds)
+            if contestant.name == SERVICE and provenance(self.place.archive) != provenance(
+                MODEL_STORE / f"{archive_name('')}.mar"
+            ):
+                # `make serve` packaged anew: its answers are those of other engines.
+                raise RivalFailed("the project's sources changed while the bench ran")
         except RivalFailed as error:
             self.measured.failures[contestant.name] = str(error)
             say(f"{contestant.name}: {error}")
+            if contestant.name in self.trees:
+                self.trees.pop(contestant.name).stop()
             return False
         return True
 

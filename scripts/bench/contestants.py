@@ -17,7 +17,7 @@ import httpx
 from scripts.bench.processes import RivalFailed, Tree, await_true, environment
 from scripts.bench.results import FRAMEWORKS, ORIGINAL, REFERENCE, SERVICE
 from scripts.get_model import ROOT
-from scripts.package import MODEL_STORE
+from scripts.package import MODEL_STORE, PROVENANCE_FILE
 
 BENCH_PYTHON: Final = ROOT / ".venv-bench" / "bin" / "python"
 ARCHIVE_NAME: Final = "bench"
@@ -173,6 +173,14 @@ def unpack(archive: Path, folder: Path) -> Path:
     with zipfile.ZipFile(archive) as content:
         content.extractall(folder)
     return folder
+
+
+def provenance(archive: Path) -> bytes:
+    """What an archive, packed or unpacked, says it was made of."""
+    if archive.is_dir():
+        return (archive / PROVENANCE_FILE).read_bytes()
+    with zipfile.ZipFile(archive) as content:
+        return content.read(PROVENANCE_FILE)
 
 
 def archive_name(precision: str) -> str:
