@@ -1,16 +1,22 @@
 import json
+import logging
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 import pytest
 import yaml
 from accent.audio import AudioLimits
+from accent.network import load_model
+from accent.selection import EngineError, EngineSettings
 from accent.speech import SpeechLimits
 from accent_handler import AccentHandler, _settings
 from ts.context import Context, RequestProcessor  # type: ignore[import-untyped]
 
+from scripts.graph import build_graph
 from tests import sounds
 from tests.clips import encode, voice
 
@@ -125,8 +131,56 @@ def test_the_shipped_settings_are_the_defaults_of_the_core() -> None:
     shipped = yaml.safe_load(CONFIG.read_text())["accent"]
     assert _settings(AudioLimits, shipped) == AudioLimits()
     assert _settings(SpeechLimits, shipped) == SpeechLimits()
-    for kind in (AudioLimits, SpeechLimits):
+    assert _settings(EngineSettings, shipped) == EngineSettings()
+    for kind in (AudioLimits, EngineSettings, SpeechLimits):
         assert {field.name for field in fields(kind)} <= set(shipped)
+
+
+@pytest.fixture(scope="module")
+def archive(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with a graph and the list of engines, as packaging leaves them."""
+    folder = Path(shutil.copytree(small_folder, tmp_path_factory.mktemp("archive") / "model"))
+    graph = build_graph(load_model(folder), "fp32", ())
+    openvino.save_model(graph, folder / "graph.xml", compress_to_fp16=False)
+    entry = {
+        "engine": "openvino",
+        "precision": "fp32",
+        "graph": "graph.xml",
+        "within_bounds": True,
+    }
+    (folder / "engines.json").write_text(json.dumps({"engines": [entry]}))
+    return folder
+
+
+def test_the_engine_comes_from_the_archives_settings(
+    archive: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    scores = []
+    for setting, expected in (("auto", "openvino"), ("openvino", "openvino"), ("torch", "torch")):
+        handler = AccentHandler()
+        handler.initialize(context_of(archive, engine=setting))
+        assert f"engine={expected} precision=fp32 threads=1" in caplog.records[-1].getMessage()
+        (document,) = handler.handle([{"body": clip(12.0)}], context_of(archive))
+        assert len(document["windows"]) == 2
+        scores.append(document["us_confidence"])
+    assert scores == pytest.approx([scores[0]] * 3, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"engine": "onnx"}, "The setting engine is 'onnx'"),
+        ({"precision": "fp16"}, "The setting precision is 'fp16'"),
+        ({"engine": "openvino"}, "No engine for engine openvino, precision auto"),
+        ({"precision": "int8"}, "No engine for engine auto, precision int8"),
+    ],
+)
+def test_a_worker_does_not_start_on_an_engine_that_cannot_be_had(
+    settings: dict[str, Any], message: str, small_folder: Path
+) -> None:
+    with pytest.raises(EngineError, match=message):
+        AccentHandler().initialize(context_of(small_folder, **settings))
 
 
 def test_settings_may_be_absent(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

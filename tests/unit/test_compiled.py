@@ -20,9 +20,9 @@ from accent.network import AccentModel, load_model
 from accent.scoring import posterior
 
 from scripts.engines import MAX_POINTS, make_graphs
+from scripts.get_model import DEFAULT_EMBEDDED as EMBEDDED
 from tests.clips import VOICES, voice
 
-EMBEDDED = Path(__file__).resolve().parents[2] / "model_store" / "embedded"
 LENGTHS_S = (0.5, 0.5, 1.0, 1.0, 2.0, 3.7, 10.0)
 FLOAT_TOLERANCE = 1e-5
 

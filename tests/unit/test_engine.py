@@ -3,13 +3,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from accent.audio import Waveform
-from accent.engine import TorchEngine, WindowScores
+from accent.engine import TorchEngine, WindowScores, _half
 from accent.network import AccentModel, load_model
 
+from scripts.get_model import DEFAULT_EMBEDDED as EMBEDDED
 from tests.clips import voice
 
 LENGTHS_S = (0.5, 0.5, 1.0, 1.0, 1.0, 2.0, 3.7)
+# A sum in another order may round to the next bf16 value.
+BF16_TOLERANCE = 5e-3
+
+
+@pytest.fixture(scope="module")
+def embedded_model() -> AccentModel:
+    return load_model(EMBEDDED)
 
 
 def windows() -> list[Waveform]:
@@ -98,3 +107,49 @@ def test_cosines_are_cosines_and_the_seconds_are_a_share_of_the_pass(
     }
     assert len(shares) == 1, "one pass, shared alike"
     assert min(shares.pop()) > 0
+
+
+def test_bf16_strays_a_little_and_gives_float32_cosines(embedded_model: AccentModel) -> None:
+    pool = windows()
+    expected = np.stack(cosines(TorchEngine(embedded_model.network).score(pool)))
+    found = cosines(TorchEngine(embedded_model.network, precision="bf16").score(pool))
+    assert all(row.dtype == np.float32 for row in found)
+    assert 1e-5 < np.abs(np.stack(found) - expected).max() < 0.05
+
+
+@pytest.mark.parametrize("windows_per_pass", [1, 8])
+def test_bf16_scores_a_window_the_same_in_any_company(
+    embedded_model: AccentModel, windows_per_pass: int
+) -> None:
+    pool = windows()
+    engine = TorchEngine(
+        embedded_model.network, windows_per_pass=windows_per_pass, precision="bf16"
+    )
+    alone = cosines([engine.score([window])[0] for window in pool])
+    np.testing.assert_allclose(
+        np.stack(cosines(engine.score(pool))), np.stack(alone), atol=BF16_TOLERANCE
+    )
+
+
+def test_bf16_leaves_the_network_as_it_was(embedded_model: AccentModel) -> None:
+    window = voice(1.0).astype(np.float32)
+    before = cosines(TorchEngine(embedded_model.network).score([window]))[0]
+    TorchEngine(embedded_model.network, precision="bf16").score([window])
+    np.testing.assert_array_equal(
+        cosines(TorchEngine(embedded_model.network).score([window]))[0], before
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "supported", "expected"),
+    [
+        ("cpu", False, torch.bfloat16),
+        ("cuda", True, torch.bfloat16),
+        ("cuda", False, torch.float16),
+    ],
+)
+def test_a_gpu_without_bf16_takes_float16(
+    device: str, supported: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: supported)
+    assert _half(torch.device(device)) == expected

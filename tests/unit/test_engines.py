@@ -31,9 +31,9 @@ from scripts.engines import (
     pack_engines,
     warnings,
 )
+from scripts.get_model import DEFAULT_EMBEDDED as EMBEDDED
 from scripts.reference import ReferenceClip, reference_files, verification_speech
 
-EMBEDDED = Path(__file__).resolve().parents[2] / "model_store" / "embedded"
 FINE = Deviations(p50=0.1, p99=0.5, max=0.9, top_accent_agreement=1.0)
 BAD = Deviations(p50=2.0, p99=9.0, max=20.0, top_accent_agreement=0.9)
 NONE = Deviations(0.0, 0.0, 0.0, 1.0)

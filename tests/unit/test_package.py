@@ -1,15 +1,21 @@
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from scripts import engines
 from scripts import package as packaging
-from scripts.get_model import MODEL_FILES
+from scripts.get_model import MODEL_FILES, ROOT
 from scripts.package import Archive, PackagingError, package
+from scripts.reference import reference_files, verification_speech
 from tests.clips import encode, voice
 from tests.models import write_stand_in
 
@@ -32,6 +38,17 @@ PYTHON_FILES = (
 def import_path(monkeypatch: pytest.MonkeyPatch) -> None:
     # Packaging adds the handler's folder to it.
     monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_speech() -> Iterator[None]:
+    """Engines are judged by the clips that an archive carries: packaging in a second or two."""
+    names = {path.stem for path in reference_files("verification")[:4]}
+    few = [clip for clip in verification_speech() if clip.name in names]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "verification_speech", lambda: few)
+        patch.setattr(engines, "_TIMED_ROUNDS", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +77,38 @@ def test_the_archive_holds_all_that_a_worker_needs(built: Archive, small_folder:
     assert manifest["model"]["modelVersion"] == "1.0"
     assert manifest["model"]["handler"] == "accent_handler.py"
     assert manifest["model"]["configFile"] == "model-config.yaml"
+
+
+def test_the_archive_tells_what_it_computes_with_and_how_to_prove_it(built: Archive) -> None:
+    with zipfile.ZipFile(built.path) as content:
+        names = set(content.namelist())
+        document = json.loads(content.read("engines.json"))
+        reference = json.loads(content.read("reference.json"))
+        card = content.read("README.md").decode()
+        settings = content.read("model-config.yaml").decode()
+    graphs = {entry["graph"] for entry in document["engines"]} - {None}
+    assert {name for name in names if name.endswith(".xml")} == graphs
+    assert {name.removesuffix(".bin") for name in names if name.endswith(".bin")} == {
+        name.removesuffix(".xml") for name in graphs
+    }
+    assert {clip["file"] for clip in reference["clips"]} == {
+        name for name in names if name.startswith("reference/")
+    }
+    assert len(reference["clips"]) == 4
+    assert "## How exactly it is computed" in card
+    assert settings == (packaging.HANDLER_DIR / "model-config.yaml").read_text()
+    assert "torch fp32" in built.report
+
+
+def test_the_archive_lists_the_code_it_carries(built: Archive) -> None:
+    with zipfile.ZipFile(built.path) as content:
+        provenance = json.loads(content.read("provenance.json"))
+        carried = {
+            name: hashlib.sha256(content.read(name)).hexdigest()
+            for name in content.namelist()
+            if name.endswith(".py")
+        }
+    assert provenance["handler_sha256"] == carried
 
 
 def test_every_module_of_the_core_is_expected_above() -> None:
@@ -107,6 +156,72 @@ def test_another_name_version_model_or_handler_is_packaged_anew(
         with zipfile.ZipFile(store / "small.mar") as content:
             assert content.read(name).endswith(b"# changed\n")
     assert not rebuilt(version="1.1")
+
+
+def settings_in(archive: Archive) -> dict[str, Any]:
+    with zipfile.ZipFile(archive.path) as content:
+        settings: dict[str, Any] = yaml.safe_load(content.read("model-config.yaml"))["accent"]
+        return settings
+
+
+def test_an_engine_or_a_precision_of_ones_own_is_packaged_anew_and_in_the_settings(
+    folder: Path, tmp_path: Path
+) -> None:
+    def packed(**settings: str) -> Archive:
+        return package(folder, name="small", version="1.0", store=tmp_path / "store", **settings)
+
+    plain = settings_in(packed())
+    assert (plain["engine"], plain["precision"]) == ("auto", "auto")
+    for settings in ({"precision": "fp32"}, {"engine": "torch"}):
+        assert packed(**settings).rebuilt
+        archive = packed(**settings)
+        assert not archive.rebuilt
+        assert archive.report == ""
+        assert settings_in(archive) == plain | settings
+    with zipfile.ZipFile(archive.path) as content:
+        assert not any(name.endswith((".xml", ".bin")) for name in content.namelist())
+    assert packed().rebuilt
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("engine", "onnx"), ("precision", "fp16"), ("precision", "int8\n  max_audio_s: 9")],
+)
+def test_a_setting_that_is_none_is_refused(
+    setting: str, value: str, folder: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    with pytest.raises(PackagingError, match=f"The setting {setting} is"):
+        package(folder, name="small", version="1.0", store=store, **{setting: value})
+    assert not store.exists()
+
+
+def test_the_models_card_is_carried_and_goes_on(folder: Path, tmp_path: Path) -> None:
+    (folder / "README.md").write_text("# Mine\n\nMy words.\n")
+    archive = package(folder, name="small", version="1.0", store=tmp_path / "store")
+    with zipfile.ZipFile(archive.path) as content:
+        card = content.read("README.md").decode()
+    assert card.startswith("# Mine\n\nMy words.\n\n## How exactly it is computed\n")
+    assert (folder / "README.md").read_text() == "# Mine\n\nMy words.\n"
+    (folder / "README.md").write_text("# Mine\n\nOther words.\n")
+    assert package(folder, name="small", version="1.0", store=tmp_path / "store").rebuilt
+
+
+@pytest.mark.parametrize("changed", ["graph.py", "reference_speech/verification/00_us.ogg"])
+def test_what_makes_and_judges_engines_decides_the_archive(
+    changed: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = tmp_path / "scripts"
+    shutil.copytree(ROOT / "scripts", scripts, ignore=shutil.ignore_patterns("bench"))
+    monkeypatch.setattr(
+        packaging, "_ENGINE_SOURCES", [scripts / path.name for path in packaging._ENGINE_SOURCES]
+    )
+    monkeypatch.setattr(packaging, "_REFERENCE_SPEECH", scripts / "reference_speech")
+    before = packaging.inputs_digest(folder, "small", "1.0")
+    assert packaging.inputs_digest(folder, "small", "1.0") == before
+    with (scripts / changed).open("ab") as file:
+        file.write(b"# changed\n")
+    assert packaging.inputs_digest(folder, "small", "1.0") != before
 
 
 def test_a_broken_archive_is_packaged_anew(folder: Path, tmp_path: Path) -> None:
