@@ -5,6 +5,17 @@ modules, because the layout decides the speed: frames stay rows, (batch, frames,
 and every convolution is a plain matrix product over them. A dilated one first gathers its
 neighbouring frames, which pads by reflection in the same step. Masks are gone, since a
 clip never shares a pass with padding.
+
+A clip of 5 s at full width on one thread of an AVX-512 processor with VNNI and BF16: 2.3
+times as fast as SpeechBrain's modules under torch in fp32, 4.5 times in bf16, 7.5 times in
+int8 with the rest in bf16. Of the last, about seven tenths of the time are the seven products
+in int8, which run at the processor's own rate. Converted modules were 0.9, 2 and 5 times as
+fast.
+
+What was tried and left out: 8 bits for Res2Net, the first convolution and the attention too
+(a twentieth faster, p99 of the deviation a third larger), rounding weights after the Hessian
+of their inputs (GPTQ: no gain, for what is left is lost in the activations), pooling in fp32
+(a tenth slower, a tenth nearer), fixed numbers of frames (no faster).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
