@@ -103,7 +103,10 @@ class AccentClassifier:
             clip.gate_s = time.perf_counter() - clip.started - clip.decode_s
             clip.windows = cut_windows(clip.audio.waveform)
         except Refusal as refusal:
-            clip.refusal = refusal
+            # Its tracebacks lead to the samples, and back to this clip: only the cycle
+            # collector would free them, and it counts objects, not megabytes.
+            refusal.__context__ = None
+            clip.refusal = refusal.with_traceback(None)
         except Exception:
             # Whatever one clip does to decoder or gate, MemoryError included, stays with it.
             _log.exception("decoding a clip failed")

@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -227,3 +229,17 @@ def test_warming_up_fails_where_the_gate_would(
     monkeypatch.setattr(SpeechGate, "measure", fail)
     with pytest.raises(RuntimeError, match="the gate is broken"):
         classifier(small_model).warm_up()
+
+
+def test_a_clip_is_gone_with_its_answer_whether_taken_or_refused(small_model: AccentModel) -> None:
+    served = classifier(small_model)
+    gc.disable()
+    try:
+        clips = served.decode([*BAD.values(), clip(1.0)])
+        references = [weakref.ref(each) for each in clips]
+        served.score(clips)
+        served.answer(clips)
+        del clips
+        assert [reference() for reference in references] == [None] * 5
+    finally:
+        gc.enable()
