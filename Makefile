@@ -38,7 +38,7 @@ mar: setup ## build model_store/NAME.mar (MODEL NAME VERSION ENGINE PRECISION=au
 models: setup ## versions while they serve (ARGS='list', register, canary, compare, promote, ...)
 	@$(VENV_PYTHON) -m scripts.models --run-dir '$(RUN_DIR)' $(ARGS)
 
-test: setup-dev lint ## everything: ruff, types, unit, contract and end-to-end tests
+test: setup-dev setup-bench lint ## everything: ruff, types, unit, contract and end-to-end tests
 	@$(VENV_PYTHON) -m pytest
 
 lint: setup-dev ## ruff and the type checker

@@ -139,6 +139,44 @@ def test_what_the_tests_need_is_installed_on_top_and_serves_both(
     assert installs == []
 
 
+def test_what_the_bench_needs_goes_into_an_environment_of_its_own(
+    installs: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = tmp_path / "bench"
+
+    def run(command: list[str], _message: str) -> None:
+        installs.append(command)
+        if "venv" in command:
+            (bench / "bin").mkdir(parents=True)
+            (bench / "own").mkdir()
+            python = bench / "bin" / "python"
+            python.write_text(
+                f'#!/bin/sh\ncase "$2" in *purelib*) echo "{bench}/own";; '
+                f'*) exec "{sys.executable}" "$@";; esac\n'
+            )
+            python.chmod(0o755)
+
+    monkeypatch.setattr(set_up, "BENCH_VENV", bench)
+    monkeypatch.setattr(set_up, "run", run)
+    call(monkeypatch, "--bench")
+    (of_bench,) = [each for each in installs if each[-1] == str(ROOT / "requirements-bench.txt")]
+    assert of_bench[0] == str(bench / "bin" / "python")
+    (link,) = (bench / "own").glob("*.pth")
+    assert link.read_text().strip() != str(bench / "own")
+    installs.clear()
+    call(monkeypatch, "--bench")
+    call(monkeypatch, "--tools")
+    assert installs == []
+
+
+def test_the_bench_pins_all_that_it_adds_and_nothing_that_the_service_has() -> None:
+    service = {requirement.name.lower() for requirement in requirements("requirements.txt")}
+    for requirement in requirements("requirements-bench.txt"):
+        (pin,) = requirement.specifier
+        assert pin.operator == "==", requirement
+        assert requirement.name.lower() not in service, requirement
+
+
 def test_changed_requirements_are_installed(
     installs: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
