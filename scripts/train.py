@@ -87,12 +87,12 @@ class Recipe:
 
     `channels` is the width of the blocks; the aggregation has three times as many.
     `learning_rate` is the peak, reached after `warmup` of the steps; at the last it stands at
-    `decay_to` of that. `versions` of each clip
-    are prepared, itself included. With a teacher, `unlabelled_share` of a batch comes from
-    speech without labels, and the loss is the sum of the margin loss on labelled crops, the
-    divergence from the teacher's posterior and the squared distance from its sounds,
-    each times its weight; labels and posterior come in over the first `labels_after` of the
-    steps.
+    `decay_to` of that. Training ends with step `stop_at`, where it is not 0: earlier than the
+    rate is planned for, since the last steps of a long fall learn voices by heart. `versions` of
+    each clip are prepared, itself included. With a teacher, `unlabelled_share` of a batch comes
+    from speech without labels, and the loss is the sum of the margin loss on labelled crops, the
+    divergence from the teacher's posterior and the squared distance from its sounds, each times
+    its weight; labels and posterior come in over the first `labels_after` of the steps.
     """
 
     seed: int = 0
@@ -107,6 +107,7 @@ class Recipe:
     learning_rate: float = 1e-3
     warmup: float = 0.05
     decay_to: float = 0.0
+    stop_at: int = 0
     weight_decay: float = 0.02
     margin: float = 0.2
     scale: float = 30.0
@@ -120,6 +121,11 @@ class Recipe:
     posterior_weight: float = 1.0
     sound_weight: float = 2.0
     labels_after: float = 0.3
+
+    @property
+    def last_step(self) -> int:
+        """The number of steps that are run."""
+        return self.stop_at or self.steps
 
 
 @dataclass(frozen=True)
@@ -438,9 +444,9 @@ def train(
     hits: list[float] = []
     pupil.train()
     bar = tqdm(
-        range(first_step, recipe.steps),
+        range(first_step, recipe.last_step),
         initial=first_step,
-        total=recipe.steps,
+        total=recipe.last_step,
         desc="train",
         unit="step",
         disable=None,
@@ -454,7 +460,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = coming.result()
-        if step + 1 < recipe.steps:
+        if step + 1 < recipe.last_step:
             coming = drawing.submit(sampler.batch, step + 1)
         features = batch.features - batch.features.mean(dim=1, keepdim=True)
         # SpeechBrain's masks draw from torch's generator, which nothing else uses here.
@@ -477,7 +483,7 @@ def train(
         right = cosines.squeeze(1).argmax(dim=1) == batch.targets
         hits.append(float(right[labelled].float().mean()))
         done = step + 1
-        if done % 10 == 0 or done == recipe.steps:
+        if done % 10 == 0 or done == recipe.last_step:
             line: dict[str, float] = {
                 "step": done,
                 **{name: round(float(np.mean(found)), 4) for name, found in losses.items()},
@@ -485,14 +491,14 @@ def train(
                 "learning_rate": rate,
                 "spent_s": round(spent_s + time.monotonic() - started_s, 1),
             }
-            if done % 100 == 0 or done == recipe.steps:
+            if done % 100 == 0 or done == recipe.last_step:
                 line |= judge_dev(_plain(average))
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             bar.set_postfix(loss=line["loss"], accuracy=line["accuracy"])
             losses.clear()
             hits.clear()
-        if done % checkpoint_every == 0 and done < recipe.steps:
+        if done % checkpoint_every == 0 and done < recipe.last_step:
             _save_atomically(
                 {
                     "fingerprint": fingerprint,
@@ -648,17 +654,18 @@ def _recipe_text(recipe: Recipe, scale: float) -> str:
         if recipe.teacher
         else ""
     )
+    stopped = f", ended at step {recipe.stop_at}" if recipe.stop_at else ""
     return (
         f"Seed {recipe.seed}, {recipe.steps} steps of {recipe.batch_size} crops of "
         f"{recipe.min_crop_s:g} to {recipe.max_crop_s:g} s, balanced over labels, kinds and "
         f"speakers. Additive angular margin {recipe.margin:g}, scale {recipe.scale:g}.{teaching} "
         f"AdamW, peak learning rate {recipe.learning_rate:g}, {100 * recipe.warmup:g} % warm-up, "
-        f"cosine to {100 * recipe.decay_to:g} % of it, weight decay {recipe.weight_decay:g}; "
-        f"weights averaged with decay {recipe.average_decay:g}. Augmentation: {augmentation}. "
-        f"Softmax scale {scale:g}: fitted by negative log-likelihood on windows of the development "
-        "speakers, which served nothing "
-        "else, or that of training where the fit is above it. The "
-        "weights are the moving average at the last step; no step was picked by its score. "
+        f"cosine to {100 * recipe.decay_to:g} % of it{stopped}, weight decay "
+        f"{recipe.weight_decay:g}; weights averaged with decay {recipe.average_decay:g}. "
+        f"Augmentation: {augmentation}. Softmax scale {scale:g}: fitted by negative "
+        "log-likelihood on windows of the development speakers, which served nothing else, or "
+        "that of training where the fit is above it. The weights are the moving average at the "
+        "last step. "
         f"The log of the run is in {LOG_FILE}."
     )
 

@@ -263,6 +263,17 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_with_the_same_weights
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_run_that_is_to_stop_early_takes_the_same_steps_up_to_there(
+    data: Path, trained: Path, cache: Path, tmp_path: Path
+) -> None:
+    make(data, tmp_path, cache, replace(TINY, stop_at=10))
+    assert logged_steps(tmp_path) == [10]
+    first, wanted = ((out / train.LOG_FILE).read_text() for out in (tmp_path, trained))
+    assert json.loads(first)["loss"] == json.loads(wanted.splitlines()[0])["loss"]
+    assert "ended at step 10" in (tmp_path / train.CARD_FILE).read_text()
+
+
+@pytest.mark.usefixtures("quick")
 def test_steps_after_the_checkpoint_are_not_logged_twice(
     data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
