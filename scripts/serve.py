@@ -13,6 +13,7 @@ before it answers.
 import argparse
 import ctypes
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -476,7 +477,7 @@ class Service:
             return ""
 
     def _tail(self, log_name: str) -> str:
-        lines = self._read_log(log_name).splitlines()[-15:]
+        lines = [_in_words(line) for line in self._read_log(log_name).splitlines()[-15:]]
         if not lines:
             return ""
         return f"--- end of {self._log_dir / log_name} ---\n" + "\n".join(lines) + "\n"
@@ -604,6 +605,15 @@ def _check_port(host: str, port: int) -> None:
                 f"{host}:{port} cannot be listened on ({error.strerror}). Choose another: "
                 f"make serve PORT={port + 1}"
             ) from None
+
+
+def _in_words(log_line: str) -> str:
+    """What a line of a log says to people: the message of a JSON object, all of another."""
+    try:
+        said = json.loads(log_line)["message"]
+    except (ValueError, KeyError, TypeError):
+        return log_line
+    return str(said).rstrip()
 
 
 def _free_port(wanted: int) -> int:
