@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from scripts.get_model import MODEL_FILES, ROOT
@@ -23,6 +24,12 @@ MANIFEST_FILE: Final = "MAR-INF/MANIFEST.json"
 REFERENCE_FILE: Final = "reference.json"
 
 _HANDLER_FILE: Final = "accent_handler.py"
+_CONFIG_FILE: Final = "model-config.yaml"
+_OUR_MANIFEST: Final = {"handler": _HANDLER_FILE, "configFile": _CONFIG_FILE}
+_RUN_BY_MANIFEST: Final = (
+    *_OUR_MANIFEST,
+    *("modelFile", "serializedFile", "requirementsFile", "envelope", "extensions"),
+)
 _LABELS_FILE: Final = "accent_encoder.txt"
 _US_LABEL: Final = "us"
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
@@ -64,7 +71,7 @@ class Vetted:
     sha256: str
     labels: tuple[str, ...]
     strange_code: tuple[str, ...]
-    """Files with code that this checkout does not know; empty unless they are trusted."""
+    """Code and settings that this checkout does not know; empty unless they are trusted."""
     reference: Reference | None
     """None only where the archive is trusted without one."""
 
@@ -103,8 +110,9 @@ def vet(
     _check_labels(labels, served_labels, allow_new_labels)
     if strange and not trust:
         raise ArchiveRefused(
-            f"{path.name} brings code that is not this checkout's: {', '.join(strange)}. Build "
-            "it anew here (make mar), or add --trust if you know what this code does."
+            f"{path.name} brings code or settings that are not this checkout's: "
+            f"{', '.join(strange)}. Build it anew here (make mar), or add --trust if you know "
+            "what they do."
         )
     if reference is None and not trust:
         raise ArchiveRefused(
@@ -151,7 +159,10 @@ def _check_members(content: zipfile.ZipFile) -> None:
     names = [member.filename for member in members]
     if len(set(names)) != len(names):
         raise ArchiveRefused("The archive holds a file twice.")
-    missing = {*MODEL_FILES, _HANDLER_FILE, "accent/__init__.py", MANIFEST_FILE} - set(names)
+    missing = {
+        *MODEL_FILES,
+        *(_HANDLER_FILE, _CONFIG_FILE, "accent/__init__.py", MANIFEST_FILE),
+    } - set(names)
     if missing:
         raise ArchiveRefused(
             f"The archive has no {', '.join(sorted(missing))}: it was not built by `make mar`."
@@ -232,10 +243,22 @@ def _strange_code(content: zipfile.ZipFile, manifest: dict[str, Any]) -> tuple[s
     # What the manifest names beside the handler is run or installed, too.
     named = [
         f"{key}={manifest[key]!s:.60}"
-        for key in ("handler", "modelFile", "serializedFile", "requirementsFile", "envelope")
-        if manifest.get(key) and (key, manifest[key]) != ("handler", _HANDLER_FILE)
+        for key in _RUN_BY_MANIFEST
+        if manifest.get(key) and manifest[key] != _OUR_MANIFEST.get(key)
     ]
-    return tuple(sorted(strange) + named)
+    return tuple(sorted(strange) + named + _strange_settings(content))
+
+
+def _strange_settings(content: zipfile.ZipFile) -> list[str]:
+    # TorchServe takes numbers of workers, launchers and environments from there as well.
+    known = yaml.safe_load((HANDLER_DIR / _CONFIG_FILE).read_text())
+    try:
+        settings = yaml.safe_load(_text(content, _CONFIG_FILE))
+    except yaml.YAMLError:
+        raise ArchiveRefused(f"{_CONFIG_FILE} is not readable as YAML.") from None
+    if not isinstance(settings, dict):
+        raise ArchiveRefused(f"{_CONFIG_FILE} holds no settings.")
+    return [f"{_CONFIG_FILE}: {key}" for key in settings if key not in known]
 
 
 def _reference(content: zipfile.ZipFile) -> Reference | None:

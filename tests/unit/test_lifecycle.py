@@ -156,6 +156,7 @@ class Service:
                 content.writestr(each, b"weights")
             for code in HANDLER_DIR.rglob("*.py"):
                 content.write(code, code.relative_to(HANDLER_DIR).as_posix())
+            content.write(HANDLER_DIR / "model-config.yaml", "model-config.yaml")
             content.writestr("accent_encoder.txt", LABELS)
             content.writestr(MANIFEST_FILE, json.dumps({"model": model}))
             content.writestr(REFERENCE_FILE, json.dumps(reference))

@@ -47,6 +47,7 @@ def build(tmp_path: Path) -> Build:
         files |= {
             "accent_encoder.txt": encoder(*LABELS),
             MANIFEST_FILE: manifest(),
+            "model-config.yaml": (HANDLER_DIR / "model-config.yaml").read_bytes(),
             REFERENCE_FILE: json.dumps(REFERENCE),
             "reference/one.ogg": b"speech",
         }
@@ -94,7 +95,7 @@ def test_an_archive_with_a_flipped_bit_is_damaged(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*MODEL_FILES, "accent_handler.py", "accent/__init__.py", MANIFEST_FILE]
+    "name", [*MODEL_FILES, "accent_handler.py", "model-config.yaml", MANIFEST_FILE]
 )
 def test_a_file_that_is_missing_is_named(build: Build, name: str) -> None:
     with pytest.raises(ArchiveRefused, match=name.replace(".", r"\.")):
@@ -172,13 +173,31 @@ def test_code_that_is_not_ours_must_be_trusted(build: Build, name: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"handler": "other.py"}, {"requirementsFile": "more.txt"}, {"modelFile": "model.py"}],
+    [
+        {"handler": "other.py"},
+        {"configFile": "b.yaml"},
+        {"requirementsFile": "more.txt"},
+        {"modelFile": "model.py"},
+    ],
 )
 def test_what_the_manifest_would_have_run_must_be_trusted(
     build: Build, changes: dict[str, str]
 ) -> None:
     with pytest.raises(ArchiveRefused, match=next(iter(changes.values()))):
         vetted(build({MANIFEST_FILE: manifest(**changes)}))
+
+
+def test_settings_that_are_not_ours_must_be_trusted(build: Build) -> None:
+    archive = build({"model-config.yaml": "batchSize: 2\nminWorkers: 500\n"})
+    with pytest.raises(ArchiveRefused, match=r"model-config\.yaml: minWorkers"):
+        vetted(archive)
+    assert vetted(archive, trust=True).strange_code == ("model-config.yaml: minWorkers",)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "a: !!python/object:os.system {}"])
+def test_settings_that_cannot_be_read_are_refused(build: Build, text: str) -> None:
+    with pytest.raises(ArchiveRefused, match=r"model-config\.yaml"):
+        vetted(build({"model-config.yaml": text}), trust=True)
 
 
 def test_an_archive_without_reference_clips_must_be_trusted(build: Build) -> None:
