@@ -189,6 +189,36 @@ def test_no_thread_is_bound_to_a_core(graphs: Graphs) -> None:
     assert result.stdout.split() == ["True"]
 
 
+MEMORY = """
+import sys
+from pathlib import Path
+import numpy as np
+from accent.compiled import CompiledEngine
+from accent.network import describe_model
+def used_mb():
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) / 1024
+engine = CompiledEngine(describe_model(Path(sys.argv[1])), Path(sys.argv[2]), "fp32", threads=1)
+noise = np.random.default_rng(0).normal(size=160_000).astype(np.float32)
+lengths = np.random.default_rng(0).permutation(np.arange(40_000, 160_000, 320))
+engine.score([noise[:length] for length in lengths[:150]])
+before = used_mb()
+engine.score([noise[:length] for length in lengths[150:300]])
+print(used_mb() - before)
+"""
+
+
+def test_clips_of_many_lengths_leave_little_in_memory(graphs: Graphs) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(EMBEDDED), str(graphs["fp32"])],
+        env={"PYTHONPATH": str(Path(compiled.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(result.stdout) < 40, "MB for 150 lengths; without bounds, about 150"
+
+
 @pytest.mark.parametrize("content", ["no graph", "<net></net>", ""])
 def test_a_file_that_is_no_graph_is_refused(
     content: str, model: AccentModel, tmp_path: Path
