@@ -41,13 +41,18 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """What the picture needs of a panel. `place` is x, y, width and height in grid units."""
+    """What the picture needs of a panel.
+
+    `place` is x, y, width and height in grid units; `colors` are of those series that have
+    one of their own, by name.
+    """
 
     title: str
     kind: str
     unit: str
     stacked: bool
     place: tuple[int, int, int, int]
+    colors: dict[str, str]
     queries: tuple[Query, ...]
 
 
@@ -75,13 +80,18 @@ def read_panels(dashboard: Path, *, interval: str, span: str, version: str = ".*
 
     def panel(source: dict[str, Any]) -> Panel:
         at = source["gridPos"]
-        defaults = source.get("fieldConfig", {}).get("defaults", {})
+        fields = source.get("fieldConfig", {})
+        defaults = fields.get("defaults", {})
         return Panel(
             title=source["title"],
             kind=source["type"],
             unit=defaults.get("unit", ""),
             stacked="stacking" in defaults.get("custom", {}),
             place=(at["x"], at["y"], at["w"], at["h"]),
+            colors={
+                override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"]
+                for override in fields.get("overrides", ())
+            },
             queries=tuple(
                 Query(
                     fill(target["expr"]),
@@ -179,13 +189,16 @@ def _draw_lines(
         for each in series:
             values = each.values
             name = _legend(query.legend, each.labels)
+            color = panel.colors.get(name, f"C{len(axes.get_legend_handles_labels()[1])}")
             if panel.stacked:
                 values = np.nan_to_num(values)
                 low = np.array([base.get(when, 0.0) for when in each.minutes])
-                axes.fill_between(each.minutes, low, low + values, alpha=0.5, label=name)
+                axes.fill_between(
+                    each.minutes, low, low + values, alpha=0.6, label=name, color=color, linewidth=0
+                )
                 base |= dict(zip(each.minutes, low + values, strict=True))
             else:
-                axes.plot(each.minutes, values, linewidth=1.2, label=name)
+                axes.plot(each.minutes, values, linewidth=1.2, label=name, color=color)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=6, loc="best", framealpha=0.6)
 
