@@ -125,6 +125,23 @@ def package(
     return Archive(target, name, version, rebuilt=True, report=report)
 
 
+def is_built_from(
+    archive: Path,
+    model_folder: Path,
+    *,
+    name: str,
+    version: str,
+    engine: str = "",
+    precision: str = "",
+) -> bool:
+    """Whether an archive, wherever it lies, is what `package` would build from these.
+
+    Raises `PackagingError` for a file of the model that cannot be read.
+    """
+    config = _model_config(engine, precision)
+    return _packaged_inputs(archive) == inputs_digest(model_folder, name, version, config)
+
+
 def _model_config(engine: str, precision: str) -> str:
     text = (HANDLER_DIR / CONFIG_FILE).read_text(encoding="utf-8")
     for key, value in (("engine", engine), ("precision", precision)):

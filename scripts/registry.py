@@ -198,8 +198,28 @@ class Registry:
             if path.name not in wanted:
                 path.unlink()
 
-    def adopt(self, archive: Path, version: str, workers_setting: int) -> tuple[State, list[str]]:
+    def stays_away(self, version: str) -> bool:
+        """Whether a version was retired, and there is another one to serve."""
+        state = self.load()
+        return version in state.retired and bool(state.versions)
+
+    def unchanged(self, version: str) -> Path | None:
+        """The archive of a version, if there is one and it is still what it was."""
+        record = self.load().versions.get(version)
+        try:
+            if record is not None:
+                self.check(record)
+                return self.store / record.archive
+        except ArchiveChanged:
+            pass
+        return None
+
+    def adopt(
+        self, archive: Path | None, version: str, workers_setting: int
+    ) -> tuple[State, list[str]]:
         """Bring what is remembered together with what `make serve` has packaged.
+
+        `archive` is None for a version that `stays_away`.
 
         Returns the state to start from, not yet saved, and sentences on what was decided:
 
@@ -215,10 +235,11 @@ class Registry:
             for record in state.versions.values():
                 record.workers = None
             state.workers_setting = workers_setting
-        if version in state.retired and state.versions:
+        if archive is None:
             said.append(
-                f"{self._name}/{version} was retired and stays away; to bring it back: "
-                f"make models ARGS='register {archive}'"
+                f"{self._name}/{version} was retired and stays away; to bring it back: make mar "
+                f"NAME={self._name} VERSION={version}, then make models "
+                f"ARGS='register model_store/{self._name}.mar'"
             )
             return state, said
         old = state.versions.get(version)

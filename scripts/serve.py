@@ -52,7 +52,7 @@ from scripts.management import (
     await_workers,
     last_complaint,
 )
-from scripts.package import Archive, PackagingError, package
+from scripts.package import PackagingError, is_built_from, package
 from scripts.registry import STATE_FOLDER, ArchiveChanged, Registry, RegistryBusy, State
 
 # A Unix socket's address holds 108 bytes; TorchServe appends ".ts.sock.9000" and the like.
@@ -143,10 +143,10 @@ class Service:
         self._proxy: subprocess.Popen[bytes] | None = None
         self._cores = len(os.sched_getaffinity(0))
 
-    def start(self, choice: ModelChoice, archive: Archive) -> str:
+    def start(self, choice: ModelChoice, archive: Path | None) -> str:
         """Start TorchServe and the proxy; return the default version once it can predict."""
         self._state, said = self._registry.adopt(
-            archive.path, archive.version, self._settings.workers
+            archive, self._settings.version, self._settings.workers
         )
         for sentence in said:
             say(f"NOTE: {sentence}")
@@ -553,18 +553,9 @@ def serve(settings: ServeSettings) -> None:
         if choice.notice:
             say(f"NOTE: {choice.notice}")
         name = settings.name or choice.name
-        say(f"Archive model_store/{name}.mar")
-        archive = package(
-            choice.folder,
-            name=name,
-            version=settings.version,
-            engine=settings.engine,
-            precision=settings.precision,
-        )
-        if archive.report:
-            print(archive.report, flush=True)
         registry = Registry(settings.run_dir / STATE_FOLDER / name, name)
         registry.prepare()
+        archive = _archive(settings, choice.folder, registry, name)
         service = Service(settings, registry, name)
         stack.callback(service.stop)
         # From here on the parts are ended in order, whatever arrives meanwhile.
@@ -573,6 +564,33 @@ def serve(settings: ServeSettings) -> None:
             _announce(settings, name, version)
             service.start_others()
         service.watch()
+
+
+def _archive(settings: ServeSettings, model: Path, registry: Registry, name: str) -> Path | None:
+    """The archive to serve: the registered one if it is up to date, else built; None if retired."""
+    if registry.stays_away(settings.version):
+        return None
+    registered = registry.unchanged(settings.version)
+    if registered is not None and is_built_from(
+        registered,
+        model,
+        name=name,
+        version=settings.version,
+        engine=settings.engine,
+        precision=settings.precision,
+    ):
+        return registered
+    say(f"Archive model_store/{name}.mar")
+    archive = package(
+        model,
+        name=name,
+        version=settings.version,
+        engine=settings.engine,
+        precision=settings.precision,
+    )
+    if archive.report:
+        print(archive.report, flush=True)
+    return archive.path
 
 
 def _announce(settings: ServeSettings, name: str, version: str) -> None:

@@ -78,9 +78,24 @@ def test_a_retired_version_stays_away_while_there_is_another(
     state = started(registry, archive, "1.0", "2.0")
     state.forget("1.0")
     registry.save(state)
-    state, said = registry.adopt(archive, "1.0", 0)
+    assert registry.stays_away("1.0")
+    assert not registry.stays_away("2.0")
+    state, said = registry.adopt(None, "1.0", 0)
     assert (state.default, set(state.versions)) == ("2.0", {"2.0"})
-    assert f"register {archive}" in " ".join(said)
+    assert "VERSION=1.0" in " ".join(said)
+
+
+def test_a_registered_archive_serves_again_while_it_is_sound(
+    registry: Registry, archive: Path
+) -> None:
+    started(registry, archive, "1.0")
+    stored = registry.store / "small-1.0.mar"
+    assert registry.unchanged("1.0") == stored
+    state, said = registry.adopt(stored, "1.0", 0)
+    assert (state.versions["1.0"].sha256, said) == (sha256_of(archive), [])
+    assert registry.unchanged("2.0") is None
+    stored.write_bytes(b"half of it")
+    assert registry.unchanged("1.0") is None
 
 
 def test_a_scaled_version_keeps_its_workers_until_the_setting_changes(
