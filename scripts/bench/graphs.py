@@ -3,15 +3,18 @@
 import argparse
 import json
 import shutil
-import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accent.network import load_model
+import openvino
+from accent.engine import PRECISIONS, Precision
+from accent.network import AccentModel, load_model
 from accent.selection import ENGINES_FILE
 
-from scripts.engines import make_graphs
+from scripts.graph import build_graph
 from scripts.package import PROVENANCE_FILE
+from scripts.reference import calibration_speech
 
 
 def complete(archive: Path, target: Path) -> None:
@@ -26,29 +29,35 @@ def complete(archive: Path, target: Path) -> None:
     document: dict[str, Any] = {"engines": []}
     if (part / ENGINES_FILE).is_file():
         document = json.loads((part / ENGINES_FILE).read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory(dir=part) as scratch:
-        for precision, path in make_graphs(load_model(archive), Path(scratch)).items():
-            for file in (path, path.with_suffix(".bin")):
-                shutil.copyfile(file, part / file.name)
-            _add(document, precision, path.name)
+    missing = [precision for precision in PRECISIONS if not _entry(document["engines"], precision)]
+    model = load_model(archive)
+    for precision in missing:
+        document["engines"].append(
+            (_entry(document.get("not_packed", []), precision) or {"within_bounds": False})
+            | {"engine": "openvino", "precision": precision}
+            | {"graph": _graph(part, document, model, precision)}
+        )
     (part / ENGINES_FILE).write_text(json.dumps(document), encoding="utf-8")
     part.replace(target)
 
 
-def _add(document: dict[str, Any], precision: str, graph: str) -> None:
-    """List a graph after those that the archive uses, so that `auto` stays what it was."""
+def _entry(entries: Sequence[dict[str, Any]], precision: str) -> dict[str, Any] | None:
     wanted = ("openvino", precision)
-    if any((each["engine"], each["precision"]) == wanted for each in document["engines"]):
-        return
-    entry = next(
-        (
-            each
-            for each in document.get("not_packed", [])
-            if (each["engine"], each["precision"]) == wanted
-        ),
-        {"engine": "openvino", "precision": precision, "within_bounds": False},
-    )
-    document["engines"].append(entry | {"graph": graph})
+    return next((e for e in entries if (e["engine"], e["precision"]) == wanted), None)
+
+
+def _graph(
+    folder: Path, document: Mapping[str, Any], model: AccentModel, precision: Precision
+) -> str:
+    """The file of a graph, made unless another precision has the same one."""
+    twin = {"fp32": "bf16", "bf16": "fp32"}.get(precision, "")
+    entry = _entry(document["engines"], twin)
+    if entry is not None:
+        return str(entry["graph"])
+    name = f"accent-{precision}.xml"
+    graph = build_graph(model, precision, calibration_speech())
+    openvino.save_model(graph, folder / name, compress_to_fp16=False)
+    return name
 
 
 def _is_copy(archive: Path, target: Path) -> bool:
