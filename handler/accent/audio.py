@@ -53,7 +53,8 @@ _SILENCE_BLOCKS_PER_PASS: Final = 100
 _MAX_KERNEL_VALUES: Final = 2_000_000
 # Kernels of the rates in use are smaller and all kept; of the others, one.
 _MAX_KEPT_KERNEL_VALUES: Final = 300_000
-_RESAMPLE_CHUNK_S: Final = 2.0
+# Columns from which on a matrix product fills a processor's vectors.
+_MIN_COLUMNS: Final = 16
 # FFmpeg reserves what a chunk's header claims, up to 2 GB, before it looks for the bytes.
 # No honest chunk of an upload of 25 MB needs more than this.
 _MAX_FFMPEG_BLOCK_BYTES: Final = 64 << 20
@@ -62,6 +63,8 @@ _MAX_STREAMS: Final = 32
 _SINC_HALF_WIDTH: Final = 6
 _SINC_ROLLOFF: Final = 0.99
 
+# Room that a recording starts with, where its limit is no lower.
+_USUAL_LONGEST_S: Final = 600.0
 # Samples of all channels that are mixed at a time. A frame of compressed audio holds a
 # thousand or two, and what numpy takes for a call would cost more than they do.
 _MIX_VALUES: Final = 1 << 16
@@ -71,17 +74,17 @@ _MIX_VALUES: Final = 1 << 16
 class _SampleFormat:
     """How FFmpeg holds a sample: its type, and the values of silence and of full scale."""
 
-    dtype: npt.DTypeLike
+    dtype: np.dtype[Any]
     silence: float
     full_scale: float
 
 
 _SAMPLE_FORMATS: Final = {
-    "u8": _SampleFormat(np.uint8, 128.0, 128.0),
-    "s16": _SampleFormat(np.int16, 0.0, 32768.0),
-    "s32": _SampleFormat(np.int32, 0.0, 2147483648.0),
-    "flt": _SampleFormat(np.float32, 0.0, 1.0),
-    "dbl": _SampleFormat(np.float64, 0.0, 1.0),
+    "u8": _SampleFormat(np.dtype(np.uint8), 128.0, 128.0),
+    "s16": _SampleFormat(np.dtype(np.int16), 0.0, 32768.0),
+    "s32": _SampleFormat(np.dtype(np.int32), 0.0, 2147483648.0),
+    "flt": _SampleFormat(np.dtype(np.float32), 0.0, 1.0),
+    "dbl": _SampleFormat(np.dtype(np.float64), 0.0, 1.0),
 }
 
 
@@ -259,11 +262,10 @@ class _Track:
         self._peak = 0.0
         self._kind: tuple[int, int, str] = (0, 0, "")
         self._sample_format = _SAMPLE_FORMATS["flt"]
-        self._planes = 0
-        self._waiting: list[list[npt.NDArray[Any]]] = []
+        self._waiting: list[list[memoryview]] = []
         self._waiting_values = 0
         self._resampler: StreamingResampler | None = None
-        self._recording = _Recording(self._longest_s)
+        self._recording = _Recording(min(self._longest_s, _USUAL_LONGEST_S))
 
     def push(self, frame: av.AudioFrame) -> None:
         """Take the next frame; raises `AudioTooLong` or `UnsupportedAudio`."""
@@ -277,18 +279,12 @@ class _Track:
         self._duration_s += count / rate_hz
         if self._duration_s > self._longest_s:
             raise AudioTooLong(f"The clip lasts more than {self._limits.max_audio_s:g} s.")
+        values = count * channels
+        plane_bytes = values * self._sample_format.dtype.itemsize // len(self._waiting)
         # `frame.planes` reads past the end of a frame of eight planes.
-        self._waiting.append(
-            [
-                np.frombuffer(
-                    memoryview(AudioPlane(frame, index)),
-                    self._sample_format.dtype,
-                    count * channels // self._planes,
-                )
-                for index in range(self._planes)
-            ]
-        )
-        self._waiting_values += count * channels
+        for index, plane in enumerate(self._waiting):
+            plane.append(memoryview(AudioPlane(frame, index))[:plane_bytes])
+        self._waiting_values += values
         if self._waiting_values >= _MIX_VALUES:
             self._mix()
 
@@ -318,7 +314,7 @@ class _Track:
         self._mix()
         self._kind = (rate_hz, channels, format_name)
         self._sample_format = sample_format
-        self._planes = channels if format_name.endswith("p") else 1
+        self._waiting = [[] for _ in range(channels if format_name.endswith("p") else 1)]
         self._channels = max(self._channels, channels)
         self.sample_rate_hz = self.sample_rate_hz or rate_hz
         if self._resampler is not None and self._resampler.sample_rate_hz != rate_hz:
@@ -327,12 +323,14 @@ class _Track:
         self._resampler = self._resampler or StreamingResampler(rate_hz)
 
     def _mix(self) -> None:
-        if not self._waiting or self._resampler is None:
+        if not self._waiting_values or self._resampler is None:
             return
         channels = self._kind[1]
         sample_format = self._sample_format
-        planes = [np.concatenate(parts) for parts in zip(*self._waiting, strict=True)]
-        self._waiting.clear()
+        planes: list[npt.NDArray[Any]] = [
+            np.frombuffer(b"".join(parts), sample_format.dtype) for parts in self._waiting
+        ]
+        self._waiting = [[] for _ in planes]
         self._waiting_values = 0
         for plane in planes:
             loudest = max(
@@ -421,7 +419,7 @@ class StreamingResampler:
 
     The blocks overlap by the kernel's reach, so that the result is that of one pass over
     the whole signal. A rate whose ratio to 16 kHz is unwieldy is taken at the nearest
-    ratio whose kernel stays small: 22,255 Hz is 2e-7 off, at worst, next to 8 kHz, 1.3e-4.
+    ratio whose kernel stays small: 22,255 Hz is 2e-7 off, at worst, next to 16 kHz, 3.3e-4.
     """
 
     def __init__(self, sample_rate_hz: int) -> None:
@@ -429,61 +427,82 @@ class StreamingResampler:
         exact = Fraction(sample_rate_hz, SAMPLE_RATE_HZ)
         ratio = exact.limit_denominator(isqrt(int(_MAX_KERNEL_VALUES / exact)))
         self._step_in, self._step_out = ratio.numerator, ratio.denominator
-        reach = ceil(
-            _SINC_HALF_WIDTH * self._step_in / (min(self._step_in, self._step_out) * _SINC_ROLLOFF)
-        )
-        self._context_steps = ceil(reach / self._step_in)
-        context = np.zeros(self._context_steps * self._step_in, np.float32)
-        self._blocks: list[Waveform] = [context]
-        self._buffered = context.size
+        self._kernel = None if ratio == 1 else _resampling_kernel(self._step_in, self._step_out)
+        self._buffered = self._kernel.width if self._kernel else 0
+        self._blocks: list[Waveform] = [np.zeros(self._buffered, np.float32)]
 
     def push(self, block: Waveform) -> Waveform:
         """Take (samples,) float32 and return what is ready at 16 kHz, perhaps nothing."""
-        if self._step_in == self._step_out:
+        if self._kernel is None:
             return block
-        self._blocks.append(block)
-        self._buffered += block.size
-        if self._buffered < _RESAMPLE_CHUNK_S * self.sample_rate_hz:
-            return np.zeros(0, np.float32)
-        return self._drain()
+        self._add(block)
+        return self._drain(max(0, self._buffered - self._kernel.reach) // self._kernel.row_in)
 
     def flush(self) -> Waveform:
         """Return the rest. The lengths of all parts add up to ceil(samples x ratio)."""
-        if self._step_in == self._step_out:
+        if self._kernel is None:
             return np.zeros(0, np.float32)
-        ended_in = self._buffered - self._context_steps * self._step_in
-        self._blocks.append(np.zeros((self._context_steps + 1) * self._step_in, np.float32))
-        self._buffered += self._blocks[-1].size
-        return self._drain()[: ceil(ended_in * self._step_out / self._step_in)]
+        ended_in = self._buffered - self._kernel.width
+        rows = ceil(ended_in / self._kernel.row_in)
+        needed = rows * self._kernel.row_in + self._kernel.reach
+        self._add(np.zeros(needed - self._buffered, np.float32))
+        return self._drain(rows)[: ceil(ended_in * self._step_out / self._step_in)]
 
-    def _drain(self) -> Waveform:
+    def _add(self, block: Waveform) -> None:
+        self._blocks.append(block)
+        self._buffered += block.size
+
+    def _drain(self, rows: int) -> Waveform:
+        if self._kernel is None or not rows:
+            return np.zeros(0, np.float32)
         buffer = np.concatenate(self._blocks)
-        context = self._context_steps * self._step_in
-        steps = (buffer.size - 2 * context) // self._step_in
-        if steps <= 0:
-            return np.zeros(0, np.float32)
-        used = steps * self._step_in
-        with torch.inference_mode():
-            kernel = _resampling_kernel(self._step_in, self._step_out)
-            resampled = kernel(torch.from_numpy(buffer[: used + 2 * context])).numpy()
+        used = rows * self._kernel.row_in
         self._blocks = [buffer[used:]]
-        self._buffered = buffer.size - used
-        start = self._context_steps * self._step_out
-        ready: Waveform = resampled[start : start + steps * self._step_out]
-        return ready
+        self._buffered -= used
+        return self._kernel.apply(buffer, rows)
 
 
-def _resampling_kernel(step_in: int, step_out: int) -> torchaudio.transforms.Resample:
+class _ResamplingKernel:
+    """torchaudio's kernel as a matrix: rows of samples in, rows of samples at 16 kHz out.
+
+    As the convolution that it is in torchaudio it takes five to ten times as long: few
+    outputs a step leave the vectors empty, and each new length is prepared for. A row of
+    `row_in` samples also needs the first `reach` of the next; the signal starts with `width`
+    zeros.
+    """
+
+    def __init__(self, step_in: int, step_out: int) -> None:
+        resample = torchaudio.transforms.Resample(
+            step_in, step_out, lowpass_filter_width=_SINC_HALF_WIDTH, rolloff=_SINC_ROLLOFF
+        )
+        taps = resample.kernel[:, 0].T
+        self.width = int(resample.width)
+        self.reach = len(taps) - step_in
+        # The steps of a row. It reaches no further than into the next.
+        steps = max(ceil(self.reach / step_in), ceil(_MIN_COLUMNS / step_out))
+        self.row_in = steps * step_in
+        self.kernel = torch.zeros(self.row_in + self.reach, steps * step_out)
+        for step in range(steps):
+            start = step * step_in
+            self.kernel[start : start + len(taps), step * step_out :][:, :step_out] = taps
+
+    def apply(self, samples: Waveform, rows: int) -> Waveform:
+        """(rows x row_in + reach or more,) float32 -> what `rows` rows of it yield."""
+        signal = torch.from_numpy(samples)
+        with torch.inference_mode():
+            own = signal[: rows * self.row_in].view(rows, self.row_in)
+            following = signal.as_strided((rows, self.reach), (self.row_in, 1), self.row_in)
+            result = own @ self.kernel[: self.row_in]
+            result.addmm_(following, self.kernel[self.row_in :])
+        resampled: Waveform = result.view(-1).numpy()
+        return resampled
+
+
+def _resampling_kernel(step_in: int, step_out: int) -> _ResamplingKernel:
     if step_in * step_out <= _MAX_KEPT_KERNEL_VALUES:
         return _common_kernel(step_in, step_out)
     return _odd_kernel(step_in, step_out)
 
 
-def _new_kernel(step_in: int, step_out: int) -> torchaudio.transforms.Resample:
-    return torchaudio.transforms.Resample(
-        step_in, step_out, lowpass_filter_width=_SINC_HALF_WIDTH, rolloff=_SINC_ROLLOFF
-    )
-
-
-_common_kernel: Final = lru_cache(maxsize=16)(_new_kernel)
-_odd_kernel: Final = lru_cache(maxsize=1)(_new_kernel)
+_common_kernel: Final = lru_cache(maxsize=16)(_ResamplingKernel)
+_odd_kernel: Final = lru_cache(maxsize=1)(_ResamplingKernel)
