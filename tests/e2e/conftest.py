@@ -39,9 +39,14 @@ class RunningService:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.await_output("\nready: ")
-        self.ready_after_s = time.monotonic() - started
         self.client = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
+        try:
+            # The first start of all packages the model, and measures its engines.
+            self.await_output("\nready: ", timeout_s=400)
+        except BaseException:
+            self.close()
+            raise
+        self.ready_after_s = time.monotonic() - started
 
     def await_output(self, text: str, timeout_s: float = 150) -> None:
         deadline = time.monotonic() + timeout_s
@@ -99,7 +104,8 @@ class RunningService:
             return
         processes = [*self.descendants(), psutil.Process(self.process.pid)]
         try:
-            self.stop()
+            if (self.run_dir / "serve.pid").exists():
+                self.stop()
         finally:
             for each in processes:
                 if each.is_running():
