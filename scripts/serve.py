@@ -1,9 +1,9 @@
 """Starts the whole service in the foreground, watches it, and ends all of it together.
 
 Steps: model, archive, TorchServe with its workers, proxy. Everything that runs keeps its
-Steps: model, archive, TorchServe with its workers, proxy. Everything that runs keeps its
 files in one run folder; on the way out the proxy drains first, then TorchServe stops, and
 what remains are logs and what was registered.
+
 The next start brings that back: every version with its workers, the default, the canary.
 `Registry.adopt` tells what becomes of the archive that this start has packaged. A version
 that cannot be loaded is left out with a word about why; if it was the default, the one
