@@ -364,7 +364,7 @@ def _terminal_table(judgement: Judgement, packed: Sequence[JudgedEngine]) -> str
         lines.append(
             f"    {engine.packed.name:14}{deviations.p50:7.2f}{deviations.p99:7.2f}"
             f"{deviations.max:7.2f}{100 * deviations.top_accent_agreement:10.1f} %"
-            f"{1000 * engine.pass_s:12.0f}{state}"
+            f"{1000 * engine.pass_s:12.1f}{state}"
         )
     return "\n".join(lines)
 
