@@ -418,9 +418,10 @@ def test_what_outlives_its_parent_is_ended_too() -> None:
         from scripts.bench.processes import adopt_orphans, end_all
         adopt_orphans()
         orphan = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', "
-        orphan += "'import time; time.sleep(300)'], start_new_session=True).pid)"
+        orphan += "'import time; time.sleep(300)'], start_new_session=True, "
+        orphan += "stdout=subprocess.DEVNULL).pid)"
         pid = int(subprocess.check_output([sys.executable, "-c", orphan]))
-        assert psutil.pid_exists(pid)
+        assert psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
         end_all()
         assert not psutil.pid_exists(pid)
     """
