@@ -1,7 +1,8 @@
 """`make bench`: starts all that it compares, puts the same load on each in turn, and reports.
 
-Everything stays up for the whole run, idle while another is asked, and rounds go through all
-of them in changing order, so that what the machine does besides falls on everyone alike.
+Everything stays up for the whole run, idle while another is asked (what is not idle by itself
+is frozen), and rounds go through all of them in changing order, so that what the machine does
+besides falls on everyone alike.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from scripts.bench.contestants import (
     Contestant,
     Place,
     archive_name,
+    await_answer,
     build_archive,
     contestants,
     provenance,
@@ -70,6 +72,8 @@ OUT: Final = ROOT / "build" / "bench"
 _RATE_SHARE: Final = 0.7
 _RATE_USERS: Final = 24
 _RATE_ROUNDS: Final = 2
+# Ray's processes come to themselves again within half a second.
+_SETTLE_S: Final = 1.0
 # What another service takes at most to start and stop, and an archive to be built.
 _START_S: Final = 25.0
 _PACKAGING_S: Final = 75.0
@@ -95,6 +99,9 @@ class BenchSettings:
 
     repeats: int = 7
     """How often each engine computes a clip, a round."""
+
+    warm_s: float = 1.5
+    """Length of a stretch at concurrency 8 that nobody counts, after a start, in seconds."""
 
     alone_s: float = 4.0
     """Length of a stretch at concurrency 1, in seconds."""
@@ -141,7 +148,7 @@ class Bench:
         chosen = contestants(self.place, self.settings.only)
         with self._workers() as (load, engines, loops):
             self._describe(engines)
-            running = self._start_all(chosen)
+            running = self._start_all(chosen, load)
             rounds = self.settings.rounds
             longest_s = 0.0
             for number in range(rounds):
@@ -202,21 +209,46 @@ class Bench:
         }
         self.measured.deviations = deviations(facts["deviations"], self.expected)
 
-    def _start_all(self, chosen: Sequence[Contestant]) -> list[Contestant]:
+    def _start_all(self, chosen: Sequence[Contestant], load: Worker) -> list[Contestant]:
         running = []
         for contestant in tqdm(chosen, desc="starting", unit="server", disable=None):
             if self._start(contestant):
                 running.append(contestant)
+                # Every worker of it has to have seen a clip before anything counts.
+                self._load(contestant, load, CROWD_USERS, self.settings.warm_s)
+                if contestant.restless:
+                    self.trees[contestant.name].freeze()
         return running
+
+    @contextmanager
+    def _awake(self, contestant: Contestant) -> Iterator[None]:
+        """Its processes, which are frozen before and after if they would disturb others."""
+        tree = self.trees.get(contestant.name)
+        if tree is None or not contestant.restless:
+            yield
+            return
+        tree.thaw()
+        try:
+            await_answer(contestant, tree, self._shortest_clip())
+        except RivalFailed as error:
+            self.measured.failures[contestant.name] = f"did not wake up: {error}"
+            self.trees.pop(contestant.name).stop()
+        time.sleep(_SETTLE_S)
+        yield
+        if contestant.name in self.trees:
+            tree.freeze()
+
+    def _shortest_clip(self) -> Path:
+        clips = read_manifest(self.place.clips)
+        return self.place.clips / min(clips, key=lambda clip: clip.duration_s).file
 
     def _start(self, contestant: Contestant) -> bool:
         twice = contestant.name in self.settings.second_starts
-        clip = min(read_manifest(self.place.clips), key=lambda clip: clip.duration_s)
         try:
             for _ in range(2 if twice else 1):
                 if contestant.name in self.trees:
                     self.trees.pop(contestant.name).stop()
-                tree, seconds = start(contestant, self.place, self.place.clips / clip.file)
+                tree, seconds = start(contestant, self.place, self._shortest_clip())
                 self.trees[contestant.name] = tree
                 self.measured.starts_s.setdefault(contestant.name, []).append(seconds)
             if contestant.name == SERVICE and provenance(self.place.archive) != provenance(
@@ -254,8 +286,9 @@ class Bench:
             bar.update()
             for contestant in order:
                 bar.set_postfix_str(contestant.name)
-                self._stretch(contestant, ALONE, number, load, 1, settings.alone_s)
-                self._stretch(contestant, CROWD, number, load, CROWD_USERS, settings.crowd_s)
+                with self._awake(contestant):
+                    self._stretch(contestant, ALONE, number, load, 1, settings.alone_s)
+                    self._stretch(contestant, CROWD, number, load, CROWD_USERS, settings.crowd_s)
                 bar.update()
             bar.set_postfix_str("engine alone")
             if settings.loop_s:
@@ -277,9 +310,16 @@ class Bench:
             self.rate_per_s = round(_RATE_SHARE * capacity, 1)
         for contestant in order:
             bar.set_postfix_str(f"{contestant.name}, {self.rate_per_s:g} clips/s")
-            self._stretch(
-                contestant, RATE, number, load, _RATE_USERS, self.settings.rate_s, self.rate_per_s
-            )
+            with self._awake(contestant):
+                self._stretch(
+                    contestant,
+                    RATE,
+                    number,
+                    load,
+                    _RATE_USERS,
+                    self.settings.rate_s,
+                    self.rate_per_s,
+                )
             bar.update()
 
     def _stretch(
@@ -295,21 +335,9 @@ class Bench:
         tree = self.trees.get(contestant.name)
         if tree is None:
             return
-        engine = self.measured.auto if contestant.engine == "auto" else contestant.engine
-        slack = _SLACK_POINTS[engine.split()[-1]]
-        if contestant.engine == REFERENCE:
-            slack = _READER_SLACK_POINTS
         others = [other for name, other in self.trees.items() if name != contestant.name]
         with Watch(tree, others) as watch:
-            answer = load.ask(
-                url=f"http://127.0.0.1:{contestant.port}",
-                clips=str(self.place.clips),
-                expected=self.expected[engine],
-                users=users,
-                duration_s=duration_s,
-                tolerance=slack,
-                rate_per_s=rate_per_s,
-            )
+            answer = self._load(contestant, load, users, duration_s, rate_per_s)
         self.measured.stretches.append(
             Stretch(
                 contestant.name,
@@ -327,6 +355,29 @@ class Bench:
         if tree.process.poll() is not None:
             self.measured.failures[contestant.name] = f"died under load: {tree.tail()}"
             self.trees.pop(contestant.name).stop()
+
+    def _load(
+        self,
+        contestant: Contestant,
+        load: Worker,
+        users: int,
+        duration_s: float,
+        rate_per_s: float | None = None,
+    ) -> dict[str, Any]:
+        engine = self.measured.auto if contestant.engine == "auto" else contestant.engine
+        slack = _SLACK_POINTS[engine.split()[-1]]
+        if contestant.engine == REFERENCE:
+            slack = _READER_SLACK_POINTS
+        answer: dict[str, Any] = load.ask(
+            url=contestant.url,
+            clips=str(self.place.clips),
+            expected=self.expected[engine],
+            users=users,
+            duration_s=duration_s,
+            tolerance=slack,
+            rate_per_s=rate_per_s,
+        )
+        return answer
 
     def _loop(self, engine: str, loops: Sequence[Worker]) -> None:
         # All begin at once, after each has opened its engine.
@@ -358,6 +409,7 @@ class Bench:
             self.measured.failures[contestant.name] = str(error)
             return
         if self._start(contestant):
+            self._load(contestant, load, CROWD_USERS, self.settings.warm_s)
             self._stretch(contestant, ALONE, 0, load, 1, self.settings.alone_s)
             self._stretch(contestant, CROWD, 0, load, CROWD_USERS, self.settings.crowd_s)
             if contestant.name in self.trees:
@@ -506,6 +558,7 @@ def main() -> None:
             only=(ORIGINAL,),
             rounds=1,
             repeats=0,
+            warm_s=0.5,
             alone_s=1.0,
             crowd_s=1.0,
             rate_s=0.0,

@@ -49,6 +49,13 @@ class Contestant:
     engine: str
     command: Sequence[str]
     port: int
+    restless: bool = False
+    """Whether it keeps a core busy while nobody asks anything of it."""
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
 
 
 def contestants(place: Place, wanted: Sequence[str]) -> list[Contestant]:
@@ -105,7 +112,7 @@ def _framework(place: Place, name: str, kind: str, label: str, engine: str) -> C
     ]
     if name == "ray":
         command += ["--scratch", str(place.scratch / f"ray-{kind}")]
-    return Contestant(f"{name} + {label}", engine, command, port)
+    return Contestant(f"{name} + {label}", engine, command, port, restless=name == "ray")
 
 
 def _rival(module: str, place: Place, port: int, *, archive: bool = False) -> list[str]:
@@ -124,7 +131,6 @@ def start(contestant: Contestant, place: Place, first_clip: Path) -> tuple[Tree,
     """
     home = place.scratch / contestant.name.replace(" ", "-")
     home.mkdir(exist_ok=True)
-    data = first_clip.read_bytes()
     began = time.monotonic()
     tree = Tree(
         contestant.command,
@@ -134,21 +140,28 @@ def start(contestant: Contestant, place: Place, first_clip: Path) -> tuple[Tree,
         # wait take the time of those that work.
         extra={"GOMP_SPINCOUNT": "10000", "RAY_USAGE_STATS_ENABLED": "0"},
     )
-    url = f"http://127.0.0.1:{contestant.port}/classify-us-accent"
     try:
-        with httpx.Client(timeout=30, trust_env=False) as client:
-
-            def answers() -> bool:
-                with suppress(httpx.TransportError):
-                    response = client.post(url, files={"file": (first_clip.name, data)})
-                    return response.status_code == 200
-                return False
-
-            await_true(answers, _READY_TIMEOUT_S, tree)
+        await_answer(contestant, tree, first_clip)
     except BaseException:
         tree.stop()
         raise
     return tree, time.monotonic() - began
+
+
+def await_answer(contestant: Contestant, tree: Tree, clip: Path) -> None:
+    """Ask until there is an answer. Raises `RivalFailed` if there is none in time."""
+    data = clip.read_bytes()
+    with httpx.Client(timeout=30, trust_env=False) as client:
+
+        def answers() -> bool:
+            with suppress(httpx.TransportError):
+                response = client.post(
+                    f"{contestant.url}/classify-us-accent", files={"file": (clip.name, data)}
+                )
+                return response.status_code == 200
+            return False
+
+        await_true(answers, _READY_TIMEOUT_S, tree)
 
 
 def build_archive(model: Path, precision: str = "") -> Path:

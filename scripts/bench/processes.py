@@ -112,8 +112,25 @@ class Tree:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return " / ".join(line.strip()[:300] for line in lines[-4:])
 
+    def freeze(self) -> None:
+        """Stop all of it where it stands."""
+        frozen: set[int] = set()
+        # One that was about to start another may have done so meanwhile.
+        while fresh := [each for each in self.processes() if each.pid not in frozen]:
+            for process in fresh:
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
+                frozen.add(process.pid)
+
+    def thaw(self) -> None:
+        """Let all of it go on, children before those that ask after them."""
+        for process in reversed(self.processes()):
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
     def stop(self, timeout_s: float = 15.0) -> None:
         """Ask it to end, then end all of it."""
+        self.thaw()
         processes = self.processes()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

@@ -411,6 +411,33 @@ def test_a_tree_is_measured_with_all_that_it_starts(tmp_path: Path) -> None:
     assert not any(process.is_running() for process in processes)
 
 
+def test_a_frozen_tree_takes_no_time_and_goes_on_afterwards(tmp_path: Path) -> None:
+    code = """
+        import subprocess, sys
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        while True: pass
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    tree = Tree(command, log=tmp_path / "tree.log", cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        while len(tree.processes()) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        tree.freeze()
+        spent_s = tree.cpu_s()
+        time.sleep(1.0)
+        assert tree.cpu_s() == spent_s
+        tree.thaw()
+        while tree.cpu_s() < spent_s + 0.1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        tree.freeze()
+    finally:
+        tree.stop(1.0)
+    assert tree.processes() == []
+
+
 def test_what_outlives_its_parent_is_ended_too() -> None:
     code = """
         import subprocess, sys, time
