@@ -5,14 +5,18 @@ import os
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from accent.audio import AudioLimits
 from accent.classifier import AccentClassifier, Answer, Clip
+from accent.cores import CoreShare
 from accent.selection import EngineSettings, open_engine
 from accent.speech import SpeechGate, SpeechLimits
 from accent_metrics import AnswerMetrics
+
+# More for one clip were not measured: its products are soon too small to be shared out.
+_MOST_THREADS_A_CLIP: Final = 8
 
 _log = logging.getLogger(__name__)
 
@@ -25,19 +29,22 @@ class AccentHandler:
     def __init__(self) -> None:
         self._classifier: AccentClassifier | None = None
         self._metrics = AnswerMetrics(None, model="", version="")
+        self._cores = CoreShare(None, 1, 1)
 
     def initialize(self, context: Any) -> None:
         """Load the archive's model and warm it up; only then does TorchServe report READY."""
         config: dict[str, Any] = (context.model_yaml_config or {}).get("accent", {})
         gpu_id = context.system_properties.get("gpu_id")
         on_gpu = gpu_id is not None and torch.cuda.is_available()
-        threads = _threads(config)
+        self._cores = _core_share(config)
+        threads = self._cores.own_threads
         torch.set_num_threads(threads)
         opened = open_engine(
             Path(context.system_properties["model_dir"]),
             _settings(EngineSettings, config),
             device=f"cuda:{gpu_id}" if on_gpu else "cpu",
             threads=threads,
+            cores=self._cores,
             windows_per_pass=config.get("windows_per_pass"),
         )
         manifest = context.manifest["model"]
@@ -78,7 +85,8 @@ class AccentHandler:
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
         """Answer a batch: as many documents as requests, each with its own HTTP status."""
         started = time.perf_counter()
-        answers = self.postprocess(self.inference(self.preprocess(data)))
+        with self._cores.working():
+            answers = self.postprocess(self.inference(self.preprocess(data)))
         self._metrics.record(answers, time.perf_counter() - started)
         for index, answer in enumerate(answers):
             context.set_response_status(code=answer.status, phrase="", idx=index)
@@ -103,7 +111,11 @@ def _settings(kind: type[_Limits], config: dict[str, Any]) -> _Limits:
     return kind(**{name: value for name, value in config.items() if name in names})
 
 
-def _threads(config: dict[str, Any]) -> int:
+def _core_share(config: dict[str, Any]) -> CoreShare:
     # Whoever starts TorchServe knows how many workers share the cores and says so in
-    # OMP_NUM_THREADS; without that, one thread a worker never oversubscribes them.
-    return int(config.get("threads_per_worker") or os.environ.get("OMP_NUM_THREADS", "1"))
+    # OMP_NUM_THREADS; without that, one thread a worker never oversubscribes them. Workers
+    # that it starts lend each other their share in the folder that it names.
+    threads = int(config.get("threads_per_worker") or os.environ.get("OMP_NUM_THREADS", "1"))
+    folder = os.environ.get("AUREA_CORES_FOLDER")
+    cores = min(len(os.sched_getaffinity(0)), _MOST_THREADS_A_CLIP)
+    return CoreShare(Path(folder) if folder else None, threads, cores)

@@ -167,6 +167,8 @@ class _Worker:
         # Threads that wait for each other gain nothing where every core has a process, and a
         # sum by parts would not be the same sum.
         config["accent"]["threads_per_worker"] = 1
+        # The report tells how much speech there was.
+        config["accent"]["hear_whole_clip"] = True
         self._handler = AccentHandler()
         self._handler.initialize(
             SimpleNamespace(

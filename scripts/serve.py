@@ -154,7 +154,7 @@ class Service:
         # Only to a version that can answer: the proxy starts before the others are loaded.
         self._registry.route(State())
         workers = self._wanted(self._state.default)
-        say(f"TorchServe with {workers} workers (loading SpeechBrain takes some seconds)")
+        say(f"TorchServe with {workers} workers")
         self._prepare_folders()
         threads = max(1, self._cores // workers)
         addresses = self._choose_addresses(threads)
@@ -310,6 +310,7 @@ class Service:
         environment |= {
             "PATH": f"{Path(sys.executable).parent}:{environment.get('PATH', os.defpath)}",
             "OMP_NUM_THREADS": str(threads),
+            "AUREA_CORES_FOLDER": str(self._scratch / "cores"),
             # Threads that wait for each other spin for a short while only. By default they
             # spin so long that one other busy process makes a clip of 5 s take 2.8 s and
             # not 0.4 s; on a machine of its own this costs nothing that could be measured.

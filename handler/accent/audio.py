@@ -58,6 +58,9 @@ _MIN_COLUMNS: Final = 16
 # FFmpeg reserves what a chunk's header claims, up to 2 GB, before it looks for the bytes.
 # No honest chunk of an upload of 25 MB needs more than this.
 _MAX_FFMPEG_BLOCK_BYTES: Final = 64 << 20
+# Of every WAV with 16-bit samples FFmpeg asks up to 2,500 packets whether they hide another
+# format, which takes longer than all the rest. A format of that kind would not be read anyway.
+_MAX_PROBED_PACKETS: Final = 1
 # FFmpeg opens a decoder for each of a file's tracks, half a megabyte apiece. Films have fewer.
 _MAX_STREAMS: Final = 32
 _SINC_HALF_WIDTH: Final = 6
@@ -156,6 +159,7 @@ def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audi
                 "codec_whitelist": _DECODERS,
                 "protocol_whitelist": "none",
                 "max_streams": str(_MAX_STREAMS),
+                "max_probe_packets": str(_MAX_PROBED_PACKETS),
             },
         )
     except (av.error.FFmpegError, ValueError, OverflowError):
@@ -380,7 +384,10 @@ class _Recording:
 
 
 def _pages(size: int) -> Waveform:
-    return np.frombuffer(mmap.mmap(-1, size * np.dtype(np.float32).itemsize), np.float32)
+    length = size * np.dtype(np.float32).itemsize
+    return np.frombuffer(
+        mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.float32
+    )
 
 
 def _check_layout(

@@ -14,6 +14,7 @@ import openvino.properties.hint as ov_hints
 import torch
 
 from accent.audio import Waveform
+from accent.cores import CoreShare
 from accent.engine import Precision, WindowScores, check_finite
 from accent.features import LogMel
 from accent.network import ModelDescription
@@ -39,11 +40,17 @@ class CompiledEngine:
     """OpenVINO on the CPU, one window at a time: batches buy nothing there.
 
     Takes as many threads as it is given and binds none of them to a core: workers know
-    nothing of each other and would bind theirs to the same ones.
+    nothing of each other and would bind theirs to the same ones. While `cores` lends it the
+    share of all other workers, it takes as many as there are.
     """
 
     def __init__(
-        self, model: ModelDescription, graph: Path, precision: Precision, threads: int
+        self,
+        model: ModelDescription,
+        graph: Path,
+        precision: Precision,
+        threads: int,
+        cores: CoreShare | None = None,
     ) -> None:
         """Compile the graph of `model`, (1, frames, n_mels) -> (1, labels), in a file.
 
@@ -57,27 +64,13 @@ class CompiledEngine:
             kernel // 2 * dilation
             for kernel, dilation in zip(spec.kernel_sizes, spec.dilations, strict=True)
         )
-        hint = _floating_point(precision)
-        try:
-            compiled = openvino.Core().compile_model(
-                graph,
-                DEVICE,
-                {
-                    ov_hints.performance_mode: ov_hints.PerformanceMode.LATENCY,
-                    ov_properties.num_streams: 1,
-                    ov_properties.inference_num_threads: threads,
-                    ov_hints.enable_cpu_pinning: False,
-                    ov_hints.inference_precision: hint,
-                    "CPU_RUNTIME_CACHE_CAPACITY": str(_KEPT_PREPARATIONS),
-                },
-            )
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise EngineUnavailable(f"OpenVINO cannot take {graph.name}: {reason}") from error
-        # Where the processor lacks a precision OpenVINO quietly takes the next wider one.
-        if compiled.get_property(ov_hints.inference_precision) != hint:
-            raise EngineUnavailable(f"OpenVINO has no {precision} on this processor")
-        self._request = compiled.create_infer_request()
+        self._cores = cores or CoreShare(None, threads, threads)
+        self._request = _compile(graph, precision, threads)
+        self._request_on_all = self._request
+        if self._cores.all_threads > threads:
+            self._request_on_all = _compile(graph, precision, self._cores.all_threads)
+            # The first pass makes ready what the others use, and takes three times as long.
+            self._request_on_all.infer([np.zeros((1, 200, spec.n_mels), np.float32)])
 
     def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
         """See `accent.engine.Engine.score`."""
@@ -92,13 +85,39 @@ class CompiledEngine:
             if features.shape[1] < self._min_frames:
                 raise ValueError(f"{features.shape[1]} frames are too few for the network")
             featured = time.perf_counter()
-            # A view of a buffer that the next window overwrites.
-            cosines: npt.NDArray[np.float32] = self._request.infer([features])[0][0].copy()
+            with self._cores.borrowed() as alone:
+                request = self._request_on_all if alone else self._request
+                # A view of a buffer that the next window overwrites.
+                cosines: npt.NDArray[np.float32] = request.infer([features])[0][0].copy()
             finished = time.perf_counter()
             check_finite(cosines)
         except Exception as error:
             return error
         return WindowScores(cosines, featured - started, finished - featured)
+
+
+def _compile(graph: Path, precision: Precision, threads: int) -> openvino.InferRequest:
+    hint = _floating_point(precision)
+    try:
+        compiled = openvino.Core().compile_model(
+            graph,
+            DEVICE,
+            {
+                ov_hints.performance_mode: ov_hints.PerformanceMode.LATENCY,
+                ov_properties.num_streams: 1,
+                ov_properties.inference_num_threads: threads,
+                ov_hints.enable_cpu_pinning: False,
+                ov_hints.inference_precision: hint,
+                "CPU_RUNTIME_CACHE_CAPACITY": str(_KEPT_PREPARATIONS),
+            },
+        )
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise EngineUnavailable(f"OpenVINO cannot take {graph.name}: {reason}") from error
+    # Where the processor lacks a precision OpenVINO quietly takes the next wider one.
+    if compiled.get_property(ov_hints.inference_precision) != hint:
+        raise EngineUnavailable(f"OpenVINO has no {precision} on this processor")
+    return compiled.create_infer_request()
 
 
 def hardware_precisions() -> frozenset[Precision]:

@@ -79,7 +79,7 @@ def answer_document(
     """The full answer for one clip, ready for JSON.
 
     The clip's own scores come from the mean of its windows' cosines. Window starts and
-    ends are seconds into the clip, `speech_s` is how much of it is speech.
+    ends are seconds into the clip, `speech_s` is how much speech was found in it.
     """
     whole = np.mean(np.stack(window_cosines).astype(np.float64), axis=0)
     count = len(window_cosines)

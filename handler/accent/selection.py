@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from accent.cores import CoreShare
 from accent.engine import PRECISIONS, Engine, Precision, TorchEngine
 from accent.errors import ModelFolderError
 from accent.network import ModelDescription, describe_model, load_model
@@ -84,9 +85,12 @@ def open_engine(
     *,
     device: str = "cpu",
     threads: int = 1,
+    cores: CoreShare | None = None,
     windows_per_pass: int | None = None,
 ) -> OpenedEngine:
     """Open what `settings` ask for of the archive unpacked in `folder`, on a torch device.
+
+    `cores` lends a compiled engine more than its `threads` while no other worker has work.
 
     A GPU computes with torch, in bf16 unless another precision is asked for. On a CPU, what
     `auto` passes over is logged with its reason; what was asked for by name is not replaced.
@@ -101,7 +105,7 @@ def open_engine(
         reason = _passed_over(packed, settings)
         if reason is None:
             try:
-                opened = _open(folder, packed, threads, windows_per_pass)
+                opened = _open(folder, packed, threads, cores, windows_per_pass)
             except EngineError as error:
                 reason = str(error)
             else:
@@ -166,7 +170,11 @@ def _passed_over(packed: PackedEngine, settings: EngineSettings) -> str | None:
 
 
 def _open(
-    folder: Path, packed: PackedEngine, threads: int, windows_per_pass: int | None
+    folder: Path,
+    packed: PackedEngine,
+    threads: int,
+    cores: CoreShare | None,
+    windows_per_pass: int | None,
 ) -> OpenedEngine:
     if packed.engine == "torch":
         model = load_model(folder)
@@ -180,7 +188,7 @@ def _open(
     # The graph has the weights: the checkpoints would only take memory.
     description = describe_model(folder)
     try:
-        compiled = CompiledEngine(description, path, packed.precision, threads)
+        compiled = CompiledEngine(description, path, packed.precision, threads, cores)
     except EngineUnavailable as error:
         raise EngineError(str(error)) from error
     return OpenedEngine(compiled, description, "openvino", packed.precision)

@@ -6,7 +6,7 @@ package silero-vad ships them. Only its weights are read: its own loop asks for 
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,12 +28,13 @@ FRAME_S: Final = FRAME_SAMPLES / SAMPLE_RATE_HZ
 
 # Each frame is seen together with the end of the one before.
 _CONTEXT_SAMPLES: Final = 64
+_SPECTRUM_WINDOW: Final = 256
 _SPECTRUM_HOP: Final = 128
 _STATE_SIZE: Final = 128
 _ENCODER_STRIDES: Final = (1, 2, 2, 1)
-# Two seconds. Every pass is of this size, the last one padded: torch prepares kernels for
+# A second. Every pass is of this size, the last one padded: torch prepares kernels for
 # each size it meets, which would take longer than the pass and keep half a megabyte a size.
-_FRAMES_PER_PASS: Final = 64
+_FRAMES_PER_PASS: Final = 32
 # The network hears less in quiet recordings: at -40 dB it finds nothing at all. At this
 # level, that of a voice close to a microphone, telephone speech is found best.
 _LEVEL_DBFS: Final = -14.0
@@ -52,13 +53,16 @@ class SpeechLimits:
     min_speech_s: float = 0.4
     """Speech that a clip must hold, in seconds; half of a shorter clip; 0 refuses none."""
 
+    hear_whole_clip: bool = False
+    """Whether to listen on where enough was found, so that all the speech is counted."""
+
 
 @dataclass(frozen=True)
 class SpeechFacts:
-    """What was found in a clip: seconds of speech, and their share of the clip from 0 to 1."""
+    """Seconds of speech that were found in the first `heard_s` seconds of a clip."""
 
     speech_s: float
-    share: float
+    heard_s: float
 
 
 class SpeechGate:
@@ -69,9 +73,13 @@ class SpeechGate:
         self._network = _SpeechNetwork(_shipped_weights())
 
     def check(self, waveform: Waveform) -> SpeechFacts:
-        """Measure (samples,) at 16 kHz; raises `NoSpeech` if it holds too little speech."""
-        facts = self.measure(waveform)
+        """Listen to (samples,) at 16 kHz until there is speech enough.
+
+        Raises `NoSpeech` if the clip ends before that.
+        """
         needed_s = min(self._limits.min_speech_s, waveform.size / SAMPLE_RATE_HZ / 2)
+        enough_s = np.inf if self._limits.hear_whole_clip else needed_s
+        facts = self._listen(waveform, enough_s)
         if facts.speech_s < needed_s:
             found = (
                 f"Only {facts.speech_s:g} s of speech were" if facts.speech_s else "No speech was"
@@ -83,26 +91,37 @@ class SpeechGate:
         return facts
 
     def measure(self, waveform: Waveform) -> SpeechFacts:
-        """Speech in (samples,) at 16 kHz. Frames count that are in a row of 0.19 s or more."""
-        is_speech = self.probabilities(waveform) >= self._limits.speech_probability
-        edges = np.flatnonzero(np.diff(is_speech, prepend=False, append=False))
-        runs = edges[1::2] - edges[::2]
-        frames = int(runs[runs >= _MIN_RUN_FRAMES].sum())
-        duration_s = waveform.size / SAMPLE_RATE_HZ
-        # The last frame may reach beyond the clip's end.
-        speech_s = min(frames * FRAME_S, duration_s)
-        return SpeechFacts(round(speech_s, 3), round(speech_s / duration_s, 4) if frames else 0.0)
+        """Listen to all of (samples,) at 16 kHz."""
+        return self._listen(waveform, np.inf)
 
     def probabilities(self, waveform: Waveform) -> npt.NDArray[np.float32]:
         """(ceil(samples / 512),) of how likely each frame is speech, the last one padded."""
+        return np.concatenate(list(self._passes(waveform)))
+
+    def _listen(self, waveform: Waveform, enough_s: float) -> SpeechFacts:
+        duration_s = waveform.size / SAMPLE_RATE_HZ
+        counter = _SpeechCounter(self._limits.speech_probability)
+        for probabilities in self._passes(waveform):
+            counter.push(probabilities)
+            # Frames count in rows of 0.19 s or more: what was found is never taken back.
+            if counter.frames * FRAME_S >= enough_s:
+                break
+        # The last frame may reach beyond the clip's end.
+        return SpeechFacts(
+            speech_s=round(min(counter.frames * FRAME_S, duration_s), 3),
+            heard_s=round(min(counter.heard_frames * FRAME_S, duration_s), 3),
+        )
+
+    def _passes(self, waveform: Waveform) -> Iterator[npt.NDArray[np.float32]]:
+        """Probabilities of frames in order, so many at a time."""
         level_dbfs = loudest_block_dbfs(waveform)
         if not np.isfinite(level_dbfs):
-            return np.zeros(-(-waveform.size // FRAME_SAMPLES), np.float32)
+            yield np.zeros(-(-waveform.size // FRAME_SAMPLES), np.float32)
+            return
         gain = np.float32(10 ** ((_LEVEL_DBFS - level_dbfs) / 20))
         mean = waveform.mean()
         signal = np.zeros(_CONTEXT_SAMPLES + _FRAMES_PER_PASS * FRAME_SAMPLES, np.float32)
         state: _State | None = None
-        passes: list[npt.NDArray[np.float32]] = []
         for start in range(0, waveform.size, _FRAMES_PER_PASS * FRAME_SAMPLES):
             block = waveform[start : start + _FRAMES_PER_PASS * FRAME_SAMPLES]
             signal[:_CONTEXT_SAMPLES] = signal[-_CONTEXT_SAMPLES:]
@@ -113,8 +132,27 @@ class SpeechGate:
                     0, _CONTEXT_SAMPLES + FRAME_SAMPLES, FRAME_SAMPLES
                 )
                 probabilities, state = self._network(frames, state)
-            passes.append(probabilities.numpy())
-        return np.concatenate(passes)[: -(-waveform.size // FRAME_SAMPLES)]
+            yield probabilities.numpy()[: -(-block.size // FRAME_SAMPLES)]
+
+
+class _SpeechCounter:
+    """Counts the frames that are in a row of 0.19 s or more; a row may span two pushes."""
+
+    def __init__(self, speech_probability: float) -> None:
+        self.frames = 0
+        self.heard_frames = 0
+        self._speech_probability = speech_probability
+        self._row = 0
+
+    def push(self, probabilities: npt.NDArray[np.float32]) -> None:
+        """Take the next frames' probabilities."""
+        self.heard_frames += probabilities.size
+        for is_speech in (probabilities >= self._speech_probability).tolist():
+            self._row = self._row + 1 if is_speech else 0
+            if self._row == _MIN_RUN_FRAMES:
+                self.frames += _MIN_RUN_FRAMES
+            elif self._row > _MIN_RUN_FRAMES:
+                self.frames += 1
 
 
 _State = tuple[Tensor, Tensor]
@@ -124,7 +162,8 @@ class _SpeechNetwork:
     """Spectrum, four convolutions, a recurrent layer and a sigmoid, in order of the frames."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        self._spectrum = weights["stft.forward_basis_buffer"]
+        # The weights hold the same window, times the sines and cosines of the transform.
+        self._window = torch.hann_window(_SPECTRUM_WINDOW)
         self._encoder = [
             (weights[f"{name}.weight"], weights[f"{name}.bias"], stride)
             for name, stride in (
@@ -144,10 +183,9 @@ class _SpeechNetwork:
 
     def __call__(self, frames: Tensor, state: _State | None) -> tuple[Tensor, _State]:
         """(frames, 576) in order -> (frames,) probabilities, and the state after the last."""
-        padded = functional.pad(frames, (0, _CONTEXT_SAMPLES), mode="reflect").unsqueeze(1)
-        parts = functional.conv1d(padded, self._spectrum, stride=_SPECTRUM_HOP)
-        real, imaginary = parts.chunk(2, dim=1)
-        hidden = (real.square() + imaginary.square()).sqrt()
+        padded = functional.pad(frames, (0, _CONTEXT_SAMPLES), mode="reflect")
+        parts = padded.unfold(1, _SPECTRUM_WINDOW, _SPECTRUM_HOP) * self._window
+        hidden = torch.fft.rfft(parts).abs().transpose(1, 2)
         for weight, bias, stride in self._encoder:
             hidden = functional.conv1d(hidden, weight, bias, stride=stride, padding=1).relu()
         sequence, state = self._recurrent(hidden.transpose(1, 2), state)

@@ -169,7 +169,7 @@ def test_torchserve_answers_the_full_document_behind_the_proxy(service: RunningS
     assert document["audio"]["codec"] == "pcm_s16le"
     assert document["audio"]["duration_s"] == pytest.approx(duration_s)
     assert 0.4 < document["audio"]["peak"] <= 0.5
-    assert 15 < document["audio"]["speech_s"] <= 25
+    assert 0.4 <= document["audio"]["speech_s"] < 3
     assert document["model"]["name"] == "embedded"
     assert set(document["timings"]) == {"decode_s", "gate_s", "features_s", "forward_s", "total_s"}
 

@@ -1,5 +1,6 @@
 """The compiled engine on graphs of the embedded model, in every precision that runs here."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from accent import compiled
 from accent.audio import Waveform
 from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
+from accent.cores import CoreShare
 from accent.engine import PRECISIONS, Precision, TorchEngine, WindowScores
 from accent.network import AccentModel, load_model
 from accent.scoring import posterior
@@ -100,6 +102,33 @@ def test_a_window_scores_the_same_alone_and_in_any_company(engine: CompiledEngin
         together = cosines(engine.score([pool[index] for index in chosen]))
         for index, row in zip(chosen, together, strict=True):
             np.testing.assert_array_equal(row, alone[index])
+
+
+def test_the_cores_of_idle_workers_change_no_score(
+    engine: CompiledEngine,
+    model: AccentModel,
+    graphs: Graphs,
+    precision: Precision,
+    tmp_path: Path,
+) -> None:
+    cores = CoreShare(tmp_path, 1, 2)
+    lent = CompiledEngine(model, graphs[precision], precision, 1, cores)
+    assert lent._request_on_all.get_compiled_model().get_property(
+        ov_properties.inference_num_threads
+    ) == min(2, len(os.sched_getaffinity(0)))
+    used: list[bool] = []
+    for alone in (False, True):
+        (tmp_path / "1").touch()
+        with (tmp_path / "1").open() as other, cores.working():
+            if not alone:
+                fcntl.flock(other, fcntl.LOCK_EX)
+            with cores.borrowed() as borrowed:
+                used.append(borrowed)
+            found = cosines(lent.score(windows()))
+        np.testing.assert_allclose(
+            np.stack(found), np.stack(cosines(engine.score(windows()))), atol=FLOAT_TOLERANCE
+        )
+    assert used == [False, True]
 
 
 def test_scores_are_not_overwritten_by_later_windows(engine: CompiledEngine) -> None:

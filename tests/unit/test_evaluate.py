@@ -17,6 +17,7 @@ from accent.audio import decode
 from accent.classifier import AccentClassifier
 from accent.engine import TorchEngine
 from accent.network import AccentModel
+from accent.speech import SpeechGate, SpeechLimits
 
 from scripts.corpus import Clip, read_clips
 from scripts.distort import DISTORTIONS
@@ -83,7 +84,11 @@ def test_scores_are_those_that_the_server_s_classifier_gives(
     results: list[ClipResult], small_model: AccentModel
 ) -> None:
     classifier = AccentClassifier(
-        small_model, TorchEngine(small_model.network), name="same", version="1"
+        small_model,
+        TorchEngine(small_model.network),
+        name="same",
+        version="1",
+        gate=SpeechGate(SpeechLimits(hear_whole_clip=True)),
     )
     scored = [r for r in results if r.us_score is not None and not r.distortion]
     assert len(scored) == 12

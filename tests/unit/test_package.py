@@ -23,6 +23,7 @@ PYTHON_FILES = (
     "audio",
     "classifier",
     "compiled",
+    "cores",
     "engine",
     "errors",
     "features",

@@ -37,7 +37,7 @@ def test_every_clip_holds_speech_and_lasts_a_sentence(part: Part) -> None:
         audio = decode(path.read_bytes())
         assert audio.facts.codec == "opus"
         assert 2.0 <= audio.facts.duration_s <= 5.0, path
-        assert gate.check(audio.waveform).speech_s >= 1.0, path
+        assert gate.measure(audio.waveform).speech_s >= 1.0, path
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from accent import compiled
 from accent.compiled import EngineUnavailable
+from accent.cores import CoreShare
 from accent.engine import Precision, TorchEngine
 from accent.errors import ModelFolderError
 from accent.network import ModelDescription
@@ -35,12 +36,18 @@ class StandInEngine:
     """Remembers what it was made of."""
 
     def __init__(
-        self, model: ModelDescription, graph: Path, precision: Precision, threads: int
+        self,
+        model: ModelDescription,
+        graph: Path,
+        precision: Precision,
+        threads: int,
+        cores: CoreShare | None,
     ) -> None:
         assert model.us_index == 1
         if graph.read_text() == "broken":
             raise EngineUnavailable("the graph cannot be read")
         self.made_of = graph.name, precision, threads
+        self.cores = cores
 
     def score(self, _: Any) -> list[Any]:
         return []
@@ -184,10 +191,12 @@ def test_without_openvino_auto_goes_on_and_a_name_fails(
         opened(folder, engine="openvino")
 
 
-def test_the_threads_reach_the_compiled_engine(folder: Path) -> None:
-    found = open_engine(pack(folder, ALL), threads=3)
+def test_threads_and_cores_reach_the_compiled_engine(folder: Path) -> None:
+    cores = CoreShare(None, 3, 3)
+    found = open_engine(pack(folder, ALL), threads=3, cores=cores)
     assert isinstance(found.engine, StandInEngine)
     assert found.engine.made_of == ("int8.xml", "int8", 3)
+    assert found.engine.cores is cores
 
 
 def test_a_compiled_engine_reads_no_checkpoint(folder: Path) -> None:

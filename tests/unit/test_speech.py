@@ -149,9 +149,10 @@ def test_every_voice_passes_by_telephone_in_noise_and_in_babble(
 def test_one_sentence_in_five_minutes_of_silence_is_found(gate: SpeechGate) -> None:
     clip = np.random.default_rng(0).normal(0, 1e-4, 300 * SAMPLE_RATE_HZ)
     clip[200 * SAMPLE_RATE_HZ :][: 3 * SAMPLE_RATE_HZ] += voice(3.0)
-    facts = gate.check(recorded(clip))
+    assert 200 < gate.check(recorded(clip)).heard_s < 203
+    facts = gate.measure(recorded(clip))
     assert facts.speech_s == pytest.approx(2.9, abs=0.3)
-    assert facts.share == pytest.approx(facts.speech_s / 300, abs=1e-4)
+    assert facts.heard_s == 300
 
 
 def test_speech_beside_a_knock_or_on_an_offset_is_found(gate: SpeechGate) -> None:
@@ -166,8 +167,36 @@ def test_the_seconds_found_are_those_that_were_spoken(gate: SpeechGate) -> None:
     clip = np.concatenate([pause, voice(3.0, seed=6), pause])
     facts = gate.measure(recorded(clip))
     assert facts.speech_s == pytest.approx(3.0, abs=0.3)
-    assert facts.share == pytest.approx(facts.speech_s / 11, abs=1e-3)
+    assert facts.heard_s == 11
     assert gate.measure(recorded(voice(0.99, seed=6))).speech_s <= 0.99
+
+
+def test_the_gate_stops_listening_where_it_has_heard_enough(gate: SpeechGate) -> None:
+    clip = recorded(voice(30.0, seed=2))
+    facts = gate.check(clip)
+    assert 0.4 <= facts.speech_s < 3
+    assert facts.heard_s < 3
+    assert gate.measure(clip).speech_s > 20
+    whole = SpeechGate(SpeechLimits(hear_whole_clip=True)).check(clip)
+    assert whole == gate.measure(clip)
+
+
+@pytest.mark.parametrize("spoken_s", [0.3, 0.42, 0.5, 0.7])
+def test_where_the_gate_stops_never_changes_what_it_decides(
+    gate: SpeechGate, spoken_s: float
+) -> None:
+    for start_s in np.arange(0.0, 2.2, 0.11):
+        clip = np.zeros(4 * SAMPLE_RATE_HZ)
+        start = int(start_s * SAMPLE_RATE_HZ)
+        syllables = voice(spoken_s, seed=4)
+        clip[start : start + syllables.size] = syllables
+        enough = gate.measure(recorded(clip)).speech_s >= 0.4
+        try:
+            gate.check(recorded(clip))
+        except NoSpeech:
+            assert not enough, start_s
+        else:
+            assert enough, start_s
 
 
 # The shared recordings
@@ -191,8 +220,9 @@ def test_no_labelled_clip_is_refused_loud_or_quiet(gate: SpeechGate) -> None:
     assert len(waveforms) == 264
     for path, waveform in waveforms.items():
         for gain_db in (0, -20):
-            facts = gate.check(recorded(waveform.astype(np.float64), gain_db))
-            assert facts.speech_s > 0.5, path
+            sound = recorded(waveform.astype(np.float64), gain_db)
+            gate.check(sound)
+            assert gate.measure(sound).speech_s > 0.5, path
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the recordings in ../shared/audio")
@@ -202,7 +232,8 @@ def test_no_labelled_clip_is_refused_by_telephone_or_in_noise(
 ) -> None:
     for path, waveform in passes(labelled()[::4]):
         distorted = DISTORTIONS[distortion](waveform[: 6 * SAMPLE_RATE_HZ].astype(np.float64))
-        assert gate.check(recorded(distorted)).speech_s > 0.45, path
+        gate.check(recorded(distorted))
+        assert gate.measure(recorded(distorted)).speech_s > 0.45, path
 
 
 # How it is computed
@@ -273,14 +304,14 @@ def test_the_waveform_is_left_as_it_is(gate: SpeechGate) -> None:
 
 
 def test_a_gate_that_needs_no_speech_refuses_nothing_and_still_measures() -> None:
-    open_gate = SpeechGate(SpeechLimits(min_speech_s=0))
+    open_gate = SpeechGate(SpeechLimits(min_speech_s=0, hear_whole_clip=True))
     assert open_gate.check(recorded(sounds.white(2.0, 0))).speech_s == 0
     assert open_gate.check(recorded(voice(2.0))).speech_s > 1.5
 
 
 def test_the_limits_are_those_given() -> None:
     clip = recorded(voice(3.0))
-    spoken_s = SpeechGate().check(clip).speech_s
+    spoken_s = SpeechGate().measure(clip).speech_s
     with pytest.raises(NoSpeech, match=r"at least 1\.5 s"):
         SpeechGate(SpeechLimits(min_speech_s=10.0)).check(
             recorded(np.concatenate([voice(1.0), np.zeros(32_000)]))
