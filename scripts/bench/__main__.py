@@ -148,6 +148,7 @@ class Bench:
         chosen = contestants(self.place, self.settings.only)
         with self._workers() as (load, engines, loops):
             self._describe(engines)
+            self.measured.stages_ms = loops[0].ask(do="stages")
             running = self._start_all(chosen, load)
             rounds = self.settings.rounds
             longest_s = 0.0
@@ -349,6 +350,7 @@ class Bench:
                 others_cpu_s=watch.usage.others_cpu_s,
                 load_cpu_s=answer["busy_s"],
                 peak_bytes=watch.usage.peak_bytes,
+                cpu_s_by_part=watch.usage.cpu_s_by_part,
                 rate_per_s=rate_per_s,
             )
         )

@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import torch
 from accent.audio import SAMPLE_RATE_HZ, Waveform, decode
+from accent.classifier import AccentClassifier
 from accent.engine import Engine
 from accent.network import AccentModel, load_model
 from accent.scoring import posterior
@@ -34,6 +36,7 @@ from scripts.bench.rivals.speechbrain_model import SpeechBrainModel
 # Shapes of the network's own products on 5 s of audio, and square ones, which are kinder.
 _PRODUCTS: Final = ((501, 1024, 1024), (501, 3072, 3072), (1024, 1024, 1024), (2048, 2048, 2048))
 _REST_S: Final = 0.03
+_STAGES: Final = ("decode_s", "gate_s", "features_s", "forward_s")
 
 
 class Bench:
@@ -105,6 +108,23 @@ class Bench:
             "fp32": max(_rate(torch.randn, torch.mm, shape) for shape in _PRODUCTS),
             "bf16": max(_rate(_bf16, torch.mm, shape) for shape in _PRODUCTS),
             "int8": max(_rate(_int8, torch._int_mm, shape) for shape in _PRODUCTS),
+        }
+
+    def stages(self) -> dict[str, float]:
+        """Milliseconds that a worker with these threads spends on 5 s of speech, by stage."""
+        opened = open_engine(self._archive, EngineSettings(), threads=self._threads)
+        classifier = AccentClassifier(opened.model, opened.engine, name="bench", version="1")
+        classifier.warm_up()
+        uploads = [(self._folder / clip.file).read_bytes() for clip in self._clips]
+        audio_s = sum(clip.duration_s for clip in self._clips)
+        rounds: list[dict[str, float]] = []
+        # Each length of clip is prepared for in the first round.
+        for _ in range(4):
+            timings = [answer.document["timings"] for answer in classifier.classify(uploads)]
+            spent = {name: sum(each[name] for each in timings) for name in _STAGES}
+            rounds.append({name: 1000 * spent[name] / audio_s * CLIP_S for name in _STAGES})
+        return {
+            name.removesuffix("_s"): median(each[name] for each in rounds[1:]) for name in _STAGES
         }
 
     def loop(self, engine: str, starts_at: float, duration_s: float) -> dict[str, float]:
@@ -213,6 +233,7 @@ def main() -> None:
         "describe": bench.describe,
         "compare": bench.compare,
         "multiply": bench.multiply,
+        "stages": bench.stages,
         "loop": bench.loop,
     }
     for line in sys.stdin:

@@ -20,6 +20,12 @@ from scripts.get_model import ROOT
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
+# What is in the command of each part of our service.
+_PARTS: Final = {
+    "workers": "model_service_worker",
+    "TorchServe": "org.pytorch.serve",
+    "proxy": "-m proxy",
+}
 # Adding up the memory of a few processes takes the kernel some 20 ms of a core.
 _MEMORY_EVERY_S: Final = 2.0
 
@@ -101,6 +107,18 @@ class Tree:
                 if process.pid == self.process.pid:
                     total += spent.children_user + spent.children_system
         return total
+
+    def cpu_s_by_part(self) -> dict[str, float]:
+        """The same by what the processes of our service are; none of other servers'."""
+        spent: dict[str, float] = {}
+        for process in self.processes():
+            with suppress(psutil.Error):
+                command = " ".join(process.cmdline())
+                times = process.cpu_times()
+                for part, mark in _PARTS.items():
+                    if mark in command:
+                        spent[part] = spent.get(part, 0.0) + times.user + times.system
+        return spent
 
     def check(self) -> None:
         """Raise `RivalFailed` if the first process has ended."""
@@ -189,6 +207,7 @@ class Usage:
     cpu_s: float
     others_cpu_s: float
     peak_bytes: int
+    cpu_s_by_part: Mapping[str, float]
 
 
 class Watch:
@@ -202,6 +221,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self._cpu_s, self._others_cpu_s = self._tree.cpu_s(), self._sum_of_others()
+        self._by_part = self._tree.cpu_s_by_part()
         self._thread.start()
         return self
 
@@ -217,6 +237,10 @@ class Watch:
             self._tree.cpu_s() - self._cpu_s,
             self._sum_of_others() - self._others_cpu_s,
             self._peak_bytes,
+            {
+                part: spent - self._by_part.get(part, 0.0)
+                for part, spent in self._tree.cpu_s_by_part().items()
+            },
         )
 
     def _sum_of_others(self) -> float:

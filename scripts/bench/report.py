@@ -200,6 +200,14 @@ def notes(measured: Measured) -> list[str]:
         if faults:
             told = ", ".join(f"{reason} ({count})" for reason, count in faults.items())
             found.append(f"{name}, wrong answers at the fixed rate: {told}")
+    parts = measured.cpu_ms_by_part(SERVICE)
+    if parts:
+        told = ", ".join(f"{part} {_spread(spent, 1)}" for part, spent in parts.items())
+        stages = ", ".join(f"{stage} {_number(ms, 1)}" for stage, ms in measured.stages_ms.items())
+        found.append(
+            f"Where the service's time goes, in milliseconds of one core for 5 s of speech at "
+            f"concurrency {CROWD_USERS}: {told}. A worker's stages, alone on one core: {stages}."
+        )
     crowds = [stretch for stretch in measured.stretches if stretch.kind == CROWD]
     if crowds:
         shares = Spread.of([100 * each.load_cpu_s / each.duration_s for each in crowds])

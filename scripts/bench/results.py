@@ -60,6 +60,7 @@ class Stretch:
     load_cpu_s: float = 0.0
     peak_bytes: int = 0
     rate_per_s: float | None = None
+    cpu_s_by_part: Mapping[str, float] = field(default_factory=dict)
 
     def clips_per_s(self, durations_s: Sequence[float]) -> float:
         """Right answers a second, as so many clips of 5 s; nan for fewer than three.
@@ -121,6 +122,9 @@ class Measured:
     """Billions of operations a second of the processor by precision, a mapping a round."""
 
     gflop: float = math.nan
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    """Milliseconds of one core that a worker spends on 5 s of speech by stage, on its own."""
+
     deviations: dict[str, dict[str, Any]] = field(default_factory=dict)
     within_bounds: dict[str, bool] = field(default_factory=dict)
     auto: str = ""
@@ -158,6 +162,16 @@ class Measured:
             (each.peak_bytes for each in self.stretches if each.contestant == contestant),
             default=0,
         )
+
+    def cpu_ms_by_part(self, contestant: str) -> dict[str, Spread]:
+        """Milliseconds of one core for 5 s of speech in a crowd, by part of the service."""
+        found: dict[str, list[float]] = {}
+        for stretch in self.of(contestant, CROWD):
+            # What was under way at the end was paid for as well.
+            clips = sum(self.durations_s[each["clip"]] for each in stretch.records) / CLIP_S
+            for part, spent_s in stretch.cpu_s_by_part.items():
+                found.setdefault(part, []).append(1000 * spent_s / clips if clips else math.nan)
+        return {part: Spread.of(values) for part, values in found.items()}
 
     def faults(self, contestant: str, *kinds: str) -> Counter[str]:
         """Wrong answers by why."""

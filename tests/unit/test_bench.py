@@ -243,6 +243,20 @@ def test_the_reports_hold_what_was_measured(tmp_path: Path) -> None:
     assert paths[2].read_text().count("<svg") == 1
 
 
+def test_the_parts_of_a_service_are_told_by_the_clip() -> None:
+    measured = Measured(durations_s=[2.5])
+    measured.stages_ms = {"decode": 1.25}
+    for workers_s in (2.0, 3.0, 4.0):
+        spent = {"workers": workers_s, "proxy": 0.1}
+        records = [record(0.0, 1.0)] * 100
+        measured.stretches.append(Stretch(SERVICE, CROWD, 0, 10.0, records, cpu_s_by_part=spent))
+    assert measured.cpu_ms_by_part(SERVICE)["workers"] == Spread(60.0, 40.0, 80.0)
+    assert measured.cpu_ms_by_part(ORIGINAL) == {}
+    (told, _) = report.notes(measured)
+    assert "workers 60.0 [40.0, 80.0], proxy 2.0" in told
+    assert "decode 1.2" in told
+
+
 def test_the_terminal_says_what_was_not_reached(capsys: pytest.CaptureFixture[str]) -> None:
     report.print_report(measured_run(service_s=0.06))
     printed = capsys.readouterr().out
@@ -478,6 +492,9 @@ def test_a_quick_run_measures_the_original_and_leaves_nothing_behind(tmp_path: P
     assert seen
     assert not any(process.is_running() for process in seen)
     document = json.loads((tmp_path / "bench.json").read_text())
+    stages = document["measured"]["stages_ms"]
+    assert set(stages) == {"decode", "gate", "features", "forward"}
+    assert min(stages.values()) > 0
     stretches = document["measured"]["stretches"]
     assert [(each["contestant"], each["kind"]) for each in stretches] == [
         (ORIGINAL, ALONE),
