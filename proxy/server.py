@@ -256,7 +256,7 @@ def serve(settings: Settings) -> None:
 
 def _config(settings: Settings, **options: Any) -> uvicorn.Config:
     return uvicorn.Config(
-        loop="uvloop",
+        loop="asyncio",
         http=Connection,
         ws="none",
         log_config=None,

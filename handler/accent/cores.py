@@ -18,6 +18,9 @@ from typing import Final, TextIO
 # for longer is stuck, and others go on without waiting for it.
 _LONGEST_WAIT_S: Final = 2.0
 _WAIT_STEP_S: Final = 0.0005
+# Between two clips of a crowd a worker is idle for a moment. Whoever took its share then would
+# compute with two threads what two workers do better with one each.
+_IDLE_S: Final = 0.005
 
 
 class CoreShare:
@@ -50,19 +53,28 @@ class CoreShare:
             yield
         finally:
             self._working = False
+            os.utime(self._own.fileno())
             if held:
                 _unlock(self._own)
 
     @contextmanager
     def borrowed(self) -> Iterator[bool]:
-        """Try to hold the shares of all others too; whether they are held. Never waits."""
+        """Try to hold the shares of all others too; whether they are held. Never waits.
+
+        A share that was given back a moment ago is left to its owner, whose next clip is near.
+        """
         if self._folder is None or not self._working or self.all_threads == self.own_threads:
             yield False
             return
         with ExitStack() as held:
             others = (path for path in self._folder.iterdir() if path.name != str(os.getpid()))
             # Closing a file gives its lock back.
-            yield all(_lock(held.enter_context(path.open())) for path in others)
+            yield all(_take(held.enter_context(path.open())) for path in others)
+
+
+def _take(other: TextIO) -> bool:
+    """Lock what has been free for a while."""
+    return _lock(other) and time.time() - os.fstat(other.fileno()).st_mtime > _IDLE_S
 
 
 def _lock(file: TextIO) -> bool:

@@ -119,6 +119,7 @@ def test_the_cores_of_idle_workers_change_no_score(
     used: list[bool] = []
     for alone in (False, True):
         (tmp_path / "1").touch()
+        os.utime(tmp_path / "1", (0, 0))
         with (tmp_path / "1").open() as other, cores.working():
             if not alone:
                 fcntl.flock(other, fcntl.LOCK_EX)

@@ -1,4 +1,5 @@
 import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -24,17 +25,25 @@ with CoreShare(Path(sys.argv[1]), 1, 2).working():
 """
 
 
+def idle_worker(folder: Path, name: str = "1", for_s: float = 60.0) -> Path:
+    """Another worker's file, as it lies there while that one has had no work for a while."""
+    path = folder / name
+    path.touch()
+    os.utime(path, (time.time() - for_s,) * 2)
+    return path
+
+
 @contextmanager
 def other_worker(folder: Path, name: str = "1") -> Iterator[TextIO]:
     """Another worker's file, with its lock held as that worker would hold it."""
-    with (folder / name).open("w") as file:
+    with idle_worker(folder, name).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 
 
 def test_a_worker_has_all_cores_while_no_other_has_work(tmp_path: Path) -> None:
     share = CoreShare(tmp_path, 1, 4)
-    (tmp_path / "1").touch()
+    idle_worker(tmp_path)
     with share.working(), share.borrowed() as alone:
         assert alone
         assert share.all_threads == 4
@@ -42,7 +51,7 @@ def test_a_worker_has_all_cores_while_no_other_has_work(tmp_path: Path) -> None:
 
 def test_a_worker_keeps_to_its_share_while_any_other_has_work(tmp_path: Path) -> None:
     share = CoreShare(tmp_path, 1, 4)
-    (tmp_path / "1").touch()
+    idle_worker(tmp_path)
     with other_worker(tmp_path, "2") as other, share.working():
         with share.borrowed() as alone:
             assert not alone
@@ -53,7 +62,7 @@ def test_a_worker_keeps_to_its_share_while_any_other_has_work(tmp_path: Path) ->
 
 def test_what_was_borrowed_is_given_back_even_after_a_failure(tmp_path: Path) -> None:
     share = CoreShare(tmp_path, 1, 2)
-    (tmp_path / "1").touch()
+    idle_worker(tmp_path)
     with share.working(), pytest.raises(RuntimeError), share.borrowed() as alone:
         assert alone
         raise RuntimeError
@@ -61,11 +70,32 @@ def test_what_was_borrowed_is_given_back_even_after_a_failure(tmp_path: Path) ->
         pass
 
 
+def test_a_share_that_was_given_back_just_now_is_left_to_its_owner(tmp_path: Path) -> None:
+    share = CoreShare(tmp_path, 1, 2)
+    other = idle_worker(tmp_path)
+    with share.working():
+        os.utime(other)
+        with share.borrowed() as alone:
+            assert not alone
+        idle_worker(tmp_path, for_s=0.1)
+        with share.borrowed() as alone:
+            assert alone
+
+
+def test_a_worker_tells_when_it_gave_its_share_back(tmp_path: Path) -> None:
+    share = CoreShare(tmp_path, 1, 2)
+    own = next(tmp_path.iterdir())
+    idle_worker(tmp_path, own.name)
+    with share.working():
+        assert time.time() - own.stat().st_mtime > 50
+    assert time.time() - own.stat().st_mtime < 10
+
+
 def test_a_try_that_fails_half_way_holds_nothing_afterwards(tmp_path: Path) -> None:
     share = CoreShare(tmp_path, 1, 4)
     names = [str(number) for number in range(1, 9)]
     for name in names:
-        (tmp_path / name).touch()
+        idle_worker(tmp_path, name)
     with other_worker(tmp_path, "5"), share.working():
         with share.borrowed() as alone:
             assert not alone
@@ -120,6 +150,7 @@ def test_a_worker_that_died_at_work_lends_its_share(tmp_path: Path) -> None:
             assert not alone
         worker.kill()
         worker.communicate()
+        idle_worker(tmp_path, str(worker.pid))
         with share.borrowed() as alone:
             assert alone
 
