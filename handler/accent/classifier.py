@@ -116,7 +116,8 @@ class AccentClassifier:
     def _answer_one(self, clip: Clip) -> Answer:
         if clip.refusal is not None or clip.audio is None or clip.speech is None:
             refusal = clip.refusal or InternalError()
-            return Answer(refusal.status, refusal.document())
+            model = {"name": self._name, "version": self._version}
+            return Answer(refusal.status, {**refusal.document(), "model": model})
         document = answer_document(
             [score.cosines for score in clip.scores],
             clip.audio.facts,

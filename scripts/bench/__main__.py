@@ -97,11 +97,12 @@ class BenchSettings:
     rounds: int = 3
     """How often everything is gone through."""
 
-    repeats: int = 7
+    repeats: int = 12
     """How often each engine computes a clip, a round."""
 
     warm_s: float = 1.5
-    """Length of a stretch at concurrency 8 that nobody counts, after a start, in seconds."""
+    """Length of a stretch at concurrency 8 that nobody counts, in seconds: after a start, and
+    in each round, since a machine may take memory back from who has waited for a minute."""
 
     alone_s: float = 4.0
     """Length of a stretch at concurrency 1, in seconds."""
@@ -288,6 +289,8 @@ class Bench:
             for contestant in order:
                 bar.set_postfix_str(contestant.name)
                 with self._awake(contestant):
+                    if contestant.name in self.trees:
+                        self._load(contestant, load, CROWD_USERS, settings.warm_s)
                     self._stretch(contestant, ALONE, number, load, 1, settings.alone_s)
                     self._stretch(contestant, CROWD, number, load, CROWD_USERS, settings.crowd_s)
                 bar.update()

@@ -234,8 +234,10 @@ def goals(measured: Measured) -> list[Goal]:
                 Goal("engine against SpeechBrain, one clip", fastest, speedup, bound, True)
             )
             if precision == "int8":
+                # Who else is on the machine only ever adds: the fastest pass is held against
+                # the fastest product.
                 ratios = [
-                    median(taken[fastest]) / (measured.gflop / rates["int8"] * 1000)
+                    min(taken[fastest]) / (measured.gflop / rates["int8"] * 1000)
                     for taken, rates in zip(
                         measured.engines_ms, measured.products_gops, strict=False
                     )

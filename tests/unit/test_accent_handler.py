@@ -81,10 +81,11 @@ def test_each_item_of_a_mixed_batch_has_its_own_status_and_document(
     for index, ((_, status, code), document) in enumerate(zip(batch, documents, strict=True)):
         assert context.get_response_status(index)[0] == status
         assert context.get_response_content_type(index) == "application/json"
-        assert set(document) == ({"code", "detail"} if code else DOCUMENT)
+        assert set(document) == ({"code", "detail", "model"} if code else DOCUMENT)
         assert document.get("code") == code
         assert json.loads(json.dumps(document, allow_nan=False)) == document
-    assert documents[0]["model"] == {"name": "small", "version": "3.1"}
+    models = [document["model"] for document in documents]
+    assert models == [{"name": "small", "version": "3.1"}] * len(batch)
 
 
 def test_a_neighbour_changes_nothing(handler: AccentHandler, small_folder: Path) -> None:

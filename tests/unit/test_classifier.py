@@ -21,6 +21,11 @@ BAD = {
     "audio_too_short": encode(voice(0.3), 16_000, "wav-s16"),
     "no_speech": encode(sounds.white(3.0, 0), 16_000, "wav-s16"),
 }
+INTERNAL = {
+    "code": "internal",
+    "detail": "The server failed on this clip.",
+    "model": {"name": "small", "version": "2.0"},
+}
 STATUS = {"empty_file": 400, "unsupported_audio": 415, "audio_too_short": 422, "no_speech": 422}
 
 
@@ -123,7 +128,7 @@ def test_a_clip_that_the_engine_fails_on_is_an_internal_error_without_detail(
     before, failed, after = served.classify([clip(2.0, 1), clip(1.0), clip(12.0, 2)])
 
     assert failed.status == 500
-    assert failed.document == {"code": "internal", "detail": "The server failed on this clip."}
+    assert failed.document == INTERNAL
     right = classifier(small_model).classify([clip(2.0, 1), clip(12.0, 2)])
     assert [without_timings(before.document), without_timings(after.document)] == [
         without_timings(answer.document) for answer in right
@@ -180,7 +185,7 @@ def test_what_breaks_the_gate_stays_with_its_clip(
 
     monkeypatch.setattr(SpeechGate, "check", check_or_break)
     failed, good = classifier(small_model).classify([clip(1.5), clip(1.0)])
-    assert failed.document == {"code": "internal", "detail": "The server failed on this clip."}
+    assert failed.document == INTERNAL
     assert good.status == 200
 
 
