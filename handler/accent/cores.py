@@ -37,7 +37,10 @@ class CoreShare:
         self._working = False
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self._own = (folder / str(os.getpid())).open("w")
+            path = folder / str(os.getpid())
+            path.touch()
+            # Nothing is ever written to it, and a worker has no file open that it could be.
+            self._own = path.open()
 
     @contextmanager
     def working(self) -> Iterator[None]:
