@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from scripts.corpus import read_clips
 from scripts.get_model import DEFAULT_CACHE, DEFAULT_EMBEDDED, ModelUnavailable, choose_model
-from scripts.graph import INT8_PRODUCTS, build_graph
+from scripts.graph import build_graph
 from scripts.reference import (
     ReferenceClip,
     calibration_speech,
@@ -106,7 +106,11 @@ def make_graphs(model: AccentModel, folder: Path) -> dict[Precision, Path]:
     speech = calibration_speech()
     for precision in tqdm(PRECISIONS, desc="graphs", unit="graph", disable=None, leave=False):
         path = folder / f"accent-{precision}.xml"
-        write_graph(build_graph(model, precision, speech), path)
+        graph = build_graph(model, precision, speech)
+        # OpenVINO numbers names over the life of a process: equal graphs would not look it.
+        for index, node in enumerate(graph.get_ordered_ops()):
+            node.set_friendly_name(f"{node.get_type_name()}_{index}")
+        openvino.save_model(graph, path, compress_to_fp16=False)
         twin = next((other for other in graphs.values() if _same_graph(path, other)), None)
         if twin is not None:
             for file in _graph_files(path):
@@ -115,21 +119,12 @@ def make_graphs(model: AccentModel, folder: Path) -> dict[Precision, Path]:
     return graphs
 
 
-def write_graph(graph: openvino.Model, path: Path) -> None:
-    """Write a graph, so that equal ones are equal files."""
-    # OpenVINO numbers names over the life of a process: equal graphs would not look it.
-    for index, node in enumerate(graph.get_ordered_ops()):
-        node.set_friendly_name(f"{node.get_type_name()}_{index}")
-    openvino.save_model(graph, path, compress_to_fp16=False)
-
-
 def judge(
     model: AccentModel, graphs: Mapping[Precision, Path], clips: Sequence[ReferenceClip]
 ) -> Judgement:
     """Hold every engine against torch in fp32, and time a pass of each.
 
-    A precision that OpenVINO cannot compute here at all is left out. Where int8 strays beyond
-    the bounds, its graph is written anew with fewer products in 8 bits, and judged again.
+    A precision that OpenVINO cannot compute here at all is left out.
     """
     reference = TorchEngine(model.network)
     with tqdm(total=(1 + len(graphs)) * len(clips), unit="clip", disable=None, leave=False) as bar:
@@ -146,15 +141,6 @@ def judge(
                 continue
             found = _cosines(engine, clips, bar, f"openvino {precision}")
             deviations = _deviations(model, expected, found)
-            for fewer in INT8_PRODUCTS[1:] if precision == "int8" else ():
-                if deviations.within_bounds:
-                    break
-                bar.total = (bar.total or 0) + len(clips)
-                write_graph(build_graph(model, precision, calibration_speech(), fewer), graph)
-                engine = CompiledEngine(model, graph, precision, torch.get_num_threads())
-                alone = CompiledEngine(model, graph, precision, threads=1)
-                found = _cosines(engine, clips, bar, f"openvino {precision}, fewer products")
-                deviations = _deviations(model, expected, found)
             packed = PackedEngine("openvino", precision, graph.name, deviations.within_bounds)
             verdicts.append((packed, deviations))
             cosines.setdefault(precision, found)
