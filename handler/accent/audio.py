@@ -385,6 +385,7 @@ class _Recording:
 
 def _pages(size: int) -> Waveform:
     length = size * np.dtype(np.float32).itemsize
+    # Pages of this process alone: by default they are shared, which is a file in memory.
     return np.frombuffer(
         mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.float32
     )

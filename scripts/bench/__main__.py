@@ -289,10 +289,7 @@ class Bench:
             for contestant in order:
                 bar.set_postfix_str(contestant.name)
                 with self._awake(contestant):
-                    if contestant.name in self.trees:
-                        self._load(contestant, load, CROWD_USERS, settings.warm_s)
-                    self._stretch(contestant, ALONE, number, load, 1, settings.alone_s)
-                    self._stretch(contestant, CROWD, number, load, CROWD_USERS, settings.crowd_s)
+                    self._alone_and_in_a_crowd(contestant, number, load)
                 bar.update()
             bar.set_postfix_str("engine alone")
             if settings.loop_s:
@@ -325,6 +322,13 @@ class Bench:
                     self.rate_per_s,
                 )
             bar.update()
+
+    def _alone_and_in_a_crowd(self, contestant: Contestant, number: int, load: Worker) -> None:
+        settings = self.settings
+        if contestant.name in self.trees:
+            self._load(contestant, load, CROWD_USERS, settings.warm_s)
+        self._stretch(contestant, ALONE, number, load, 1, settings.alone_s)
+        self._stretch(contestant, CROWD, number, load, CROWD_USERS, settings.crowd_s)
 
     def _stretch(
         self,
@@ -414,9 +418,7 @@ class Bench:
             self.measured.failures[contestant.name] = str(error)
             return
         if self._start(contestant):
-            self._load(contestant, load, CROWD_USERS, self.settings.warm_s)
-            self._stretch(contestant, ALONE, 0, load, 1, self.settings.alone_s)
-            self._stretch(contestant, CROWD, 0, load, CROWD_USERS, self.settings.crowd_s)
+            self._alone_and_in_a_crowd(contestant, 0, load)
             if contestant.name in self.trees:
                 self.trees.pop(contestant.name).stop()
             self._loop(engine, loops)

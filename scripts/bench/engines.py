@@ -17,7 +17,7 @@ import torch
 from accent.audio import SAMPLE_RATE_HZ, Waveform, decode
 from accent.classifier import AccentClassifier
 from accent.engine import Engine
-from accent.network import AccentModel, load_model
+from accent.network import AccentModel, describe_model, load_model
 from accent.scoring import posterior
 from accent.selection import (
     AUTO,
@@ -112,8 +112,9 @@ class Bench:
 
     def stages(self) -> dict[str, float]:
         """Milliseconds that a worker with these threads spends on 5 s of speech, by stage."""
-        opened = open_engine(self._archive, EngineSettings(), threads=self._threads)
-        classifier = AccentClassifier(opened.model, opened.engine, name="bench", version="1")
+        classifier = AccentClassifier(
+            describe_model(self._archive), self._engine(AUTO), name="bench", version="1"
+        )
         classifier.warm_up()
         uploads = [(self._folder / clip.file).read_bytes() for clip in self._clips]
         audio_s = sum(clip.duration_s for clip in self._clips)

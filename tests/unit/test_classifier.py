@@ -29,9 +29,11 @@ INTERNAL = {
 STATUS = {"empty_file": 400, "unsupported_audio": 415, "audio_too_short": 422, "no_speech": 422}
 
 
-def classifier(model: AccentModel, windows_per_pass: int | None = None) -> AccentClassifier:
+def classifier(
+    model: AccentModel, windows_per_pass: int | None = None, **options: Any
+) -> AccentClassifier:
     engine = TorchEngine(model.network, windows_per_pass=windows_per_pass)
-    return AccentClassifier(model, engine, name="small", version="2.0")
+    return AccentClassifier(model, engine, name="small", version="2.0", **options)
 
 
 def clip(duration_s: float, seed: int = 0, encoding: str = "flac") -> bytes:
@@ -190,37 +192,19 @@ def test_what_breaks_the_gate_stays_with_its_clip(
 
 
 def test_the_gate_given_is_the_gate_applied(small_model: AccentModel) -> None:
-    open_to_all = AccentClassifier(
-        small_model,
-        TorchEngine(small_model.network),
-        name="small",
-        version="2.0",
-        gate=SpeechGate(SpeechLimits(min_speech_s=0)),
-    )
+    open_to_all = classifier(small_model, gate=SpeechGate(SpeechLimits(min_speech_s=0)))
     (answer,) = open_to_all.classify([BAD["no_speech"]])
     assert (answer.status, answer.document["audio"]["speech_s"]) == (200, 0)
 
 
 def test_a_gate_that_hears_the_whole_clip_tells_of_all_speech(small_model: AccentModel) -> None:
-    listening = AccentClassifier(
-        small_model,
-        TorchEngine(small_model.network),
-        name="small",
-        version="2.0",
-        gate=SpeechGate(SpeechLimits(hear_whole_clip=True)),
-    )
+    listening = classifier(small_model, gate=SpeechGate(SpeechLimits(hear_whole_clip=True)))
     (answer,) = listening.classify([clip(12.0)])
     assert 10 < answer.document["audio"]["speech_s"] <= 12
 
 
 def test_the_limits_given_are_the_limits_applied(small_model: AccentModel) -> None:
-    strict = AccentClassifier(
-        small_model,
-        TorchEngine(small_model.network),
-        name="small",
-        version="2.0",
-        limits=AudioLimits(max_audio_s=1.0),
-    )
+    strict = classifier(small_model, limits=AudioLimits(max_audio_s=1.0))
     (answer,) = strict.classify([clip(2.0)])
     assert (answer.status, answer.document["code"]) == (413, "audio_too_long")
 

@@ -1,10 +1,10 @@
 """The compiled engine on graphs of the embedded model, in every precision that runs here."""
 
-import fcntl
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from accent.scoring import posterior
 from scripts.engines import MAX_POINTS, make_graphs
 from scripts.get_model import DEFAULT_EMBEDDED as EMBEDDED
 from tests.clips import VOICES, voice
+from tests.workers import idle_worker, other_worker
 
 LENGTHS_S = (0.5, 0.5, 1.0, 1.0, 2.0, 3.7, 10.0)
 FLOAT_TOLERANCE = 1e-5
@@ -118,11 +119,8 @@ def test_the_cores_of_idle_workers_change_no_score(
     ) == min(2, len(os.sched_getaffinity(0)))
     used: list[bool] = []
     for alone in (False, True):
-        (tmp_path / "1").touch()
-        os.utime(tmp_path / "1", (0, 0))
-        with (tmp_path / "1").open() as other, cores.working():
-            if not alone:
-                fcntl.flock(other, fcntl.LOCK_EX)
+        other = nullcontext(idle_worker(tmp_path)) if alone else other_worker(tmp_path)
+        with other, cores.working():
             with cores.borrowed() as borrowed:
                 used.append(borrowed)
             found = cosines(lent.score(windows()))

@@ -4,14 +4,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import pytest
 from accent import cores
 from accent.cores import CoreShare
+
+from tests.workers import idle_worker, other_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,22 +22,6 @@ with CoreShare(Path(sys.argv[1]), 1, 2).working():
     print("working", flush=True)
     time.sleep(60)
 """
-
-
-def idle_worker(folder: Path, name: str = "1", for_s: float = 60.0) -> Path:
-    """Another worker's file, as it lies there while that one has had no work for a while."""
-    path = folder / name
-    path.touch()
-    os.utime(path, (time.time() - for_s,) * 2)
-    return path
-
-
-@contextmanager
-def other_worker(folder: Path, name: str = "1") -> Iterator[TextIO]:
-    """Another worker's file, with its lock held as that worker would hold it."""
-    with idle_worker(folder, name).open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
 
 
 def test_a_worker_has_all_cores_while_no_other_has_work(tmp_path: Path) -> None:
