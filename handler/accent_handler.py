@@ -29,7 +29,7 @@ class AccentHandler:
     def __init__(self) -> None:
         self._classifier: AccentClassifier | None = None
         self._metrics = AnswerMetrics(None, model="", version="")
-        self._cores = CoreShare(None, 1, 1)
+        self._cores = CoreShare(1)
 
     def initialize(self, context: Any) -> None:
         """Load the archive's model and warm it up; only then does TorchServe report READY."""
@@ -43,7 +43,6 @@ class AccentHandler:
             Path(context.system_properties["model_dir"]),
             _settings(EngineSettings, config),
             device=f"cuda:{gpu_id}" if on_gpu else "cpu",
-            threads=threads,
             cores=self._cores,
             windows_per_pass=config.get("windows_per_pass"),
         )
@@ -118,4 +117,4 @@ def _core_share(config: dict[str, Any]) -> CoreShare:
     threads = int(config.get("threads_per_worker") or os.environ.get("OMP_NUM_THREADS", "1"))
     folder = os.environ.get("AUREA_CORES_FOLDER")
     cores = min(len(os.sched_getaffinity(0)), _MOST_THREADS_A_CLIP)
-    return CoreShare(Path(folder) if folder else None, threads, cores)
+    return CoreShare(threads, cores, Path(folder) if folder else None)

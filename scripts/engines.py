@@ -23,6 +23,7 @@ import openvino
 import torch
 from accent.audio import SAMPLE_RATE_HZ, decode
 from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions, processor_name
+from accent.cores import CoreShare
 from accent.engine import PRECISIONS, Engine, Precision, TorchEngine
 from accent.errors import ModelFolderError, Refusal
 from accent.network import AccentModel, load_model
@@ -134,8 +135,8 @@ def judge(
         timed: list[Engine] = [reference]
         for precision, graph in graphs.items():
             try:
-                engine = CompiledEngine(model, graph, precision, torch.get_num_threads())
-                alone = CompiledEngine(model, graph, precision, threads=1)
+                engine = CompiledEngine(model, graph, precision, CoreShare(torch.get_num_threads()))
+                alone = CompiledEngine(model, graph, precision, CoreShare(1))
             except EngineUnavailable as error:
                 bar.write(f"not measured: {error}", file=sys.stderr)
                 continue

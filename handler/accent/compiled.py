@@ -39,9 +39,9 @@ class EngineUnavailable(Exception):
 class CompiledEngine:
     """OpenVINO on the CPU, one window at a time: batches buy nothing there.
 
-    Takes as many threads as it is given and binds none of them to a core: workers know
-    nothing of each other and would bind theirs to the same ones. While `cores` lends it the
-    share of all other workers, it takes as many as there are.
+    Takes the threads that `cores` gives it and binds none of them to a core: workers know
+    nothing of each other and would bind theirs to the same ones. While the share of all other
+    workers is lent to it, it takes as many as there are.
     """
 
     def __init__(
@@ -49,8 +49,7 @@ class CompiledEngine:
         model: ModelDescription,
         graph: Path,
         precision: Precision,
-        threads: int,
-        cores: CoreShare | None = None,
+        cores: CoreShare,
     ) -> None:
         """Compile the graph of `model`, (1, frames, n_mels) -> (1, labels), in a file.
 
@@ -64,11 +63,11 @@ class CompiledEngine:
             kernel // 2 * dilation
             for kernel, dilation in zip(spec.kernel_sizes, spec.dilations, strict=True)
         )
-        self._cores = cores or CoreShare(None, threads, threads)
-        self._request = _compile(graph, precision, threads)
+        self._cores = cores
+        self._request = _compile(graph, precision, cores.own_threads)
         self._request_on_all = self._request
-        if self._cores.all_threads > threads:
-            self._request_on_all = _compile(graph, precision, self._cores.all_threads)
+        if cores.all_threads > cores.own_threads:
+            self._request_on_all = _compile(graph, precision, cores.all_threads)
             # The first pass makes ready what the others use, and takes three times as long.
             self._request_on_all.infer([np.zeros((1, 200, spec.n_mels), np.float32)])
 

@@ -84,13 +84,12 @@ def open_engine(
     settings: EngineSettings = EngineSettings(),
     *,
     device: str = "cpu",
-    threads: int = 1,
     cores: CoreShare | None = None,
     windows_per_pass: int | None = None,
 ) -> OpenedEngine:
     """Open what `settings` ask for of the archive unpacked in `folder`, on a torch device.
 
-    `cores` lends a compiled engine more than its `threads` while no other worker has work.
+    A compiled engine computes on `cores`, by default one; torch on the threads that it was told.
 
     A GPU computes with torch, in bf16 unless another precision is asked for. On a CPU, what
     `auto` passes over is logged with its reason; what was asked for by name is not replaced.
@@ -105,7 +104,7 @@ def open_engine(
         reason = _passed_over(packed, settings)
         if reason is None:
             try:
-                opened = _open(folder, packed, threads, cores, windows_per_pass)
+                opened = _open(folder, packed, cores or CoreShare(1), windows_per_pass)
             except EngineError as error:
                 reason = str(error)
             else:
@@ -172,8 +171,7 @@ def _passed_over(packed: PackedEngine, settings: EngineSettings) -> str | None:
 def _open(
     folder: Path,
     packed: PackedEngine,
-    threads: int,
-    cores: CoreShare | None,
+    cores: CoreShare,
     windows_per_pass: int | None,
 ) -> OpenedEngine:
     if packed.engine == "torch":
@@ -188,7 +186,7 @@ def _open(
     # The graph has the weights: the checkpoints would only take memory.
     description = describe_model(folder)
     try:
-        compiled = CompiledEngine(description, path, packed.precision, threads, cores)
+        compiled = CompiledEngine(description, path, packed.precision, cores)
     except EngineUnavailable as error:
         raise EngineError(str(error)) from error
     return OpenedEngine(compiled, description, "openvino", packed.precision)

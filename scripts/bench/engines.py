@@ -16,6 +16,7 @@ from typing import Any, Final
 import torch
 from accent.audio import SAMPLE_RATE_HZ, Waveform, decode
 from accent.classifier import AccentClassifier
+from accent.cores import CoreShare
 from accent.engine import Engine
 from accent.network import AccentModel, describe_model, load_model
 from accent.scoring import posterior
@@ -66,7 +67,7 @@ class Bench:
 
     def describe(self) -> dict[str, Any]:
         """The engines that can be had, what packaging found of them, and a clip's cost."""
-        opened = open_engine(self._archive, EngineSettings(), threads=self._threads)
+        opened = open_engine(self._archive, EngineSettings(), cores=CoreShare(self._threads))
         within_bounds: dict[str, bool] = {}
         faults: dict[str, str] = {}
         for packed in packed_engines(self._archive):
@@ -165,7 +166,7 @@ class Bench:
             if name != AUTO:
                 engine, precision = name.split()
                 settings = EngineSettings(engine, precision)  # type: ignore[arg-type]
-            opened = open_engine(self._archive, settings, threads=self._threads)
+            opened = open_engine(self._archive, settings, cores=CoreShare(self._threads))
             self._engines[name] = opened.engine
         return self._engines[name]
 

@@ -58,7 +58,7 @@ def engine(model: AccentModel, graphs: Graphs, precision: Precision) -> Compiled
 def open_compiled(
     model: AccentModel, graphs: Graphs, precision: Precision, threads: int = 1
 ) -> CompiledEngine:
-    return CompiledEngine(model, graphs[precision], precision, threads)
+    return CompiledEngine(model, graphs[precision], precision, CoreShare(threads))
 
 
 def windows(lengths_s: Sequence[float] = LENGTHS_S) -> list[Waveform]:
@@ -112,8 +112,8 @@ def test_the_cores_of_idle_workers_change_no_score(
     precision: Precision,
     tmp_path: Path,
 ) -> None:
-    cores = CoreShare(tmp_path, 1, 2)
-    lent = CompiledEngine(model, graphs[precision], precision, 1, cores)
+    cores = CoreShare(1, 2, tmp_path)
+    lent = CompiledEngine(model, graphs[precision], precision, cores)
     assert lent._request_on_all.get_compiled_model().get_property(
         ov_properties.inference_num_threads
     ) == min(2, len(os.sched_getaffinity(0)))
@@ -196,9 +196,10 @@ import os, sys
 from pathlib import Path
 import numpy as np
 from accent.compiled import CompiledEngine
+from accent.cores import CoreShare
 from accent.network import describe_model
 before = os.sched_getaffinity(0)
-engine = CompiledEngine(describe_model(Path(sys.argv[1])), Path(sys.argv[2]), "fp32", threads=2)
+engine = CompiledEngine(describe_model(Path(sys.argv[1])), Path(sys.argv[2]), "fp32", CoreShare(2))
 engine.score([np.random.default_rng(0).normal(size=80_000).astype(np.float32)] * 3)
 threads = [int(path.name) for path in Path("/proc/self/task").iterdir()]
 print(all(os.sched_getaffinity(thread) == before for thread in threads))
@@ -222,11 +223,12 @@ import sys
 from pathlib import Path
 import numpy as np
 from accent.compiled import CompiledEngine
+from accent.cores import CoreShare
 from accent.network import describe_model
 def used_mb():
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) / 1024
-engine = CompiledEngine(describe_model(Path(sys.argv[1])), Path(sys.argv[2]), "fp32", threads=1)
+engine = CompiledEngine(describe_model(Path(sys.argv[1])), Path(sys.argv[2]), "fp32", CoreShare(1))
 noise = np.random.default_rng(0).normal(size=160_000).astype(np.float32)
 lengths = np.random.default_rng(0).permutation(np.arange(40_000, 160_000, 320))
 engine.score([noise[:length] for length in lengths[:150]])
@@ -254,7 +256,7 @@ def test_a_file_that_is_no_graph_is_refused(
     graph = tmp_path / "broken.xml"
     graph.write_text(content)
     with pytest.raises(EngineUnavailable, match=r"OpenVINO cannot take broken\.xml: "):
-        CompiledEngine(model, graph, "fp32", threads=1)
+        CompiledEngine(model, graph, "fp32", CoreShare(1))
 
 
 def test_a_precision_that_openvino_replaces_is_refused(

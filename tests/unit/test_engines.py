@@ -12,6 +12,7 @@ import pytest
 from accent.audio import Waveform, decode
 from accent.classifier import AccentClassifier
 from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
+from accent.cores import CoreShare
 from accent.engine import Precision
 from accent.network import MODEL_FILES, AccentModel, load_model
 from accent.selection import EngineSettings, PackedEngine, open_engine, packed_engines
@@ -302,10 +303,10 @@ def test_a_precision_that_cannot_be_computed_here_is_not_measured(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def without_bf16(found: Any, path: Path, precision: Precision, threads: int) -> Any:
+    def without_bf16(found: Any, path: Path, precision: Precision, cores: CoreShare) -> Any:
         if precision == "bf16":
             raise EngineUnavailable("no bf16 here")
-        return CompiledEngine(found, path, precision, threads)
+        return CompiledEngine(found, path, precision, cores)
 
     monkeypatch.setattr(engines, "CompiledEngine", without_bf16)
     found = judge(model, make_graphs(model, tmp_path), few_clips[:2])

@@ -11,6 +11,7 @@ import openvino
 import pytest
 from accent.audio import decode
 from accent.compiled import CompiledEngine
+from accent.cores import CoreShare
 from accent.engine import Engine, TorchEngine, WindowScores
 from accent.network import load_model
 from speechbrain.inference.classifiers import EncoderClassifier
@@ -35,7 +36,7 @@ class Pair:
         openvino.save_model(build_graph(model, "fp32", ()), graph, compress_to_fp16=False)
         self._engines: list[Engine] = [
             TorchEngine(model.network),
-            CompiledEngine(model, graph, "fp32", threads=1),
+            CompiledEngine(model, graph, "fp32", CoreShare(1)),
         ]
         self._reference = EncoderClassifier.from_hparams(
             source=str(folder),

@@ -40,13 +40,12 @@ class StandInEngine:
         model: ModelDescription,
         graph: Path,
         precision: Precision,
-        threads: int,
-        cores: CoreShare | None,
+        cores: CoreShare,
     ) -> None:
         assert model.us_index == 1
         if graph.read_text() == "broken":
             raise EngineUnavailable("the graph cannot be read")
-        self.made_of = graph.name, precision, threads
+        self.made_of = graph.name, precision
         self.cores = cores
 
     def score(self, _: Any) -> list[Any]:
@@ -191,11 +190,11 @@ def test_without_openvino_auto_goes_on_and_a_name_fails(
         opened(folder, engine="openvino")
 
 
-def test_threads_and_cores_reach_the_compiled_engine(folder: Path) -> None:
-    cores = CoreShare(None, 3, 3)
-    found = open_engine(pack(folder, ALL), threads=3, cores=cores)
+def test_its_cores_reach_the_compiled_engine(folder: Path) -> None:
+    cores = CoreShare(3)
+    found = open_engine(pack(folder, ALL), cores=cores)
     assert isinstance(found.engine, StandInEngine)
-    assert found.engine.made_of == ("int8.xml", "int8", 3)
+    assert found.engine.made_of == ("int8.xml", "int8")
     assert found.engine.cores is cores
 
 
