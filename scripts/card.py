@@ -1,7 +1,6 @@
 """A model's card: what it was made of, what was measured, and what it must not be used for."""
 
 import math
-import platform
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +43,10 @@ class Heard:
 
 @dataclass(frozen=True)
 class Making:
-    """How a model came about. `recipe` is a paragraph; `spent_s` is of all runs together."""
+    """How a model came about.
+
+    `recipe` is a paragraph; `spent_s` is of all runs together, `computed_on` what they ran on.
+    """
 
     labels: tuple[str, ...]
     parameters: int
@@ -53,7 +55,7 @@ class Making:
     recipe: str
     commands: tuple[str, ...]
     spent_s: float
-    threads: int
+    computed_on: str
 
 
 def model_card(making: Making, evaluations: Mapping[str, Evaluation]) -> str:
@@ -79,8 +81,8 @@ def model_card(making: Making, evaluations: Mapping[str, Evaluation]) -> str:
         "Recipe": (
             "".join(f"    {command}\n" for command in making.commands)
             + f"\n{making.recipe} Training took {making.spent_s / 60:.0f} min on "
-            f"{making.threads} thread(s) of an {platform.machine()} CPU, with torch "
-            f"{torch.__version__.split('+')[0]}, on {datetime.now(timezone.utc):%Y-%m-%d}."
+            f"{making.computed_on}, with torch {torch.__version__.split('+')[0]}, "
+            f"on {datetime.now(timezone.utc):%Y-%m-%d}."
         ),
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())

@@ -12,6 +12,7 @@ import copy
 import hashlib
 import json
 import math
+import platform
 import shlex
 import shutil
 import sys
@@ -73,6 +74,8 @@ LOG_FILE: Final = "training_log.jsonl"
 WORK_FOLDER: Final = ".train"
 REPORTS: Final = ROOT / "build" / "training"
 CHECKPOINT_FILE: Final = "checkpoint.pt"
+
+CPU: Final = torch.device("cpu")
 
 CALIBRATION_WINDOW_S: Final = 3.0
 MAX_PROBE_FOLDS: Final = 5
@@ -166,6 +169,15 @@ class Batch:
     targets: Tensor
     sounds: Tensor | None = None
     posterior: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(
+            self.features.to(device),
+            self.targets.to(device),
+            None if self.sounds is None else self.sounds.to(device),
+            None if self.posterior is None else self.posterior.to(device),
+        )
 
 
 class Sampler:
@@ -321,9 +333,10 @@ class Pupil(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, n_mels) -> (batch, 1, labels) cosines, (batch, frames / 2, 96)."""
-        embeddings = self.network.embedding_model(features, torch.ones(len(features)))
+        lengths = features.new_ones(len(features))
+        embeddings = self.network.embedding_model(features, lengths)
         # bfloat16 has steps of 0.004 near a cosine of 1, which the scale would magnify.
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(features.device.type, enabled=False):
             cosines = self.network.classifier(embeddings.float())
         if self._aggregated is None:
             raise RuntimeError("the aggregation did not run")
@@ -404,11 +417,14 @@ def train(
     fingerprint: str,
     judge_dev: Callable[[AccentNetwork], Mapping[str, float]],
     checkpoint_every: int,
+    device: torch.device,
 ) -> tuple[AccentNetwork, float]:
     """Train, going on from `out`/.train where a run of the same `fingerprint` was stopped.
 
-    Writes one line of JSON every 10 steps to `out`/training_log.jsonl. Returns the moving
-    average of the weights, in evaluation mode, and the seconds spent by all runs together.
+    `network` is moved to `device`. Crops are drawn and masked on the CPU: which they are does
+    not depend on what computes. Writes one line of JSON every 10 steps to
+    `out`/training_log.jsonl. Returns the moving average of the weights, in evaluation mode
+    and on the CPU, and the seconds spent by all runs together.
 
     Raises `SystemExit` if the checkpoint belongs to another recipe or other data.
     """
@@ -416,17 +432,17 @@ def train(
     log = out / LOG_FILE
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     average = AveragedModel(
-        network,
+        network.to(device),
         multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay),  # type: ignore[no-untyped-call]
         use_buffers=True,
     )
-    pupil = Pupil(network)
+    pupil = Pupil(network).to(device)
     optimizer = torch.optim.AdamW(
         pupil.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     first_step, spent_s = 0, 0.0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
         if state["fingerprint"] != fingerprint:
             raise SystemExit(
                 f"{checkpoint.parent} holds a stopped run with another recipe or other data: "
@@ -467,21 +483,13 @@ def train(
         torch.manual_seed(recipe.seed * 1_000_003 + step)
         if recipe.augment:
             features = spec_augment(features)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            cosines, sounds = pupil(features)
-        parts = losses_of(batch, cosines, sounds, recipe, step)
-        loss = torch.stack(list(parts.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(pupil.parameters(), 5.0)
-        optimizer.step()
+        batch = replace(batch, features=features).to(device)
+        parts, accuracy = descend(pupil, optimizer, batch, recipe, step)
         average.update_parameters(network)
 
-        for name, part in (*parts.items(), ("loss", loss)):
+        for name, part in parts.items():
             losses[name].append(part.item())
-        labelled = batch.targets >= 0
-        right = cosines.squeeze(1).argmax(dim=1) == batch.targets
-        hits.append(float(right[labelled].float().mean()))
+        hits.append(accuracy.item())
         done = step + 1
         if done % 10 == 0 or done == recipe.last_step:
             line: dict[str, float] = {
@@ -513,8 +521,29 @@ def train(
     return _plain(average), spent_s + time.monotonic() - started_s
 
 
+def descend(
+    pupil: Pupil, optimizer: torch.optim.Optimizer, batch: Batch, recipe: Recipe, step: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """One step down the loss, on the device that all of it is on.
+
+    Returns the parts of the loss with their sum, and the share of labelled crops that were
+    named right.
+    """
+    with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=recipe.bf16):
+        cosines, sounds = pupil(batch.features)
+    parts = losses_of(batch, cosines, sounds, recipe, step)
+    loss = torch.stack(list(parts.values())).sum()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(pupil.parameters(), 5.0)
+    optimizer.step()
+    labelled = batch.targets >= 0
+    right = cosines.detach().squeeze(1).argmax(dim=1) == batch.targets
+    return {**parts, "loss": loss}, (right & labelled).sum() / labelled.sum()
+
+
 def _plain(average: AveragedModel) -> AccentNetwork:
-    network = copy.deepcopy(average.module)
+    network = copy.deepcopy(average.module).cpu()
     if not isinstance(network, AccentNetwork):
         raise TypeError(type(network))
     return network.eval().requires_grad_(False)
@@ -633,6 +662,28 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
+def device_called(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one.
+
+    Raises `SystemExit` for one that torch does not have here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SystemExit(f"--device {name}: cannot be used here: {reason}") from None
+    return device
+
+
+def _device_text(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"a GPU ({torch.cuda.get_device_name(device)})"
+    return f"{torch.get_num_threads()} thread(s) of an {platform.machine()} CPU"
+
+
 def _recipe_text(recipe: Recipe, scale: float) -> str:
     recorded = (
         f"{recipe.versions} versions of each clip (itself; speed, room, noise, babble, MP3, Opus, "
@@ -698,6 +749,7 @@ def make_model(
     cache: Path = DEFAULT_CACHE,
     jobs: int = 1,
     robustness: bool = False,
+    device: torch.device = CPU,
 ) -> dict[str, Evaluation]:
     """Train on `clips`, judge on speakers that were held out, write the folder `out`.
 
@@ -745,6 +797,7 @@ def make_model(
         fingerprint_of(recipe, [clip.clip for clip in (*labelled, *unlabelled)], labels, init),
         judge_dev,
         checkpoint_every,
+        device,
     )
     # Voices to develop by are few and often synthesised, and so easier than those to come:
     # they may take confidence away, not add any to what was trained.
@@ -782,7 +835,7 @@ def make_model(
         recipe=_recipe_text(recipe, scale),
         commands=tuple(commands),
         spent_s=spent_s,
-        threads=torch.get_num_threads(),
+        computed_on=_device_text(device),
     )
     _write_atomically(out / CARD_FILE, model_card(making, evaluations))
     shutil.rmtree(out / WORK_FOLDER)
@@ -881,7 +934,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--kinds", default="recorded,synthesised", help="kinds of clip that may train"
     )
     parser.add_argument("--threads", type=int, default=1, help="of the CPU, and processes")
-    parser.add_argument("--fp32", action="store_true", help="no bfloat16, for older CPUs")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or one such as cuda:1")
+    parser.add_argument("--fp32", action="store_true", help="no bfloat16, for what lacks it")
     parser.add_argument(
         "--robustness", action="store_true", help="judge distorted clips as well, for the card"
     )
@@ -891,6 +945,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     torch.set_num_threads(args.threads)
+    device = device_called(args.device)
     kinds = tuple(args.kinds.split(","))
     clips = read_clips(args.data)
     extra = [
@@ -934,6 +989,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             commands=[*made_by, command],
             jobs=args.threads,
             robustness=args.robustness,
+            device=device,
         )
     except (ModelFolderError, PackageUnavailable) as error:
         raise SystemExit(str(error)) from None

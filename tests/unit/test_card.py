@@ -44,7 +44,7 @@ MAKING = Making(
     recipe="Seed 0.",
     commands=("make speech", "make train"),
     spent_s=120.0,
-    threads=1,
+    computed_on="1 thread(s) of an x86_64 CPU",
 )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -315,6 +316,28 @@ def test_a_pupil_answers_for_the_crop_and_for_every_other_frame(frames: int) -> 
         assert torch.allclose(rough_sounds, sounds, atol=0.1)
     assert cosines.shape == (3, 1, 2)
     assert sounds.shape == (3, math.ceil(frames / 2), SOUND_SIZE)
+
+
+def test_a_step_computes_on_the_device_of_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On `meta`, which holds no values and refuses, as a GPU does, what lies on the CPU."""
+    meta = torch.device("meta")
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    # Which crops have a label depends on values.
+    monkeypatch.setattr(
+        train, "losses_of", lambda _, cosines, sounds, *__: {"all": cosines.sum() + sounds.sum()}
+    )
+    recipe = replace(RECIPE, n_mels=N_MELS)
+    pupil = train.Pupil(train.new_network(recipe, 2, None)).to(meta)
+    optimizer = torch.optim.AdamW(pupil.parameters())
+    batch = taught().to(meta)
+    parts, accuracy = train.descend(pupil, optimizer, batch, recipe, 0)
+    assert {tensor.device for tensor in (*parts.values(), accuracy)} == {meta}
+    assert all(parameter.grad is not None for parameter in pupil.parameters())
+    assert batch.sounds is not None
+    assert batch.posterior is not None
+    assert {t.device for t in (batch.targets, batch.sounds, batch.posterior)} == {meta}
+    with pytest.raises(RuntimeError, match="meta"):
+        train.descend(pupil, optimizer, taught(), recipe, 0)
 
 
 def test_the_probe_hears_clips_as_often_as_the_sampler_draws_them(

@@ -623,3 +623,16 @@ def test_the_shipped_model_scores_us_voices_above_british_ones() -> None:
     assert len(scores["us"]) > 20
     assert len(scores["british"]) > 50
     assert np.mean(scores["us"]) > np.mean(scores["british"])
+
+
+def test_a_gpu_is_taken_where_there_is_one_and_missed_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if torch.cuda.is_available():
+        assert train.device_called("auto").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert train.device_called("auto") == torch.device("cpu")
+    assert train.device_called("cpu") == torch.device("cpu")
+    for name in ("cuda:99", "no such device"):
+        with pytest.raises(SystemExit, match=f"--device {name}: cannot be used here"):
+            train.device_called(name)
