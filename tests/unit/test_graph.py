@@ -121,7 +121,7 @@ def test_int8_stores_the_large_products_in_8_bits(
     small_model: AccentModel, calibration: list[Waveform]
 ) -> None:
     types = types_of_weights(build_graph(small_model, "int8", calibration[:2]))
-    assert types.count("i8") == 7, "two in each of three blocks, and the aggregation"
+    assert types.count("i8") == 8, "the first, two in each of three blocks, and the aggregation"
     assert "i8" not in types_of_weights(build_graph(small_model, "fp32", []))
 
 
