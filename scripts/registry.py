@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
+from scripts.whole_file import whole_file
+
 STATE_FOLDER: Final = "state"
 """In the run folder; a folder for each model's name lies in it."""
 
@@ -177,9 +179,8 @@ class Registry:
         """Copy an archive into the store; nobody meets half of it there."""
         target = self.store / self.archive_name(version)
         if not (target.exists() and filecmp.cmp(source, target)):
-            draft = target.with_suffix(".draft")
-            shutil.copy2(source, draft)
-            draft.replace(target)
+            with whole_file(target) as draft:
+                shutil.copy2(source, draft)
         return VersionRecord(archive=target.name, sha256=sha256_of(target))
 
     def check(self, record: VersionRecord) -> None:
@@ -275,9 +276,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    draft = path.with_suffix(".draft")
-    with draft.open("w") as file:
+    with whole_file(path) as draft, draft.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)

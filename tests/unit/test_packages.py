@@ -75,7 +75,7 @@ def test_the_right_files_come_in_order_from_one_download(
     assert paths == [tmp_path / "toy-1.2.3" / file.member for file in files]
     assert len(downloads) == 1
     assert any(word in ("toy==1.2.3", "toy@1.2.3") for word in downloads[0])
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.part*"))
 
 
 def test_wheels_are_downloaded_without_what_they_need_and_never_built(
