@@ -29,11 +29,9 @@ class CoreShare:
     Not for several threads of one process. Without a `folder` nobody else is there to lend.
     """
 
-    def __init__(
-        self, own_threads: int, all_threads: int | None = None, folder: Path | None = None
-    ) -> None:
+    def __init__(self, own_threads: int, all_threads: int = 1, folder: Path | None = None) -> None:
         self.own_threads = own_threads
-        self.all_threads = own_threads if folder is None else max(own_threads, all_threads or 0)
+        self.all_threads = own_threads if folder is None else max(own_threads, all_threads)
         self._folder = folder
         self._own: TextIO | None = None
         self._working = False
