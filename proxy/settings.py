@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     """Shortest audio the model takes, in seconds. Only shown: the model enforces it."""
     deadline_s: float = Field(default=60.0, gt=0)
     """Seconds after which a request is answered 504, reading the upload included."""
+    ask_again_after_s: float = Field(default=20.0, gt=0)
+    """Seconds without an answer of TorchServe after which a clip is put to it once more: it
+    loses one for good if a worker dies in the moment in which it takes it."""
     keep_alive_s: int = Field(default=75, gt=0)
     """Seconds that a connection may go without a whole request head."""
     drain_s: float = Field(default=7.0, gt=0)

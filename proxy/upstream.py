@@ -256,6 +256,7 @@ class Upstream:
         self._readiness = _Cached(self._fetch_readiness, READINESS_TTL_S)
         self._versions = _Cached(self._fetch_versions, READINESS_TTL_S)
         self._retry_lane = asyncio.Lock()
+        self._silence_lane = asyncio.Lock()
         self.default_model = Model(name=settings.model_name, version=UNKNOWN_VERSION)
         """The model that answers where no version is asked for, as last seen."""
 
@@ -280,24 +281,25 @@ class Upstream:
         What a candidate cannot take goes to the default version, and so does what it loses.
         A clip whose batch is lost is tried once more, for a neighbour may have killed the
         worker. Such retries pass one at a time: two suspects in one batch again could take
-        an innocent clip down twice, or hide which of them kills.
+        an innocent clip down twice, or hide which of them kills. A clip that TorchServe lost
+        without a word is put to it again beside the first time.
         """
         candidate = await self._candidate(request_id)
         try:
             try:
                 if candidate is not None:
                     return await self._ask_candidate(audio, candidate, tell)
-                return await self._score_once(audio, None, tell)
+                return await self._ask_default(audio, tell)
             except _Absent as absence:
                 logger.warning("the default answers for version %s: %s", candidate, absence)
                 self._metrics.upstream_retries.inc()
-                return await self._score_once(audio, None, tell)
+                return await self._ask_default(audio, tell)
         except _Lost as loss:
             logger.warning("a batch was lost, its clip is tried once more: %s", loss)
         self._metrics.upstream_retries.inc()
         async with self._retry_lane:
             try:
-                return await self._score_once(audio, None, tell)
+                return await self._ask_default(audio, tell)
             except _Lost as loss:
                 logger.error("the clip's batch was lost twice: %s", loss)
                 raise Problem("internal") from loss
@@ -319,16 +321,63 @@ class Upstream:
         ready = await self._ready_workers()
         return None if ready.get(canary.version) == 0 else canary.version
 
+    async def _ask_default(self, audio: bytes, tell: Callable[[Model], None]) -> Score:
+        """Asks the default version, and after a long silence once more beside the first time.
+
+        A clip that TorchServe has taken from its queue and holds back for company is gone
+        when its worker dies just then: no answer ever comes. From here a long queue looks
+        the same, so second questions pass one at a time, and only a verdict on the clip
+        counts of what they bring.
+
+        Raises what `_score_once` does.
+        """
+        first = asyncio.create_task(self._score_once(audio, None, tell))
+        asking: list[asyncio.Task[Any]] = [first]
+        try:
+            if (await asyncio.wait(asking, timeout=self._settings.ask_again_after_s))[0]:
+                return first.result()
+            second = asyncio.create_task(self._ask_again(audio, tell))
+            asking.append(second)
+            await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            if not first.done() and (score := second.result()) is not None:
+                return score
+            return await first
+        finally:
+            unfinished = [task for task in asking if task.cancel()]
+            await asyncio.gather(*unfinished, return_exceptions=True)
+
+    async def _ask_again(self, audio: bytes, tell: Callable[[Model], None]) -> Score | None:
+        """The score, or None where TorchServe has no verdict on the clip.
+
+        Raises `Problem`: the model's own refusals.
+        """
+        async with self._silence_lane:
+            logger.warning("a clip has no answer, it is put to TorchServe once more")
+            self._metrics.upstream_retries.inc()
+            try:
+                return await self._score_once(audio, None, tell)
+            except _Lost:
+                return None
+            except Problem as problem:
+                if problem.code in MODEL_CODES and problem.code != "internal":
+                    raise
+                return None
+
     async def _ask_candidate(
         self, audio: bytes, candidate: str, tell: Callable[[Model], None]
     ) -> Score:
-        """Gives up on a candidate once it has no READY worker: its clips get no answer.
+        """Gives up on a candidate that is long silent, or has no READY worker left.
+
+        TorchServe never answers the clips of a version whose workers were taken away.
 
         Raises what `_score_once` does.
         """
         asking = asyncio.create_task(self._score_once(audio, candidate, tell))
+        silent_at_s = time.monotonic() + self._settings.ask_again_after_s
         try:
             while not (await asyncio.wait({asking}, timeout=READINESS_TTL_S))[0]:
+                if time.monotonic() >= silent_at_s:
+                    raise _Absent("it does not answer")
                 ready = await self._ready_workers()
                 if ready and not ready.get(candidate) and not asking.done():
                     self._metrics.upstream_error("unavailable")

@@ -232,6 +232,21 @@ def test_a_candidate_that_takes_its_time_is_waited_for(
     assert len(standin.predictions) == 1
 
 
+def test_a_candidate_that_is_long_silent_is_given_up_for_that_clip(
+    start: Callable[..., Proxy], standin: StandIn, file: Path
+) -> None:
+    async def candidate_hangs(prediction: Prediction) -> object:
+        return document() if prediction.version == VERSION else await hang(prediction)
+
+    standin.versions = [VERSION, CANDIDATE]
+    standin.behaviours[b"clip"] = candidate_hangs
+    write(file, share(100))
+    proxy = start(routing_file=file, ask_again_after_s=1.5)
+    assert answered_by(proxy) == VERSION
+    assert [seen.version for seen in standin.predictions] == [CANDIDATE, VERSION]
+    eventually(lambda: standin.predictions[0].ended_s)
+
+
 def test_a_client_that_leaves_frees_the_candidate_too(
     with_candidate: Proxy, standin: StandIn
 ) -> None:

@@ -239,6 +239,97 @@ def test_a_model_that_hangs_is_a_timeout(start: Callable[..., Proxy], standin: S
     assert (response.status_code, response.json()["code"]) == (504, "timeout")
 
 
+def silent_at_first(answer: Behaviour) -> Behaviour:
+    """The first time no answer, ever, as of a clip that was lost; then `answer`."""
+
+    async def behave(prediction: Prediction) -> object:
+        return await (hang if prediction.attempt == 1 else answer)(prediction)
+
+    return behave
+
+
+async def score(_: Prediction) -> object:
+    return document()
+
+
+def test_a_clip_that_was_lost_without_a_word_is_asked_for_again(
+    start: Callable[..., Proxy], standin: StandIn
+) -> None:
+    standin.behaviours[b"clip"] = silent_at_first(score)
+    proxy = start(ask_again_after_s=0.2)
+    assert proxy.classify(b"clip").json() == {"us_confidence": SCORE}
+    eventually(lambda: all(seen.ended_s for seen in standin.predictions))
+    assert len(standin.predictions) == 2
+    assert "aurea_proxy_upstream_retries_total 1.0" in proxy.get("/metrics").text
+
+
+def test_a_refusal_of_the_second_time_counts(start: Callable[..., Proxy], standin: StandIn) -> None:
+    standin.behaviours[b"clip"] = silent_at_first(refusal(422, "no_speech"))
+    response = start(ask_again_after_s=0.2).classify(b"clip")
+    assert (response.status_code, response.json()["code"]) == (422, "no_speech")
+
+
+@pytest.mark.parametrize("answer", [queue_full, worker_died, lambda: fault(404, "x", "y")])
+def test_no_other_fault_of_the_second_time_ends_the_first(
+    start: Callable[..., Proxy], standin: StandIn, answer: Callable[[], Response]
+) -> None:
+    async def slow_at_first(prediction: Prediction) -> object:
+        if prediction.attempt > 1:
+            return answer()
+        await asyncio.sleep(1.0)
+        return document()
+
+    standin.behaviours[b"clip"] = slow_at_first
+    assert start(ask_again_after_s=0.2).classify(b"clip").json() == {"us_confidence": SCORE}
+    assert len(standin.predictions) == 2
+
+
+def test_an_answer_to_the_first_time_is_taken_whenever_it_comes(
+    start: Callable[..., Proxy], standin: StandIn
+) -> None:
+    async def slower_each_time(prediction: Prediction) -> object:
+        await asyncio.sleep(0.5 * prediction.attempt)
+        return document(10.0 * prediction.attempt)
+
+    standin.behaviours[b"clip"] = slower_each_time
+    assert start(ask_again_after_s=0.2).classify(b"clip").json() == {"us_confidence": 10.0}
+    eventually(lambda: len(standin.predictions) == 2 and standin.predictions[1].ended_s)
+
+
+def test_a_long_queue_is_asked_again_for_one_clip_at_a_time(
+    start: Callable[..., Proxy], standin: StandIn
+) -> None:
+    async def seldom(prediction: Prediction) -> object:
+        if prediction.attempt == 1:
+            return await hang(prediction)
+        await asyncio.sleep(0.1)
+        return document()
+
+    standin.default_behaviour = seldom
+    proxy = start(ask_again_after_s=0.2)
+    responses = at_once(proxy, [b"%d" % number for number in range(6)])
+    assert [response.status_code for response in responses] == [200] * 6
+    again = sorted(
+        (seen.started_s, seen.ended_s) for seen in standin.predictions if seen.attempt == 2
+    )
+    assert len(again) == 6
+    for (_, earlier_end_s), (later_start_s, _) in pairwise(again):
+        assert later_start_s >= earlier_end_s
+
+
+def test_a_client_that_leaves_frees_both_times(
+    start: Callable[..., Proxy], standin: StandIn
+) -> None:
+    standin.behaviours[b"clip"] = hang
+    proxy = start(ask_again_after_s=0.2)
+    with proxy.connect() as connection:
+        connection.sendall(raw_request(b"clip", "X-Request-ID: left-waiting"))
+        eventually(lambda: len(standin.predictions) == 2)
+    eventually(lambda: all(seen.ended_s for seen in standin.predictions))
+    assert proxy.await_event("left-waiting")["code"] == "client_left"
+    assert "Traceback" not in proxy.log
+
+
 def test_a_client_that_leaves_frees_its_connection_to_torchserve(
     proxy: Proxy, standin: StandIn
 ) -> None:

@@ -8,12 +8,15 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+import yaml
 
+from scripts.package import CONFIG_FILE
 from scripts.registry import STATE_FOLDER, Canary, Registry
 from scripts.vetting import MANIFEST_FILE, REFERENCE_FILE
 from tests.e2e.conftest import (
@@ -223,6 +226,34 @@ def test_a_start_brings_back_all_that_was_registered_and_can_be_loaded(
     answered = {again.classify(clip).headers["x-model"] for _ in range(40)}
     assert answered == {"embedded/1.0", "embedded/2.0"}
     again.close()
+
+
+def test_a_clip_that_torchserve_loses_with_its_worker_is_scored_all_the_same(
+    serve: Serve, clip: bytes, archive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with zipfile.ZipFile(archive) as content:
+        config = yaml.safe_load(content.read(CONFIG_FILE))
+    # TorchServe takes a clip from its queue, waits so many milliseconds for a second one, and
+    # forgets the first if the worker dies meanwhile.
+    config |= {"batchSize": 2, "maxBatchDelay": 4000}
+    run_dir = tmp_path_factory.mktemp("lossy")
+    registry = Registry(run_dir / STATE_FOLDER / "embedded", "embedded")
+    registry.prepare()
+    state, _ = registry.adopt(archive, "1.0", 1)
+    changes = {CONFIG_FILE: yaml.safe_dump(config).encode()}
+    lossy = renumbered(archive, run_dir / "draft.mar", "2.0", **changes)
+    state.versions["2.0"] = registry.place(lossy, "2.0")
+    state.default = "2.0"
+    registry.save(state)
+    service = serve(RUN_DIR=str(run_dir), WORKERS="1", AUREA_ASK_AGAIN_AFTER_S="3")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(service.classify, clip)
+        time.sleep(1.5)
+        service.workers()[0].kill()
+        assert answer.result().status_code == 200
+    assert answer.result().headers["x-model"] == "embedded/2.0"
+    assert "put to TorchServe once more" in service.log("proxy.log")
+    service.close()
 
 
 def test_a_version_that_scores_otherwise_than_its_packager_is_taken_away_again(
