@@ -1,8 +1,8 @@
 """Other voices, rooms, devices and lines than those that a clip was recorded with.
 
 Two kinds. Versions of a whole clip are made from its waveform once, before training: speed,
-room, noise, codecs; or another voice. Crops of log-mel features are perturbed anew at every step:
-tempo, vocal tract, silence, colour, noise, cut-off; then SpecAugment.
+room, noise, codecs. Crops of log-mel features are perturbed anew at every step: tempo, vocal
+tract, silence, colour, noise, cut-off; then SpecAugment.
 """
 
 import math
@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-import pyworld
 import torch
 from accent.audio import SAMPLE_RATE_HZ, AudioLimits, Waveform, decode
 from scipy.signal import resample_poly
@@ -32,10 +30,6 @@ from scripts.distort import (
 _RESAMPLED_HZ: Final = (14_400, 16_000, 17_600)
 # Speech that became quiet is still the speech of its label.
 _NO_LIMITS: Final = AudioLimits(min_audio_s=0.0, silence_dbfs=-200.0, max_audio_s=3600.0)
-_PITCHES_HZ: Final = (60.0, 500.0)
-# From a low voice to a high one and back; further, WORLD's speech sounds like nobody's.
-_PITCH_FACTORS: Final = (0.7, 1.45)
-_TRACT_FACTORS: Final = (0.85, 1.18)
 
 
 def version_of(
@@ -65,37 +59,6 @@ def version_of(
     if rng.uniform() < 0.75:
         waveform = decode(_recoded(waveform, rng), _NO_LIMITS).waveform
     return waveform, SAMPLE_RATE_HZ / rate_hz
-
-
-def another_voice(waveform: Waveform, rng: np.random.Generator) -> Waveform:
-    """(samples,) float32 at 16 kHz as somebody else would say it, in as many samples.
-
-    WORLD (Morise et al., 2016) takes it apart into pitch, envelope and breath, and speaks it
-    again at another pitch, through a vocal tract of another length.
-    """
-    samples = waveform.astype(np.float64)
-    low_hz, high_hz = _PITCHES_HZ
-    pitch_hz, times_s = pyworld.dio(samples, SAMPLE_RATE_HZ, f0_floor=low_hz, f0_ceil=high_hz)
-    pitch_hz = pyworld.stonemask(samples, pitch_hz, times_s, SAMPLE_RATE_HZ)
-    envelope = pyworld.cheaptrick(samples, pitch_hz, times_s, SAMPLE_RATE_HZ)
-    breath = pyworld.d4c(samples, pitch_hz, times_s, SAMPLE_RATE_HZ)
-    factor = float(np.exp(rng.uniform(*np.log(_PITCH_FACTORS))))
-    bins = envelope.shape[1]
-    places = np.arange(bins) / float(np.exp(rng.uniform(*np.log(_TRACT_FACTORS))))
-    lower = np.minimum(places.astype(int), bins - 2)
-    share = np.minimum(places - lower, 1.0)
-
-    def stretched(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        blended = rows[:, lower] * (1.0 - share) + rows[:, lower + 1] * share
-        # WORLD takes nothing else, and indexing columns lays them out the other way.
-        return np.ascontiguousarray(blended)
-
-    spoken = pyworld.synthesize(
-        pitch_hz * factor, stretched(envelope), stretched(breath), SAMPLE_RATE_HZ
-    )
-    voice = np.zeros_like(waveform)
-    voice[: spoken.size] = spoken[: voice.size]
-    return voice
 
 
 def _recoded(waveform: Waveform, rng: np.random.Generator) -> bytes:

@@ -18,7 +18,7 @@ from accent.errors import Refusal
 from speechbrain.lobes.features import Fbank
 from tqdm import tqdm
 
-from scripts.augment import another_voice, version_of
+from scripts.augment import version_of
 from scripts.corpus import Clip
 from scripts.get_model import ROOT
 from scripts.teacher import ENCODER, FRAME_SIZE, SOUND_SIZE, Frames, SoundEncoder, SpeechEncoder
@@ -35,20 +35,17 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What is computed of each clip: `versions` recordings, the first of them the clip itself,
-    and besides it `voices` that say the same."""
+    """What is computed of each clip: `versions` in all, the first of them the clip itself."""
 
     n_mels: int
     versions: int
     seed: int
     teacher: bool
-    voices: int = 0
 
 
 @dataclass(frozen=True)
 class PreparedClip:
-    """`versions` are (frames, n_mels) float16 in dB, each spoken `speeds` times as fast; the
-    voices are the last of them.
+    """`versions` are (frames, n_mels) float16 in dB, each spoken `speeds` times as fast.
 
     `frames` is what the recogniser makes of the clip itself, (frames, 288), and `sounds` what
     speech_embedding does, (frames, 96); both are empty without a teacher.
@@ -83,9 +80,7 @@ def prepare(
                 print(f"left out {clip.path}: {result}", flush=True)
                 continue
             with np.load(result) as file:
-                versions = tuple(
-                    file[f"version{index}"] for index in range(plan.versions + plan.voices)
-                )
+                versions = tuple(file[f"version{index}"] for index in range(plan.versions))
                 speeds = tuple(file["speeds"].tolist())
                 sounds = np.load(_sounds_of(result))
                 prepared.append(PreparedClip(clip, versions, speeds, file["frames"], sounds))
@@ -140,9 +135,6 @@ class _Worker:
             other, speed = version_of(waveform, self.others, rng)
             versions.append(self._features(other))
             speeds.append(speed)
-        for _ in range(self.plan.voices):
-            versions.append(self._features(another_voice(waveform, rng)))
-            speeds.append(1.0)
         frames = (
             np.zeros((0, FRAME_SIZE), np.float16)
             if self.encoder is None

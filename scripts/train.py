@@ -93,11 +93,10 @@ class Recipe:
     `learning_rate` is the peak, reached after `warmup` of the steps; at the last it stands at
     `decay_to` of that. Training ends with step `stop_at`, where it is not 0: earlier than the
     rate is planned for, since the last steps of a long fall learn voices by heart. `versions` of
-    each clip are prepared, itself included, and `voices` more. With a teacher, `unlabelled_share`
-    of a batch comes from speech without labels, and the loss is the sum of the margin loss on
-    labelled crops, the divergence from the teacher's posterior and the squared distance from its
-    sounds, each times its weight; labels and posterior come in over the first `labels_after` of
-    the steps. With `mixup` above 0, every crop is blended with another of its batch, see `blended`.
+    each clip are prepared, itself included. With a teacher, `unlabelled_share` of a batch comes
+    from speech without labels, and the loss is the sum of the margin loss on labelled crops, the
+    divergence from the teacher's posterior and the squared distance from its sounds, each times
+    its weight; labels and posterior come in over the first `labels_after` of the steps.
     """
 
     seed: int = 0
@@ -119,7 +118,6 @@ class Recipe:
     average_decay: float = 0.98
     augment: bool = True
     versions: int = 3
-    voices: int = 0
     bf16: bool = True
     teacher: bool = False
     unlabelled_share: float = 0.3
@@ -127,7 +125,6 @@ class Recipe:
     posterior_weight: float = 1.0
     sound_weight: float = 2.0
     labels_after: float = 0.3
-    mixup: float = 0.0
 
     @property
     def last_step(self) -> int:
@@ -247,14 +244,11 @@ class Sampler:
                 heard.append(frames_at(clip.frames, times_s, FIRST_CENTRE_S, HOP_S))
                 sounds.append(frames_at(clip.sounds, times_s, 0.0, SOUND_HOP_S))
         batch = Batch(torch.stack(crops), torch.tensor(targets))
-        if self._probe is not None:
-            mean, deviation = self._sound_norm
-            batch = replace(
-                batch,
-                sounds=(torch.stack(sounds) - mean) / deviation,
-                posterior=self._probe.posterior(torch.stack(heard), speakers),
-            )
-        return blended(batch, recipe.mixup, rng) if recipe.mixup else batch
+        if self._probe is None:
+            return batch
+        mean, deviation = self._sound_norm
+        says = self._probe.posterior(torch.stack(heard), speakers)
+        return replace(batch, sounds=(torch.stack(sounds) - mean) / deviation, posterior=says)
 
     def _draw(self, target: int, rng: np.random.Generator) -> PreparedClip:
         weights = np.array([weight for weight, _ in self._groups[target]])
@@ -262,29 +256,6 @@ class Sampler:
         speakers = self._groups[target][kind][1]
         clips = speakers[int(rng.integers(len(speakers)))]
         return clips[int(rng.integers(len(clips)))]
-
-
-def blended(batch: Batch, concentration: float, rng: np.random.Generator) -> Batch:
-    """Mixup (Zhang et al., 2018): crops and what the teacher says of them, blended in pairs.
-
-    Few clips are soon known by heart, their pairs are not (Beyer et al., 2022). The greater
-    share, from a beta distribution, is the crop's own: it keeps its label.
-    """
-    size = len(batch.targets)
-    share = rng.beta(concentration, concentration, size)
-    own = torch.from_numpy(np.maximum(share, 1.0 - share)).float()
-    others = torch.from_numpy(rng.permutation(size))
-
-    def blend(values: Tensor) -> Tensor:
-        weight = own.view(-1, *[1] * (values.ndim - 1))
-        return torch.lerp(values[others], values, weight)
-
-    return replace(
-        batch,
-        features=blend(batch.features),
-        sounds=None if batch.sounds is None else blend(batch.sounds),
-        posterior=None if batch.posterior is None else blend(batch.posterior),
-    )
 
 
 def by_kind(clips: Sequence[PreparedClip], label: str) -> list[list[PreparedClip]]:
@@ -784,8 +755,7 @@ def make_model(
     _print_split(split)
     spec = network_spec(recipe, len(labels), init)
     versions = recipe.versions if recipe.augment else 1
-    voices = recipe.voices if recipe.augment else 0
-    plan = Plan(spec.n_mels, versions, recipe.seed, recipe.teacher, voices)
+    plan = Plan(spec.n_mels, versions, recipe.seed, recipe.teacher)
     labelled_extra = [clip for clip in extra if clip.accent in labels]
     unlabelled_extra = [clip for clip in extra if not clip.accent and recipe.teacher]
 

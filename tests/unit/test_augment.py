@@ -5,21 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-import pyworld
 import torch
-from accent.audio import SAMPLE_RATE_HZ, Waveform, decode
+from accent.audio import SAMPLE_RATE_HZ, Waveform
 
 from scripts import augment
-from scripts.augment import another_voice, crop_at, perturbed_crop, spec_augment, version_of
-from scripts.get_model import ROOT
+from scripts.augment import crop_at, perturbed_crop, spec_augment, version_of
 from tests.clips import voice
 
 N_MELS = 80
 # AAC comes in blocks of 1,024 samples, and its last block is padded; a telephone halves.
 TOLERANCE_SAMPLES = 1024 + 2
-STEPS = 320
 SPEEDS = (16.0 / 14.4, 1.0, 16.0 / 17.6)
 
 
@@ -161,77 +157,6 @@ def test_the_same_generator_makes_the_same_version() -> None:
         )
         assert one.tobytes() == again.tobytes()
         assert speed == same
-
-
-def spoken() -> Waveform:
-    """A woman's sentence."""
-    return decode((ROOT / "tests" / "speech" / "af_bella.flac").read_bytes()).waveform
-
-
-def median_pitch_hz(waveform: Waveform) -> float:
-    samples = waveform.astype(np.float64)
-    pitch_hz, _ = pyworld.harvest(samples, SAMPLE_RATE_HZ)
-    return float(np.median(pitch_hz[pitch_hz > 0]))
-
-
-def envelope_db(waveform: Waveform) -> npt.NDArray[np.float64]:
-    """The mean spectral envelope, from 200 to 5,000 Hz in steps of about 1 %."""
-    samples = waveform.astype(np.float64)
-    pitch_hz, times_s = pyworld.harvest(samples, SAMPLE_RATE_HZ)
-    envelope = pyworld.cheaptrick(samples, pitch_hz, times_s, SAMPLE_RATE_HZ)
-    mean_db = np.log(envelope[pitch_hz > 0]).mean(axis=0)
-    frequencies_hz = np.linspace(0.0, SAMPLE_RATE_HZ / 2, mean_db.size)
-    grid_hz = np.geomspace(200.0, 5_000.0, STEPS)
-    return np.asarray(np.interp(grid_hz, frequencies_hz, mean_db))
-
-
-def resonances_moved_by(voice: Waveform, clip: Waveform) -> float:
-    """How many times as high the one's resonances lie as the other's, where they fit best."""
-    ours, theirs = envelope_db(voice), envelope_db(clip)
-    fits = {
-        step: np.corrcoef(ours[max(step, 0) : STEPS + step], theirs[max(-step, 0) : STEPS - step])
-        for step in range(-30, 31)
-    }
-    best = max(fits, key=lambda step: float(fits[step][0, 1]))
-    return float((5_000.0 / 200.0) ** (best / (STEPS - 1)))
-
-
-@pytest.mark.parametrize("pitch", [0.75, 1.0, 1.4])
-@pytest.mark.parametrize("tract", [0.85, 1.0, 1.18])
-def test_another_voice_has_its_own_pitch_and_its_own_resonances(
-    pitch: float, tract: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(augment, "_PITCH_FACTORS", (pitch, pitch))
-    monkeypatch.setattr(augment, "_TRACT_FACTORS", (tract, tract))
-    clip = spoken()
-    voice = another_voice(clip, np.random.default_rng(0))
-    assert voice.dtype == np.float32
-    assert voice.shape == clip.shape
-    assert median_pitch_hz(voice) / median_pitch_hz(clip) == pytest.approx(pitch, rel=0.06)
-    assert resonances_moved_by(voice, clip) == pytest.approx(tract, rel=0.05)
-    # Loud where the clip is loud: the words stay where they were.
-    blocks = clip.size // 1600
-    loudness, same = (
-        np.log(np.square(each[: blocks * 1600].reshape(blocks, -1)).mean(axis=1) + 1e-6)
-        for each in (clip, voice)
-    )
-    assert np.corrcoef(loudness, same)[0, 1] > 0.95
-
-
-def test_the_same_generator_gives_the_same_voice_and_another_one_another() -> None:
-    clip = spoken()
-    one, again, other = (another_voice(clip, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert one.tobytes() == again.tobytes()
-    assert not np.array_equal(one, other)
-    assert np.array_equal(clip, spoken())
-
-
-@pytest.mark.parametrize("samples", [1_600, 8_000])
-def test_what_has_no_voice_comes_out_finite(samples: int) -> None:
-    for clip in (np.zeros(samples), np.random.default_rng(0).normal(0.0, 0.1, samples)):
-        voice = another_voice(clip.astype(np.float32), np.random.default_rng(0))
-        assert voice.size == samples
-        assert np.isfinite(voice).all()
 
 
 def test_a_faster_version_says_the_same_in_less_time() -> None:

@@ -17,7 +17,6 @@ from tests.clips import encode, voice
 from tests.stand_ins import StandInEncoder, pool_of_threads, use_stand_in_teacher
 
 PLAN = Plan(n_mels=24, versions=3, seed=0, teacher=False)
-VOICES = Plan(n_mels=24, versions=3, seed=0, teacher=False, voices=2)
 
 
 @pytest.fixture(scope="module")
@@ -101,20 +100,6 @@ def test_versions_are_the_clip_and_others_spoken_as_fast_as_they_say(
         assert not np.array_equal(found.versions[0][:50], found.versions[1][:50])
 
 
-@pytest.mark.usefixtures("here")
-def test_voices_come_after_the_recordings_and_say_the_same_in_the_same_time(
-    clips: list[Clip], tmp_path: Path
-) -> None:
-    for found in make(clips[:2], tmp_path, VOICES):
-        assert len(found.versions) == len(found.speeds) == 5
-        assert found.speeds[3:] == (1.0, 1.0)
-        for voice_of_another in found.versions[3:]:
-            assert voice_of_another.shape == found.versions[0].shape
-            assert np.isfinite(voice_of_another).all()
-            assert not np.array_equal(voice_of_another, found.versions[0])
-        assert not np.array_equal(*found.versions[3:])
-
-
 def test_a_second_call_computes_nothing(clips: list[Clip], tmp_path: Path, here: list[str]) -> None:
     first = make(clips, tmp_path)
     assert len(here) == 3 * 5
@@ -135,7 +120,6 @@ def test_a_second_call_computes_nothing(clips: list[Clip], tmp_path: Path, here:
         Plan(n_mels=24, versions=2, seed=0, teacher=False),
         Plan(n_mels=24, versions=3, seed=1, teacher=False),
         Plan(n_mels=24, versions=3, seed=0, teacher=True),
-        VOICES,
     ],
 )
 def test_another_plan_is_computed_anew_beside_the_first(
@@ -149,7 +133,7 @@ def test_another_plan_is_computed_anew_beside_the_first(
     first = make(clips[:1], tmp_path)
     here.clear()
     (found,) = make(clips[:1], tmp_path, plan)
-    assert len(here) == plan.versions + plan.voices
+    assert len(here) == plan.versions
     assert found.versions[0].shape[1] == plan.n_mels
     here.clear()
     assert same(first, make(clips[:1], tmp_path))
