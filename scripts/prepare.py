@@ -21,7 +21,16 @@ from tqdm import tqdm
 from scripts.augment import version_of
 from scripts.corpus import Clip
 from scripts.get_model import ROOT
-from scripts.teacher import ENCODER, FRAME_SIZE, SOUND_SIZE, Frames, SoundEncoder, SpeechEncoder
+from scripts.packages import fetch
+from scripts.teacher import (
+    ENCODER,
+    FRAME_SIZE,
+    SOUND_MODELS,
+    SOUND_SIZE,
+    Frames,
+    SoundEncoder,
+    SpeechEncoder,
+)
 from scripts.whole_file import whole_file
 from scripts.workers import process_pool
 
@@ -30,7 +39,8 @@ FRAMES_PER_S: Final = 100
 
 _BABBLERS: Final = 12
 # Part of every key: to be raised whenever what is computed from the same clip changes.
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_TEACHER: Final = (ENCODER, *SOUND_MODELS)
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,8 @@ def prepare(
     babblers = [clip.path for clip in clips[:: max(1, len(clips) // _BABBLERS)]][:_BABBLERS]
     prepared: list[PreparedClip] = []
     if plan.teacher:
-        SpeechEncoder()
-        SoundEncoder()
+        # Once, and not by every process.
+        fetch(_TEACHER)
     with process_pool(jobs, _start, plan, babblers, cache) as pool:
         results = pool.map(_prepare, [clip.path for clip in clips], chunksize=4)
         bar = tqdm(results, total=len(clips), desc=title, unit="clip", disable=None)
@@ -82,8 +92,9 @@ def prepare(
             with np.load(result) as file:
                 versions = tuple(file[f"version{index}"] for index in range(plan.versions))
                 speeds = tuple(file["speeds"].tolist())
-                sounds = np.load(_sounds_of(result))
-                prepared.append(PreparedClip(clip, versions, speeds, file["frames"], sounds))
+                prepared.append(
+                    PreparedClip(clip, versions, speeds, file["frames"], file["sounds"])
+                )
     return prepared
 
 
@@ -110,25 +121,15 @@ class _Worker:
         except OSError as error:
             return str(error.strerror)
         digest = hashlib.sha256(content)
-        digest.update(f"{_FORMAT} {self.plan} {ENCODER.sha256}".encode())
+        teacher = [file.sha256 for file in _TEACHER] if self.plan.teacher else []
+        digest.update(f"{_FORMAT} {self.plan} {teacher}".encode())
         target = self.cache / f"{digest.hexdigest()[:32]}.npz"
-        if target.exists() and _sounds_of(target).exists():
+        if target.exists():
             return target
         try:
             waveform = decode(content, AudioLimits(max_audio_s=3600.0)).waveform
         except Refusal as refusal:
             return str(refusal)
-        sounds = (
-            np.zeros((0, SOUND_SIZE), np.float16)
-            if self.sounds is None
-            else self.sounds.frames(waveform)
-        )
-        # Two files may hold the same sound, and two processes prepare it at the same time; a
-        # file is there whole or not at all, since one that is there is never made again.
-        with whole_file(_sounds_of(target)) as part:
-            np.save(part, sounds)
-        if target.exists():
-            return target
         rng = np.random.default_rng((self.plan.seed, int(digest.hexdigest()[:8], 16)))
         versions, speeds = [self._features(waveform)], [1.0]
         for _ in range(self.plan.versions - 1):
@@ -140,10 +141,17 @@ class _Worker:
             if self.encoder is None
             else self.encoder.frames(waveform)
         )
+        sounds = (
+            np.zeros((0, SOUND_SIZE), np.float16)
+            if self.sounds is None
+            else self.sounds.frames(waveform)
+        )
         arrays: dict[str, npt.NDArray[Any]] = {
             f"version{index}": version for index, version in enumerate(versions)
         }
-        arrays |= {"frames": frames, "speeds": np.array(speeds)}
+        arrays |= {"frames": frames, "sounds": sounds, "speeds": np.array(speeds)}
+        # Two files may hold the same sound, and two processes prepare it at the same time; a
+        # file is there whole or not at all, since one that is there is never made again.
         with whole_file(target) as part:
             np.savez(part, allow_pickle=False, **arrays)
         return target
@@ -152,10 +160,6 @@ class _Worker:
     def _features(self, waveform: Waveform) -> npt.NDArray[np.float16]:
         features = self.fbank(torch.from_numpy(np.ascontiguousarray(waveform))[None])[0]
         return np.asarray(features.to(torch.float16).numpy())
-
-
-def _sounds_of(target: Path) -> Path:
-    return target.with_suffix(".sounds.npy")
 
 
 _worker: _Worker

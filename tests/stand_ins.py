@@ -52,6 +52,7 @@ def _spectra(waveform: Waveform, hop_s: float, size: int) -> Frames:
 def use_stand_in_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `prepare` listen with stand-ins, in this process, and fetch nothing."""
     monkeypatch.setattr(prepare, "process_pool", pool_of_threads)
+    monkeypatch.setattr(prepare, "fetch", lambda _: [])
     monkeypatch.setattr(prepare, "SpeechEncoder", StandInEncoder)
     monkeypatch.setattr(prepare, "SoundEncoder", StandInSounds)
 

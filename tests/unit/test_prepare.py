@@ -1,6 +1,7 @@
 """Preparation: the same from any number of processes, and computed once."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,25 +192,37 @@ def test_a_teacher_hears_the_clip_itself(
     assert found.sounds.shape == (10, SOUND_SIZE)
 
 
+def test_another_teacher_is_listened_to_anew(
+    clips: list[Clip], tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_stand_in_teacher(monkeypatch)
+    plan = Plan(n_mels=24, versions=1, seed=0, teacher=True)
+    make(clips[:1], tmp_path, plan)
+    *others, last = module._TEACHER
+    monkeypatch.setattr(module, "_TEACHER", (*others, replace(last, sha256="0" * 64)))
+    here.clear()
+    make(clips[:1], tmp_path, plan)
+    assert here == ["features"]
+    assert len(keys(tmp_path)) == 2
+
+
 @pytest.mark.usefixtures("here")
 def test_a_kill_while_a_file_is_written_leaves_none_that_counts_as_made(
     clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make(clips[:1], tmp_path / "whole")
-    for name in ("save", "savez"):
-        write = getattr(np, name)
+    write = np.savez
 
-        def dies(path: Path, *arrays: Any, write: Any = write, **named: Any) -> None:
-            write(path, *arrays, **named)
-            path.write_bytes(path.read_bytes()[:40])
-            raise KeyboardInterrupt
+    def dies(path: Path, **named: Any) -> None:
+        write(path, **named)
+        path.write_bytes(path.read_bytes()[:40])
+        raise KeyboardInterrupt
 
-        cache = tmp_path / name
-        monkeypatch.setattr(np, name, dies)
-        with pytest.raises(KeyboardInterrupt):
-            make(clips[:1], cache)
-        monkeypatch.setattr(np, name, write)
-        assert same(whole, make(clips[:1], cache))
+    monkeypatch.setattr(np, "savez", dies)
+    with pytest.raises(KeyboardInterrupt):
+        make(clips[:1], tmp_path / "killed")
+    monkeypatch.setattr(np, "savez", write)
+    assert same(whole, make(clips[:1], tmp_path / "killed"))
 
 
 @pytest.mark.usefixtures("here")

@@ -431,7 +431,7 @@ def test_a_teacher_that_cannot_be_had_ends_the_command_with_what_to_do(
     def unavailable(_: object) -> list[Path]:
         raise PackageUnavailable("It could not be fetched. Check that the package index answers.")
 
-    monkeypatch.setattr("scripts.teacher.fetch", unavailable)
+    monkeypatch.setattr("scripts.prepare.fetch", unavailable)
     monkeypatch.setattr(train, "make_model", partial(train.make_model, cache=tmp_path / "cache"))
     where = ["--data", str(data), "--out", str(tmp_path / "out"), "--min-speakers", "4"]
     with pytest.raises(SystemExit, match="Check that the package index answers"):
