@@ -148,13 +148,18 @@ class Measured:
         )
 
     def latency_s(self, contestant: str, kind: str, share: float) -> Spread:
-        """A percentile of latency: the value of all rounds' answers, the range of the rounds'."""
+        """A percentile of latency: the value of all rounds' answers, the range of the rounds'.
+
+        High percentiles of few answers are drawn towards the middle, so the value can lie
+        beyond every round's own; the range then reaches as far as it.
+        """
         stretches = self.of(contestant, kind)
         rounds = Spread.of([stretch.percentile_s(share) for stretch in stretches])
         every = [latency for stretch in stretches for latency in stretch.latencies_s()]
         if not every:
             return rounds
-        return Spread(float(np.percentile(every, share)), rounds.low, rounds.high)
+        value = float(np.percentile(every, share))
+        return Spread(value, min(rounds.low, value), max(rounds.high, value))
 
     def peak_bytes(self, contestant: str) -> int:
         """The most memory of all its processes together."""

@@ -124,6 +124,13 @@ def test_what_is_answered_after_the_stretch_counts_for_nothing() -> None:
     assert late.percentile_s(99) == pytest.approx(3.0, rel=0.01)
 
 
+def test_a_percentile_of_all_rounds_lies_within_its_range() -> None:
+    one = Stretch("any", CROWD, 0, 10.0, [record(0.0, 0.1)] * 4 + [record(0.0, 4.0)])
+    found = Measured([5.0], stretches=[one, one]).latency_s("any", CROWD, 90)
+    assert one.percentile_s(90) < found.value == pytest.approx(4.0)
+    assert (found.low, found.high) == (one.percentile_s(90), found.value)
+
+
 def test_two_answers_are_no_rate() -> None:
     stretch = Stretch("any", CROWD, 0, 10.0, [record(0.0, 1.0), record(1.0, 1.0)])
     assert math.isnan(stretch.clips_per_s([5.0]))
