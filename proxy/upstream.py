@@ -343,8 +343,8 @@ class Upstream:
                 return score
             return await first
         finally:
-            unfinished = [task for task in asking if task.cancel()]
-            await asyncio.gather(*unfinished, return_exceptions=True)
+            for task in asking:
+                task.cancel()
 
     async def _ask_again(self, audio: bytes, tell: Callable[[Model], None]) -> Score | None:
         """The score, or None where TorchServe has no verdict on the clip.

@@ -53,6 +53,11 @@ def with_candidate(start: Callable[..., Proxy], standin: StandIn, file: Path) ->
     return start(routing_file=file)
 
 
+async def candidate_hangs(prediction: Prediction) -> object:
+    """The default answers, the candidate never does."""
+    return document() if prediction.version == VERSION else await hang(prediction)
+
+
 def answered_by(proxy: Proxy, request_id: str = "one") -> str:
     response = proxy.classify(b"clip", **{"X-Request-ID": request_id})
     assert response.json() == {"us_confidence": SCORE}
@@ -190,9 +195,6 @@ def test_a_clip_that_kills_both_versions_is_tried_no_third_time(
 def test_no_clip_waits_for_a_candidate_whose_workers_die_again_and_again(
     with_candidate: Proxy, standin: StandIn
 ) -> None:
-    async def candidate_hangs(prediction: Prediction) -> object:
-        return document() if prediction.version == VERSION else await hang(prediction)
-
     standin.workers_of[CANDIDATE] = ["UNLOADING"]
     standin.behaviours[b"clip"] = candidate_hangs
     assert answered_by(with_candidate) == VERSION
@@ -235,9 +237,6 @@ def test_a_candidate_that_takes_its_time_is_waited_for(
 def test_a_candidate_that_is_long_silent_is_given_up_for_that_clip(
     start: Callable[..., Proxy], standin: StandIn, file: Path
 ) -> None:
-    async def candidate_hangs(prediction: Prediction) -> object:
-        return document() if prediction.version == VERSION else await hang(prediction)
-
     standin.versions = [VERSION, CANDIDATE]
     standin.behaviours[b"clip"] = candidate_hangs
     write(file, share(100))

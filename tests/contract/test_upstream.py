@@ -205,6 +205,16 @@ def test_a_clip_whose_batch_is_lost_twice_is_given_up(
     assert len(standin.predictions) == 2
 
 
+def assert_second_times_pass_one_at_a_time(standin: StandIn, count: int) -> None:
+    """`count` clips were put to TorchServe twice, each again once the one before had ended."""
+    again = sorted(
+        (seen.started_s, seen.ended_s) for seen in standin.predictions if seen.attempt == 2
+    )
+    assert len(again) == count
+    for (_, earlier_end_s), (later_start_s, _) in pairwise(again):
+        assert later_start_s >= earlier_end_s
+
+
 def test_suspects_are_tried_again_one_at_a_time(proxy: Proxy, standin: StandIn) -> None:
     async def lost_once(prediction: Prediction) -> object:
         if prediction.attempt == 1:
@@ -215,12 +225,7 @@ def test_suspects_are_tried_again_one_at_a_time(proxy: Proxy, standin: StandIn) 
     standin.default_behaviour = lost_once
     responses = at_once(proxy, [b"%d" % number for number in range(6)])
     assert [response.status_code for response in responses] == [200] * 6
-    retries = sorted(
-        (seen.started_s, seen.ended_s) for seen in standin.predictions if seen.attempt == 2
-    )
-    assert len(retries) == 6
-    for (_, earlier_end_s), (later_start_s, _) in pairwise(retries):
-        assert later_start_s >= earlier_end_s
+    assert_second_times_pass_one_at_a_time(standin, 6)
 
 
 def test_a_second_fault_after_a_loss_keeps_its_own_name(proxy: Proxy, standin: StandIn) -> None:
@@ -248,14 +253,10 @@ def silent_at_first(answer: Behaviour) -> Behaviour:
     return behave
 
 
-async def score(_: Prediction) -> object:
-    return document()
-
-
 def test_a_clip_that_was_lost_without_a_word_is_asked_for_again(
     start: Callable[..., Proxy], standin: StandIn
 ) -> None:
-    standin.behaviours[b"clip"] = silent_at_first(score)
+    standin.behaviours[b"clip"] = silent_at_first(answering(JSONResponse(document())))
     proxy = start(ask_again_after_s=0.2)
     assert proxy.classify(b"clip").json() == {"us_confidence": SCORE}
     eventually(lambda: all(seen.ended_s for seen in standin.predictions))
@@ -299,22 +300,15 @@ def test_an_answer_to_the_first_time_is_taken_whenever_it_comes(
 def test_a_long_queue_is_asked_again_for_one_clip_at_a_time(
     start: Callable[..., Proxy], standin: StandIn
 ) -> None:
-    async def seldom(prediction: Prediction) -> object:
-        if prediction.attempt == 1:
-            return await hang(prediction)
+    async def slow(_: Prediction) -> object:
         await asyncio.sleep(0.1)
         return document()
 
-    standin.default_behaviour = seldom
+    standin.default_behaviour = silent_at_first(slow)
     proxy = start(ask_again_after_s=0.2)
     responses = at_once(proxy, [b"%d" % number for number in range(6)])
     assert [response.status_code for response in responses] == [200] * 6
-    again = sorted(
-        (seen.started_s, seen.ended_s) for seen in standin.predictions if seen.attempt == 2
-    )
-    assert len(again) == 6
-    for (_, earlier_end_s), (later_start_s, _) in pairwise(again):
-        assert later_start_s >= earlier_end_s
+    assert_second_times_pass_one_at_a_time(standin, 6)
 
 
 def test_a_client_that_leaves_frees_both_times(

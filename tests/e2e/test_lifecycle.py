@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from scripts.package import CONFIG_FILE
-from scripts.registry import STATE_FOLDER, Canary, Registry
+from scripts.registry import STATE_FOLDER, Canary, Registry, State
 from scripts.vetting import MANIFEST_FILE, REFERENCE_FILE
 from tests.e2e.conftest import (
     ROOT,
@@ -174,14 +174,20 @@ def archive(service: RunningService) -> Path:
     return next((service.run_dir / STATE_FOLDER / "embedded" / "store").glob("*.mar"))
 
 
+def registered(archive: Path, run_dir: Path) -> tuple[Registry, State]:
+    """The registry of a run folder that serves the archive as its one version."""
+    registry = Registry(run_dir / STATE_FOLDER / "embedded", "embedded")
+    registry.prepare()
+    state, _ = registry.adopt(archive, "1.0", 1)
+    return registry, state
+
+
 def test_a_start_brings_back_all_that_was_registered_and_can_be_loaded(
     serve: Serve, clip: bytes, archive: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     run_dir = tmp_path_factory.mktemp("again")
-    registry = Registry(run_dir / STATE_FOLDER / "embedded", "embedded")
-    registry.prepare()
+    registry, state = registered(archive, run_dir)
     draft = run_dir / "draft.mar"
-    state, _ = registry.adopt(archive, "1.0", 1)
     state.versions["2.0"] = registry.place(renumbered(archive, draft, "2.0"), "2.0")
     state.versions["2.0"].workers = 2
     state.versions["3.0"] = registry.place(
@@ -237,9 +243,7 @@ def test_a_clip_that_torchserve_loses_with_its_worker_is_scored_all_the_same(
     # forgets the first if the worker dies meanwhile.
     config |= {"batchSize": 2, "maxBatchDelay": 4000}
     run_dir = tmp_path_factory.mktemp("lossy")
-    registry = Registry(run_dir / STATE_FOLDER / "embedded", "embedded")
-    registry.prepare()
-    state, _ = registry.adopt(archive, "1.0", 1)
+    registry, state = registered(archive, run_dir)
     changes = {CONFIG_FILE: yaml.safe_dump(config).encode()}
     lossy = renumbered(archive, run_dir / "draft.mar", "2.0", **changes)
     state.versions["2.0"] = registry.place(lossy, "2.0")
