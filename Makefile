@@ -12,7 +12,6 @@ PRECISION ?=
 RUN_DIR ?= run
 
 VENV_PYTHON := .venv/bin/python
-export PYTHONPATH := handler:.
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
@@ -71,16 +70,16 @@ bench: setup-bench ## the service beside others: under ten minutes ([OPTIONS='--
 	@$(VENV_PYTHON) -m scripts.bench $(OPTIONS)
 
 setup: ## make the environment in .venv
-	@$(PYTHON) scripts/set_up.py
+	@$(PYTHON) -m scripts.set_up
 
 setup-tools: ## the same, with what training and the reports need
-	@$(PYTHON) scripts/set_up.py --tools
+	@$(PYTHON) -m scripts.set_up --tools
 
 setup-bench: ## the same, and .venv-bench with what the service is compared with
-	@$(PYTHON) scripts/set_up.py --bench
+	@$(PYTHON) -m scripts.set_up --bench
 
 setup-dev: ## the same, with what the tests need
-	@$(PYTHON) scripts/set_up.py --dev
+	@$(PYTHON) -m scripts.set_up --dev
 
 clean: ## remove what was built; the environment and the model cache stay
 	@rm -rf build run model_store/*.mar .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from scripts.stand_in import FULL_CHANNELS, HYPERPARAMS, SMALL_CHANNELS, write_stand_in
+from aurea.models.stand_in import FULL_CHANNELS, HYPERPARAMS, SMALL_CHANNELS, write_stand_in
 
 __all__ = ["HYPERPARAMS", "REAL_HEAD", "SHARED", "SMALL_CHANNELS", "write_stand_in"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from accent.scoring import posterior
 
-from scripts.corpus import Clip
-from scripts.figures import ClipResult, ModelFacts
+from aurea.lab.corpus import Clip
+from aurea.lab.figures import ClipResult, ModelFacts
 
 LABELS = ("england", "us", "canada")
 SCALE = 12.0

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 from accent.audio import SAMPLE_RATE_HZ, Waveform
 
-from scripts import prepare
-from scripts.corpus import Clip
-from scripts.prepare import PreparedClip
-from scripts.teacher import (
+from aurea.lab import prepare
+from aurea.lab.corpus import Clip
+from aurea.lab.prepare import PreparedClip
+from aurea.lab.teacher import (
     FIRST_CENTRE_S,
     FRAME_SIZE,
     HOP_S,

@@ -18,10 +18,10 @@ from typing import IO, Any
 import httpx
 import pytest
 
+from aurea.paths import ROOT
 from proxy.problems import TABLE, TITLES
 from tests.contract.standin import MODEL, StandIn
 
-ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0
 CLASSIFY = "/classify-us-accent"
 _DOCUMENTED_NOWHERE = {"not_found", "method_not_allowed"}

@@ -11,10 +11,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from aurea.paths import ROOT
 from proxy import VERSION as PROJECT_VERSION
 from proxy.metrics import MAX_VERSIONS, Metrics
 from proxy.problems import TABLE
-from tests.contract.conftest import CLASSIFY, ROOT, Proxy, eventually, raw_request, read_answer
+from tests.contract.conftest import CLASSIFY, Proxy, eventually, raw_request, read_answer
 from tests.contract.standin import (
     VERSION,
     Behaviour,

@@ -12,9 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from aurea.paths import ROOT
 from tests.clips import encode, voice
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class RunningService:

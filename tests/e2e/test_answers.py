@@ -16,8 +16,9 @@ from accent.audio import decode
 from accent.network import load_model
 from accent.scoring import posterior
 
+from aurea.paths import ROOT
 from tests.clips import ENCODINGS, encode, every_format, voice
-from tests.e2e.conftest import ROOT, RunningService
+from tests.e2e.conftest import RunningService
 from tests.models import SHARED
 
 EMBEDDED = ROOT / "model_store" / "embedded"

@@ -16,11 +16,11 @@ import psutil
 import pytest
 import yaml
 
-from scripts.package import CONFIG_FILE
-from scripts.registry import STATE_FOLDER, Canary, Registry, State
-from scripts.vetting import MANIFEST_FILE, REFERENCE_FILE
+from aurea.archive.build import CONFIG_FILE
+from aurea.archive.vetting import MANIFEST_FILE, REFERENCE_FILE
+from aurea.paths import ROOT
+from aurea.versions.registry import STATE_FOLDER, Canary, Registry, State
 from tests.e2e.conftest import (
-    ROOT,
     RunningService,
     free_port,
     is_listening,

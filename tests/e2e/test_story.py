@@ -21,11 +21,12 @@ import httpx
 import pytest
 import torch
 
-from scripts.comparison import Samples, samples
-from scripts.management import ADDRESSES_FILE, Addresses, TorchServe
-from scripts.package import package
+from aurea.archive.build import package
+from aurea.paths import ROOT
+from aurea.torchserve.management import ADDRESSES_FILE, Addresses, TorchServe
+from aurea.versions.comparison import Samples, samples
 from tests.clips import encode, voice
-from tests.e2e.conftest import ROOT, RunningService
+from tests.e2e.conftest import RunningService
 from tests.e2e.test_lifecycle import make
 
 EMBEDDED = ROOT / "model_store" / "embedded"

@@ -1,0 +1,1 @@
+"""What surrounds the accent core: archives, models, versions, the service, the lab."""

@@ -1,0 +1,267 @@
+"""A model's card: what it was made of, what was measured, and what it must not be used for."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Final
+
+import torch
+
+from aurea.lab.corpus import Clip
+from aurea.lab.figures import Estimate, Evaluation, Group, Shift
+from aurea.lab.statistics import BOOTSTRAP_ROUNDS
+
+# What the licences of these sources ask to be named, by a word of the licence entry.
+_CREDITS: Final = {
+    "VCTK": (
+        "CSTR VCTK Corpus, Junichi Yamagishi, Christophe Veaux and Kirsten MacDonald, "
+        "University of Edinburgh, Centre for Speech Technology Research, CC BY 4.0."
+    ),
+    "LibriSpeech": (
+        "LibriSpeech, Vassil Panayotov, Guoguo Chen, Daniel Povey and Sanjeev Khudanpur, CC BY 4.0."
+    ),
+    "Kokoro": "Kokoro-82M by hexgrad, Apache-2.0; its ONNX export, MIT.",
+}
+_TEACHER_CREDITS: Final = (
+    "Moonshine tiny (English), Moonshine AI, MIT, as the PyPI package moonshine-voice 0.0.49 "
+    "carries it.",
+    "speech_embedding, Google, Apache-2.0, as the PyPI package openwakeword 0.4.0 carries it.",
+)
+_HOUR_S: Final = 3600.0
+_UNKNOWN: Final = "\u2013"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A clip that was used, and how long it is."""
+
+    clip: Clip
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a model came about.
+
+    `recipe` is a paragraph; `spent_s` is of all runs together, `computed_on` what they ran on.
+    """
+
+    labels: tuple[str, ...]
+    parameters: int
+    parts: Mapping[str, Sequence[Heard]]
+    teacher: bool
+    recipe: str
+    commands: tuple[str, ...]
+    spent_s: float
+    computed_on: str
+
+
+def model_card(making: Making, evaluations: Mapping[str, Evaluation]) -> str:
+    """The folder's README.md. Of `evaluations`, by what was judged, the first is told in full."""
+    labels = ", ".join(making.labels)
+    sections = {
+        "What it is for": (
+            "To see the service work where the pretrained model cannot be had. "
+            f"An ECAPA-TDNN with {making.parameters:,} parameters. "
+            f"It knows the labels {labels} and gives each a share of 100 %, "
+            "so a voice with any other accent gets a score that means little."
+        ),
+        "What it must not be used for": (
+            "- Decisions about people: hiring, admission, grading, border or benefit cases.\n"
+            "- Speech unlike that of its training: read sentences, close microphone. Telephone, "
+            "rooms and noise were imitated, not recorded.\n"
+            f"- Accents other than {labels}, learners of English among them.\n"
+            "- Identifying a speaker, or telling origin, nationality or mother tongue."
+        ),
+        "What it was trained on": _trained_on(making),
+        "What it scores on unseen speakers": _scores(evaluations),
+        "Known faults": _faults(next(iter(evaluations.values()), None), making),
+        "Recipe": (
+            "".join(f"    {command}\n" for command in making.commands)
+            + f"\n{making.recipe} Training took {making.spent_s / 60:.0f} min on "
+            f"{making.computed_on}, with torch {torch.__version__.split('+')[0]}, "
+            f"on {datetime.now(timezone.utc):%Y-%m-%d}."
+        ),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+    return f"# A small accent model: {labels}\n\n{body}\n"
+
+
+def _trained_on(making: Making) -> str:
+    licences = {heard.clip.licence for part in making.parts.values() for heard in part}
+    credits = [
+        credit for word, credit in _CREDITS.items() if any(word in text for text in licences)
+    ]
+    trained = making.parts.get("training", ())
+    paragraphs = [
+        _parts_table(making.parts),
+        "Speakers of the labelled speech were drawn at random within each label, by the seed, and "
+        "none is in two parts. Clips of kinds that may not train were used for judging only, and "
+        "only those of speakers that neither training nor development heard.",
+    ]
+    if any(heard.clip.kind == "synthesised" for heard in trained):
+        paragraphs.append(
+            "The accent of synthesised speech is that of the speaker whom the synthesiser "
+            "imitates: probable, not certain."
+        )
+    if any(heard.clip.kind == "kokoro" for heard in trained):
+        paragraphs.append(
+            "Kokoro's clips are sentences of the project's own, spoken from phonemes of American "
+            "and British varieties. Their speakers are blends of voices, half of which say the "
+            "same sentence in both; all of them are in training."
+        )
+    if making.teacher:
+        credits += _TEACHER_CREDITS
+        paragraphs.append(
+            "It also learned from two pretrained networks, neither of which is part of this "
+            "folder: the encoder of a speech recogniser, under a small probe that was trained on "
+            "the labelled part of the training clips, for the accent of each crop; and Google's "
+            "speech_embedding for its sounds. Speech without labels was heard through them alone. "
+            "The package that carries the latter calls it Apache-2.0 where it names its origin, "
+            "and all models in the package CC BY-NC-SA where it explains that data of its wake "
+            "words is restricted. What was decided: the licence of its maker holds, since Google "
+            "published it under Apache-2.0 and the package's own training is not in it."
+        )
+    if credits:
+        paragraphs.append("Credits:\n\n" + "\n".join(f"- {line}" for line in credits))
+    paragraphs.append("No audio is part of this folder.")
+    return "\n\n".join(paragraphs)
+
+
+def _scores(evaluations: Mapping[str, Evaluation]) -> str:
+    if not evaluations:
+        return "Nothing was judged: the data has no US and other clips of unseen speakers."
+    first_name, first = next(iter(evaluations.items()))
+    paragraphs = [
+        _figures_table(evaluations),
+        "AUC is for `us_confidence`, US against all others. Accents that are no label of the "
+        "model count as not US and are left out of balanced accuracy"
+        f"{_chance(first)}. Calibration error (ten bins) and Brier score are of "
+        "`us_confidence` / 100; in brackets the Brier score of always answering with the share "
+        f"of US clips. Intervals are of 95 %, from {BOOTSTRAP_ROUNDS} redraws of speakers. Few "
+        "speakers stand behind these figures: differences inside the intervals mean nothing.",
+        f"`us_confidence` by accent ({first_name}):\n\n" + _accent_table(first.by_accent),
+    ]
+    if first.robustness:
+        paragraphs.append(
+            f"What microphones, lines and lengths do to it ({first_name}), in points of "
+            "`us_confidence`:\n\n" + _robustness_table(first.robustness.values())
+        )
+    refused = ", ".join(f"{len(paths)} {code}" for code, paths in first.refusals.items())
+    paragraphs.append(
+        f"The server's own rules refused {refused or 'none'} of the {first.data.clips} clips."
+    )
+    return "\n\n".join(paragraphs)
+
+
+def _faults(first: Evaluation | None, making: Making) -> str:
+    faults = [
+        "It has heard few real voices with a label; a voice can score by its pitch, room or "
+        "microphone.",
+        "The labels other than us are weak: see the balanced accuracy above.",
+    ]
+    if first is not None:
+        near = [
+            group
+            for group in first.by_accent
+            if group.name not in making.labels and group.mean_score > 0.4
+        ]
+        faults += [
+            f"Voices from {group.name}, no label of the model, score "
+            f"{100 * group.mean_score:.0f} on average."
+            for group in near
+        ]
+    return "\n".join(f"- {fault}" for fault in faults)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    # Names of accents, kinds and licences come from the data, bars and all.
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
+
+
+def _parts_table(parts: Mapping[str, Sequence[Heard]]) -> str:
+    rows: list[list[str]] = []
+    for part, all_heard in parts.items():
+        groups: dict[tuple[str, str, str], list[Heard]] = defaultdict(list)
+        for heard in all_heard:
+            clip = heard.clip
+            groups[clip.accent, clip.kind, clip.licence or "not stated"].append(heard)
+        for (accent, kind, licence), group in sorted(groups.items()):
+            speakers = len({heard.clip.speaker for heard in group})
+            hours = sum(heard.duration_s for heard in group) / _HOUR_S
+            counts = [f"{speakers}", f"{len(group)}", f"{hours:.3f}"]
+            rows.append([part, accent or "none", kind, *counts, licence])
+    return _table(["part", "accent", "kind", "speakers", "clips", "hours", "licence"], rows)
+
+
+def _figures_table(evaluations: Mapping[str, Evaluation]) -> str:
+    header = ["judged on", "clips", "speakers (US)", "AUC", "equal error rate"]
+    header += ["balanced accuracy", "calibration error", "Brier"]
+    return _table(
+        header,
+        [
+            [
+                name,
+                f"{found.data.clips - found.data.refused}",
+                f"{found.data.speakers} ({found.data.us_speakers})",
+                _interval(found.us.auc),
+                _interval(found.us.equal_error_rate),
+                _interval(found.labels.balanced_accuracy) if found.labels else _UNKNOWN,
+                _interval(found.calibration.expected_error),
+                f"{_interval(found.calibration.brier)} "
+                f"({_number(found.calibration.base_rate_brier, 3)})",
+            ]
+            for name, found in evaluations.items()
+        ],
+    )
+
+
+def _chance(evaluation: Evaluation) -> str:
+    return f", whose chance is {evaluation.labels.chance:.2f}" if evaluation.labels else ""
+
+
+def _interval(estimate: Estimate) -> str:
+    if math.isnan(estimate.low):
+        return _number(estimate.value, 2)
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _number(value: float, digits: int, *, signed: bool = False) -> str:
+    return _UNKNOWN if math.isnan(value) else f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def _accent_table(groups: Iterable[Group]) -> str:
+    return _table(
+        ["accent", "clips", "speakers", "mean", "median"],
+        [
+            [
+                group.name,
+                f"{group.clips - group.refused}",
+                f"{group.speakers}",
+                _number(100 * group.mean_score, 1),
+                _number(100 * group.median_score, 1),
+            ]
+            for group in groups
+        ],
+    )
+
+
+def _robustness_table(shifts: Iterable[Shift]) -> str:
+    return _table(
+        ["distortion", "clips", "median shift", "95 % within", "AUC", "change of AUC"],
+        [
+            [
+                shift.title,
+                f"{shift.clips}",
+                _number(100 * shift.median, 1),
+                _number(100 * shift.p95, 1),
+                _number(shift.auc, 2),
+                _number(shift.auc_change, 3, signed=True),
+            ]
+            for shift in shifts
+        ],
+    )

@@ -1,0 +1,155 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accent.audio import Waveform
+from accent.engine import TorchEngine, WindowScores, _half
+from accent.network import AccentModel, load_model
+
+from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
+from tests.clips import voice
+
+LENGTHS_S = (0.5, 0.5, 1.0, 1.0, 1.0, 2.0, 3.7)
+# A sum in another order may round to the next bf16 value.
+BF16_TOLERANCE = 5e-3
+
+
+@pytest.fixture(scope="module")
+def embedded_model() -> AccentModel:
+    return load_model(EMBEDDED)
+
+
+def windows() -> list[Waveform]:
+    return [
+        voice(length_s, seed=seed).astype(np.float32) for seed, length_s in enumerate(LENGTHS_S)
+    ]
+
+
+def cosines(scores: Sequence[WindowScores | Exception]) -> list[Waveform]:
+    for score in scores:
+        assert isinstance(score, WindowScores), score
+    return [score.cosines for score in scores if isinstance(score, WindowScores)]
+
+
+@pytest.mark.parametrize("windows_per_pass", [1, 8])
+def test_a_window_scores_the_same_alone_and_in_any_company(
+    small_model: AccentModel, windows_per_pass: int
+) -> None:
+    pool = windows()
+    engine = TorchEngine(small_model.network, windows_per_pass=windows_per_pass)
+    alone = [cosines(engine.score([window]))[0] for window in pool]
+    assert np.ptp(np.stack(alone), axis=0).max() > 0.01, "the stand-in tells windows apart"
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        chosen = rng.integers(0, len(pool), size=rng.integers(2, 9))
+        together = cosines(engine.score([pool[index] for index in chosen]))
+        for index, row in zip(chosen, together, strict=True):
+            np.testing.assert_allclose(row, alone[index], atol=1e-5)
+
+
+def test_the_full_width_network_scores_the_same_in_a_shared_pass(full_width_folder: Path) -> None:
+    network = load_model(full_width_folder).network
+    pool = [voice(1.0, seed=seed).astype(np.float32) for seed in range(4)]
+    alone = cosines(TorchEngine(network, windows_per_pass=1).score(pool))
+    shared = cosines(TorchEngine(network, windows_per_pass=8).score(pool))
+    np.testing.assert_allclose(np.stack(shared), np.stack(alone), atol=1e-5)
+
+
+def test_padding_would_have_changed_the_score(small_model: AccentModel) -> None:
+    clip = voice(1.0).astype(np.float32)
+    padded = np.concatenate([clip, np.zeros(16_000, np.float32)])
+    plain, longer = cosines(TorchEngine(small_model.network).score([clip, padded]))
+    assert np.abs(plain - longer).max() > 1e-3
+
+
+@pytest.mark.parametrize("windows_per_pass", [1, 8])
+@pytest.mark.parametrize("bad", [0, 2, 4])
+def test_a_window_that_fails_fails_alone_and_in_its_own_place(
+    small_model: AccentModel, windows_per_pass: int, bad: int
+) -> None:
+    pool = [voice(1.0, seed=seed).astype(np.float32) for seed in range(5)]
+    engine = TorchEngine(small_model.network, windows_per_pass=windows_per_pass)
+    expected = cosines(engine.score(pool))
+    pool[bad] = np.full(16_000, np.nan, np.float32)
+    scores = engine.score(pool)
+
+    assert isinstance(scores[bad], FloatingPointError)
+    del scores[bad], expected[bad]
+    for row, good in zip(cosines(scores), expected, strict=True):
+        np.testing.assert_allclose(row, good, atol=1e-5)
+
+
+def test_a_window_too_short_for_the_network_fails_alone(small_model: AccentModel) -> None:
+    good = voice(1.0).astype(np.float32)
+    engine = TorchEngine(small_model.network)
+    empty, score = engine.score([np.zeros(0, np.float32), good])
+    assert isinstance(empty, Exception)
+    np.testing.assert_array_equal(cosines([score])[0], cosines(engine.score([good]))[0])
+
+
+def test_no_windows_have_no_scores(small_model: AccentModel) -> None:
+    assert TorchEngine(small_model.network).score([]) == []
+
+
+def test_cosines_are_cosines_and_the_seconds_are_a_share_of_the_pass(
+    small_model: AccentModel,
+) -> None:
+    pool = [voice(1.0, seed=seed).astype(np.float32) for seed in range(4)]
+    scores = TorchEngine(small_model.network, windows_per_pass=4).score(pool)
+    for row in cosines(scores):
+        assert row.shape == (3,)
+        assert row.dtype == np.float32
+        assert np.abs(row).max() <= 1 + 1e-6
+    shares = {
+        (score.features_s, score.forward_s) for score in scores if isinstance(score, WindowScores)
+    }
+    assert len(shares) == 1, "one pass, shared alike"
+    assert min(shares.pop()) > 0
+
+
+def test_bf16_strays_a_little_and_gives_float32_cosines(embedded_model: AccentModel) -> None:
+    pool = windows()
+    expected = np.stack(cosines(TorchEngine(embedded_model.network).score(pool)))
+    found = cosines(TorchEngine(embedded_model.network, precision="bf16").score(pool))
+    assert all(row.dtype == np.float32 for row in found)
+    assert 1e-5 < np.abs(np.stack(found) - expected).max() < 0.05
+
+
+@pytest.mark.parametrize("windows_per_pass", [1, 8])
+def test_bf16_scores_a_window_the_same_in_any_company(
+    embedded_model: AccentModel, windows_per_pass: int
+) -> None:
+    pool = windows()
+    engine = TorchEngine(
+        embedded_model.network, windows_per_pass=windows_per_pass, precision="bf16"
+    )
+    alone = cosines([engine.score([window])[0] for window in pool])
+    np.testing.assert_allclose(
+        np.stack(cosines(engine.score(pool))), np.stack(alone), atol=BF16_TOLERANCE
+    )
+
+
+def test_bf16_leaves_the_network_as_it_was(embedded_model: AccentModel) -> None:
+    window = voice(1.0).astype(np.float32)
+    before = cosines(TorchEngine(embedded_model.network).score([window]))[0]
+    TorchEngine(embedded_model.network, precision="bf16").score([window])
+    np.testing.assert_array_equal(
+        cosines(TorchEngine(embedded_model.network).score([window]))[0], before
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "supported", "expected"),
+    [
+        ("cpu", False, torch.bfloat16),
+        ("cuda", True, torch.bfloat16),
+        ("cuda", False, torch.float16),
+    ],
+)
+def test_a_gpu_without_bf16_takes_float16(
+    device: str, supported: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: supported)
+    assert _half(torch.device(device)) == expected

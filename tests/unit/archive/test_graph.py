@@ -1,0 +1,148 @@
+"""The graph against SpeechBrain's own modules, which stay the reference."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import pytest
+import torch
+from accent.audio import SAMPLE_RATE_HZ, Waveform
+from accent.engine import Precision
+from accent.network import AccentModel, load_model
+from accent.scoring import posterior
+
+from aurea.archive.engines import MAX_POINTS
+from aurea.archive.graph import build_graph
+from aurea.archive.reference import calibration_speech, verification_speech
+from aurea.models.choice import DEFAULT_EMBEDDED
+from tests.clips import voice
+from tests.models import write_stand_in
+
+Array = npt.NDArray[np.float32]
+
+LENGTHS_S = (0.5, 1.0, 3.7, 10.0)
+
+
+@pytest.fixture(scope="module")
+def calibration() -> list[Waveform]:
+    return calibration_speech()
+
+
+@pytest.fixture(scope="module")
+def embedded() -> AccentModel:
+    return load_model(DEFAULT_EMBEDDED)
+
+
+@pytest.fixture(scope="module")
+def shortcut_model(tmp_path_factory: pytest.TempPathFactory) -> AccentModel:
+    """A block that changes the width adds its input through a product of its own."""
+    folder = tmp_path_factory.mktemp("shortcut") / "model"
+    return load_model(write_stand_in(folder, channels=(32, 64, 64, 64, 192)))
+
+
+def compiled(graph: ov.Model, precision: Precision) -> ov.CompiledModel:
+    hint = "f32" if precision == "fp32" else "bf16"
+    return ov.compile_model(
+        graph, "CPU", {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": 1}
+    )
+
+
+def features_of(model: AccentModel, waveform: npt.ArrayLike) -> Array:
+    samples = np.asarray(waveform, dtype=np.float32)
+    with torch.inference_mode():
+        features = model.network.features(torch.from_numpy(samples)[None])
+    return np.asarray(features.numpy())
+
+
+def expected_cosines(model: AccentModel, features: Array) -> Array:
+    with torch.inference_mode():
+        return np.asarray(model.network.cosines(torch.from_numpy(features)).numpy())
+
+
+def types_of_weights(graph: ov.Model) -> list[str]:
+    """The element type of each large constant."""
+    return [
+        node.get_element_type().get_type_name()
+        for node in graph.get_ops()
+        if node.get_type_name() == "Constant" and np.prod(node.get_output_shape(0)) >= 4096
+    ]
+
+
+@pytest.mark.parametrize("length_s", LENGTHS_S)
+@pytest.mark.parametrize("model_name", ["small_model", "shortcut_model", "embedded"])
+def test_the_fp32_graph_computes_what_speechbrain_does(
+    model_name: str, length_s: float, request: pytest.FixtureRequest
+) -> None:
+    model: AccentModel = request.getfixturevalue(model_name)
+    features = features_of(model, voice(length_s))
+    found = compiled(build_graph(model, "fp32", []), "fp32")(features)[0]
+    np.testing.assert_allclose(found, expected_cosines(model, features), atol=1e-5)
+
+
+def test_the_fp32_graph_takes_the_pretrained_width(full_width_folder: Path) -> None:
+    model = load_model(full_width_folder)
+    features = features_of(model, voice(1.0))
+    found = compiled(build_graph(model, "fp32", []), "fp32")(features)[0]
+    assert found.shape == (1, 16)
+    np.testing.assert_allclose(found, expected_cosines(model, features), atol=1e-5)
+
+
+def test_one_graph_serves_any_length_as_a_graph_of_that_length_alone_does(
+    embedded: AccentModel, calibration: list[Waveform]
+) -> None:
+    graph = build_graph(embedded, "int8", calibration[:2])
+    free = compiled(graph, "fp32")
+    for length_s in (1.0, 0.5, 2.3, 1.0):
+        features = features_of(embedded, voice(length_s))
+        fixed = graph.clone()
+        fixed.reshape(list(features.shape))
+        np.testing.assert_allclose(
+            free(features)[0], compiled(fixed, "fp32")(features)[0], atol=1e-5
+        )
+
+
+def test_clips_of_a_batch_do_not_meet(embedded: AccentModel) -> None:
+    model = compiled(build_graph(embedded, "fp32", []), "fp32")
+    clips = [features_of(embedded, voice(2.0, seed=seed)) for seed in range(3)]
+    together = model(np.concatenate(clips))[0]
+    assert np.ptp(together, axis=0).max() > 0.01, "the clips differ"
+    for row, clip in zip(together, clips, strict=True):
+        np.testing.assert_allclose(row, model(clip)[0][0], atol=1e-5)
+
+
+def test_bf16_is_the_graph_of_fp32(small_model: AccentModel) -> None:
+    assert types_of_weights(build_graph(small_model, "bf16", [])) == types_of_weights(
+        build_graph(small_model, "fp32", [])
+    )
+
+
+def test_int8_stores_the_large_products_in_8_bits(
+    small_model: AccentModel, calibration: list[Waveform]
+) -> None:
+    types = types_of_weights(build_graph(small_model, "int8", calibration[:2]))
+    assert types.count("i8") == 8, "the first, two in each of three blocks, and the aggregation"
+    assert "i8" not in types_of_weights(build_graph(small_model, "fp32", []))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_the_shipped_model_stays_near_fp32_on_speech_that_calibration_has_not_seen(
+    embedded: AccentModel, calibration: list[Waveform], precision: Precision
+) -> None:
+    model = compiled(build_graph(embedded, precision, calibration), precision)
+    scale = embedded.spec.softmax_scale
+    deviations = []
+    for clip in verification_speech():
+        features = features_of(embedded, clip.waveform[: 10 * SAMPLE_RATE_HZ])
+        expected = posterior(expected_cosines(embedded, features), scale)
+        found = posterior(model(features)[0], scale)
+        deviations.append(100 * np.abs(found - expected)[0, embedded.us_index])
+    # Plain ranges without headroom make it 6 points at the most and 0.5 in the middle.
+    assert max(deviations) <= MAX_POINTS
+    assert np.median(deviations) <= 0.3
+    assert max(deviations) > 0, "another precision computes something else"
+
+
+def test_int8_needs_calibration(small_model: AccentModel) -> None:
+    with pytest.raises(ValueError, match="calibration"):
+        build_graph(small_model, "int8", [])

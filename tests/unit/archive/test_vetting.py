@@ -1,0 +1,227 @@
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aurea.archive.vetting import (
+    HANDLER_DIR,
+    MANIFEST_FILE,
+    REFERENCE_FILE,
+    ArchiveRefused,
+    Vetted,
+    archive_labels,
+    archive_reference,
+    vet,
+)
+from aurea.models.choice import MODEL_FILES
+
+LABELS = ("england", "us", "canada")
+REFERENCE: dict[str, Any] = {
+    "clips": [{"file": "one.ogg", "us_confidence": {"fp32": 50.0}, "top_accent": "us"}],
+    "tolerance_points": {"fp32": 0.1},
+}
+Build = Callable[..., Path]
+
+
+def encoder(*labels: str) -> str:
+    lines = [f"'{label}' => {index}" for index, label in enumerate(labels)]
+    return "\n".join([*lines, "================", "'starting_index' => 0", ""])
+
+
+def manifest(**changes: Any) -> str:
+    model = {"modelName": "small", "modelVersion": "2.0", "handler": "accent_handler.py"}
+    return json.dumps({"model": model | changes})
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    """Writes an archive as `make mar` would, but for `changes`; None leaves a file out."""
+
+    def write(changes: dict[str, str | bytes | None] | None = None) -> Path:
+        files: dict[str, str | bytes | None] = {name: b"weights" for name in MODEL_FILES}
+        for path in HANDLER_DIR.rglob("*.py"):
+            files[path.relative_to(HANDLER_DIR).as_posix()] = path.read_bytes()
+        files |= {
+            "accent_encoder.txt": encoder(*LABELS),
+            MANIFEST_FILE: manifest(),
+            "model-config.yaml": (HANDLER_DIR / "model-config.yaml").read_bytes(),
+            REFERENCE_FILE: json.dumps(REFERENCE),
+            "reference/one.ogg": b"speech",
+        }
+        archive = tmp_path / "small.mar"
+        with zipfile.ZipFile(archive, "w") as content:
+            for name, data in (files | (changes or {})).items():
+                if data is not None:
+                    content.writestr(name, data)
+        return archive
+
+    return write
+
+
+def vetted(archive: Path, **options: bool) -> Vetted:
+    return vet(archive, served_name="small", served_labels=LABELS, **options)
+
+
+def test_what_make_mar_builds_is_taken(build: Build) -> None:
+    archive = vetted(build())
+    assert (archive.name, archive.version, archive.labels) == ("small", "2.0", LABELS)
+    assert archive.strange_code == ()
+    assert archive.reference is not None
+    assert archive.clip(archive.reference.clips[0]) == b"speech"
+
+
+def test_an_archive_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveRefused, match="make mar"):
+        vetted(tmp_path / "none.mar")
+
+
+def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "text.mar"
+    path.write_text("Dear server, this is no archive.")
+    with pytest.raises(ArchiveRefused, match="no sound archive"):
+        vetted(path)
+
+
+def test_an_archive_with_a_flipped_bit_is_damaged(build: Build) -> None:
+    archive = build({"embedding_model.ckpt": b"x" * 1000})
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"x" * 1000) + 500] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(ArchiveRefused, match=r"embedding_model\.ckpt"):
+        vetted(archive)
+
+
+@pytest.mark.parametrize(
+    "name", [*MODEL_FILES, "accent_handler.py", "model-config.yaml", MANIFEST_FILE]
+)
+def test_a_file_that_is_missing_is_named(build: Build, name: str) -> None:
+    with pytest.raises(ArchiveRefused, match=name.replace(".", r"\.")):
+        vetted(build({name: None}), trust=True)
+
+
+@pytest.mark.parametrize("name", ["/etc/profile", "../../escape.txt", "a/../../b"])
+def test_an_archive_that_writes_outside_its_folder_is_refused(build: Build, name: str) -> None:
+    with pytest.raises(ArchiveRefused, match="outside"):
+        vetted(build({name: b"x"}), trust=True)
+
+
+def test_a_link_in_an_archive_is_refused(build: Build) -> None:
+    archive = build()
+    link = zipfile.ZipInfo("keys")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(archive, "a") as content:
+        content.writestr(link, "/etc/passwd")
+    with pytest.raises(ArchiveRefused, match="outside"):
+        vetted(archive, trust=True)
+
+
+def test_an_archive_that_would_fill_the_disk_is_refused(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aurea.archive.vetting._MAX_UNPACKED_BYTES", 100_000)
+    with pytest.raises(ArchiveRefused, match="unpack"):
+        vetted(build({"zeros": bytes(200_000)}), trust=True)
+
+
+def test_the_name_that_is_served_is_asked_for(build: Build) -> None:
+    with pytest.raises(ArchiveRefused, match="make mar NAME=small"):
+        vetted(build({MANIFEST_FILE: manifest(modelName="other")}))
+
+
+@pytest.mark.parametrize("version", ["", "..", "1/2", "two words", "x" * 33])
+def test_a_version_that_is_no_word_is_refused(build: Build, version: str) -> None:
+    with pytest.raises(ArchiveRefused, match="version"):
+        vetted(build({MANIFEST_FILE: manifest(modelVersion=version)}))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"model": 1}', "\xff"])
+def test_a_manifest_that_cannot_be_read_is_refused(build: Build, text: str) -> None:
+    with pytest.raises(ArchiveRefused, match="MANIFEST"):
+        vetted(build({MANIFEST_FILE: text}))
+
+
+def test_without_a_us_label_nothing_is_taken(build: Build) -> None:
+    archive = build({"accent_encoder.txt": encoder("england", "canada")})
+    with pytest.raises(ArchiveRefused, match="'us'"):
+        vetted(archive, trust=True, allow_new_labels=True)
+
+
+@pytest.mark.parametrize("labels", [("us", "england"), ("us", "england", "canada", "wales")])
+def test_other_labels_must_be_allowed(build: Build, labels: tuple[str, ...]) -> None:
+    archive = build({"accent_encoder.txt": encoder(*labels)})
+    with pytest.raises(ArchiveRefused, match="--allow-new-labels"):
+        vetted(archive)
+    assert vetted(archive, allow_new_labels=True).labels == labels
+
+
+def test_the_order_of_the_labels_does_not_matter(build: Build) -> None:
+    assert vetted(build({"accent_encoder.txt": encoder(*reversed(LABELS))})).version == "2.0"
+
+
+@pytest.mark.parametrize(
+    "name", ["accent_handler.py", "accent/scoring.py", "torch.py", "accent/fast.so", "site.PTH"]
+)
+def test_code_that_is_not_ours_must_be_trusted(build: Build, name: str) -> None:
+    archive = build({name: b"print('other code')"})
+    with pytest.raises(ArchiveRefused, match=f"{name}.*--trust"):
+        vetted(archive)
+    assert vetted(archive, trust=True).strange_code == (name,)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"handler": "other.py"},
+        {"configFile": "b.yaml"},
+        {"requirementsFile": "more.txt"},
+        {"modelFile": "model.py"},
+    ],
+)
+def test_what_the_manifest_would_have_run_must_be_trusted(
+    build: Build, changes: dict[str, str]
+) -> None:
+    with pytest.raises(ArchiveRefused, match=next(iter(changes.values()))):
+        vetted(build({MANIFEST_FILE: manifest(**changes)}))
+
+
+def test_settings_that_are_not_ours_must_be_trusted(build: Build) -> None:
+    archive = build({"model-config.yaml": "batchSize: 2\nminWorkers: 500\n"})
+    with pytest.raises(ArchiveRefused, match=r"model-config\.yaml: minWorkers"):
+        vetted(archive)
+    assert vetted(archive, trust=True).strange_code == ("model-config.yaml: minWorkers",)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "a: !!python/object:os.system {}"])
+def test_settings_that_cannot_be_read_are_refused(build: Build, text: str) -> None:
+    with pytest.raises(ArchiveRefused, match=r"model-config\.yaml"):
+        vetted(build({"model-config.yaml": text}), trust=True)
+
+
+def test_an_archive_without_reference_clips_must_be_trusted(build: Build) -> None:
+    archive = build({REFERENCE_FILE: None})
+    with pytest.raises(ArchiveRefused, match="--trust"):
+        vetted(archive)
+    assert vetted(archive, trust=True).reference is None
+    assert archive_reference(archive) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        json.dumps(REFERENCE | {"clips": []}),
+        json.dumps(REFERENCE | {"clips": [REFERENCE["clips"][0] | {"file": "two.ogg"}]}),
+    ],
+)
+def test_a_reference_that_proves_nothing_is_refused(build: Build, content: str) -> None:
+    with pytest.raises(ArchiveRefused, match=REFERENCE_FILE):
+        vetted(build({REFERENCE_FILE: content}), trust=True)
+
+
+def test_labels_of_an_archive_are_read(build: Build, tmp_path: Path) -> None:
+    assert archive_labels(build()) == LABELS
+    with pytest.raises(ArchiveRefused, match="cannot be read"):
+        archive_labels(tmp_path / "none.mar")
