@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from accent.audio import SAMPLE_RATE_HZ, Waveform, decode
+from accent.decode import decode
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from scipy.signal import resample_poly
 
 from aurea.archive.distort import encode

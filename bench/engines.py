@@ -14,20 +14,15 @@ from statistics import median
 from typing import Any, Final
 
 import torch
-from accent.audio import SAMPLE_RATE_HZ, Waveform, decode
 from accent.classifier import AccentClassifier
 from accent.cores import CoreShare
+from accent.decode import decode
 from accent.engine import Engine
-from accent.network import AccentModel, describe_model, load_model
+from accent.layout import ENGINES_FILE
+from accent.loading import AccentModel, describe_model, load_model
 from accent.scoring import posterior
-from accent.selection import (
-    AUTO,
-    ENGINES_FILE,
-    EngineError,
-    EngineSettings,
-    open_engine,
-    packed_engines,
-)
+from accent.selection import AUTO, EngineError, EngineSettings, open_engine, packed_engines
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.clips import read_manifest

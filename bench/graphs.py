@@ -9,8 +9,8 @@ from typing import Any
 
 import openvino
 from accent.engine import PRECISIONS, Precision
-from accent.network import AccentModel, load_model
-from accent.selection import ENGINES_FILE
+from accent.layout import ENGINES_FILE
+from accent.loading import AccentModel, load_model
 
 from aurea.archive.build import PROVENANCE_FILE
 from aurea.archive.graph import build_graph

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
-from accent.audio import AudioLimits
 from accent.classifier import AccentClassifier, Answer, Clip
 from accent.cores import CoreShare
+from accent.limits import AudioLimits
 from accent.selection import EngineSettings, open_engine
 from accent.speech import SpeechGate, SpeechLimits
 from accent_metrics import AnswerMetrics

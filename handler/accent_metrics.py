@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import Any, Final
 
 from accent.classifier import Answer
+from accent.layout import REFERENCE_FILE
 
-REFERENCE_FILE: Final = "reference.json"
 """In the archive: the clips that its packager scored, and their scores."""
 
 _STAGES: Final = {

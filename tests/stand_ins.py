@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pytest
-from accent.audio import SAMPLE_RATE_HZ, Waveform
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.lab import prepare
 from aurea.lab.corpus import Clip

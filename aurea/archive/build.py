@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import yaml
+from accent.layout import MODEL_FILES
 
 from aurea.models.choice import (
     DEFAULT_CACHE,
     DEFAULT_EMBEDDED,
-    MODEL_FILES,
     ModelUnavailable,
     choose_model,
 )
 from aurea.paths import ROOT
 
 if TYPE_CHECKING:
-    from accent.network import AccentModel
+    from accent.loading import AccentModel
     from accent.selection import EngineSettings
 
 HANDLER_DIR: Final = ROOT / "handler"
@@ -171,7 +171,7 @@ def _verified(model_folder: Path) -> "AccentModel":
     from accent.classifier import AccentClassifier
     from accent.engine import TorchEngine
     from accent.errors import ModelFolderError
-    from accent.network import load_model
+    from accent.loading import load_model
 
     try:
         model = load_model(model_folder)

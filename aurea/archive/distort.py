@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import av
 import numpy as np
-from accent.audio import SAMPLE_RATE_HZ, Waveform
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from scipy.fft import irfft, next_fast_len
 from scipy.signal import butter, oaconvolve, resample_poly, sosfilt
 

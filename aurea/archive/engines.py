@@ -21,14 +21,16 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 import torch
-from accent.audio import SAMPLE_RATE_HZ, decode
 from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions, processor_name
 from accent.cores import CoreShare
+from accent.decode import decode
 from accent.engine import PRECISIONS, Engine, Precision, TorchEngine
 from accent.errors import ModelFolderError, Refusal
-from accent.network import AccentModel, load_model
+from accent.layout import ENGINES_FILE, REFERENCE_FILE
+from accent.loading import AccentModel, load_model
 from accent.scoring import cut_windows, posterior
-from accent.selection import AUTO, ENGINES_FILE, TORCH, EngineSettings, PackedEngine
+from accent.selection import AUTO, TORCH, EngineSettings, PackedEngine
+from accent.waveform import SAMPLE_RATE_HZ
 from tqdm import tqdm
 
 from aurea.archive.graph import build_graph
@@ -47,7 +49,6 @@ MAX_P99_POINTS: Final = 1.0
 MAX_POINTS: Final = 3.0
 """Bound on the largest deviation that `auto` accepts, in points."""
 
-REFERENCE_FILE: Final = "reference.json"
 REFERENCE_FOLDER: Final = "reference"
 CARD_FILE: Final = "README.md"
 

@@ -29,9 +29,9 @@ import numpy.typing as npt
 import openvino as ov
 import openvino.opset15 as ops
 import torch
-from accent.audio import Waveform
 from accent.engine import Precision
-from accent.network import AccentModel
+from accent.loading import AccentModel
+from accent.waveform import Waveform
 from speechbrain.lobes.models.ECAPA_TDNN import SERes2NetBlock, TDNNBlock
 from torch import nn
 

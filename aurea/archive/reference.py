@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
-from accent.audio import Waveform, decode
+from accent.decode import decode
+from accent.waveform import Waveform
 from tqdm import tqdm
 
 from aurea.archive.distort import coloured_noise, distort, encode

@@ -14,15 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import yaml
+from accent.layout import LABELS_FILE, MODEL_FILES, REFERENCE_FILE, US_LABEL
 from pydantic import BaseModel, Field, ValidationError
 
-from aurea.models.choice import MODEL_FILES
-from aurea.paths import ROOT
-from aurea.versions.registry import sha256_of
+from aurea.files import sha256_of
+from aurea.paths import HANDLER
 
-HANDLER_DIR: Final = ROOT / "handler"
 MANIFEST_FILE: Final = "MAR-INF/MANIFEST.json"
-REFERENCE_FILE: Final = "reference.json"
 
 _HANDLER_FILE: Final = "accent_handler.py"
 _CONFIG_FILE: Final = "model-config.yaml"
@@ -31,8 +29,6 @@ _RUN_BY_MANIFEST: Final = (
     *_OUR_MANIFEST,
     *("modelFile", "serializedFile", "requirementsFile", "envelope", "extensions"),
 )
-_LABELS_FILE: Final = "accent_encoder.txt"
-_US_LABEL: Final = "us"
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 # A file that Python takes code from, or that a worker could be led to.
 _CODE_SUFFIXES: Final = frozenset({".py", ".pyc", ".pyd", ".so", ".pth", ".egg", ".whl", ".zip"})
@@ -201,11 +197,11 @@ def _check_identity(manifest: dict[str, Any], served_name: str) -> str:
 def _labels(content: zipfile.ZipFile) -> tuple[str, ...]:
     # Imported late: it brings torch along, and most commands need no labels.
     from accent.errors import ModelFolderError
-    from accent.network import read_labels
+    from accent.specification import read_labels
 
     with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / _LABELS_FILE
-        copy.write_text(_text(content, _LABELS_FILE))
+        copy = Path(scratch) / LABELS_FILE
+        copy.write_text(_text(content, LABELS_FILE))
         try:
             return read_labels(copy)
         except ModelFolderError as error:
@@ -213,9 +209,9 @@ def _labels(content: zipfile.ZipFile) -> tuple[str, ...]:
 
 
 def _check_labels(labels: Sequence[str], served: Sequence[str], allow_new: bool) -> None:
-    if _US_LABEL not in labels:
+    if US_LABEL not in labels:
         raise ArchiveRefused(
-            f"The archive has no label '{_US_LABEL}' (it has {', '.join(labels)}): a US "
+            f"The archive has no label '{US_LABEL}' (it has {', '.join(labels)}): a US "
             "confidence could not be told."
         )
     added = sorted(set(labels) - set(served))
@@ -232,8 +228,8 @@ def _check_labels(labels: Sequence[str], served: Sequence[str], allow_new: bool)
 
 def _strange_code(content: zipfile.ZipFile, manifest: dict[str, Any]) -> tuple[str, ...]:
     known = {
-        path.relative_to(HANDLER_DIR).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in HANDLER_DIR.rglob("*.py")
+        path.relative_to(HANDLER).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in HANDLER.rglob("*.py")
     }
     strange = [
         name
@@ -252,7 +248,7 @@ def _strange_code(content: zipfile.ZipFile, manifest: dict[str, Any]) -> tuple[s
 
 def _strange_settings(content: zipfile.ZipFile) -> list[str]:
     # TorchServe takes numbers of workers, launchers and environments from there as well.
-    known = yaml.safe_load((HANDLER_DIR / _CONFIG_FILE).read_text())
+    known = yaml.safe_load((HANDLER / _CONFIG_FILE).read_text())
     try:
         settings = yaml.safe_load(_text(content, _CONFIG_FILE))
     except yaml.YAMLError:

@@ -11,7 +11,9 @@ from typing import Final
 
 import numpy as np
 import torch
-from accent.audio import SAMPLE_RATE_HZ, AudioLimits, Waveform, decode
+from accent.decode import decode
+from accent.limits import AudioLimits
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from scipy.signal import resample_poly
 from speechbrain.augment.freq_domain import SpectrogramDrop
 from speechbrain.augment.time_domain import Resample

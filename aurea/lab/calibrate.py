@@ -17,15 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from accent.errors import ModelFolderError
-from accent.network import (
-    CLASSIFIER_FILE,
-    EMBEDDING_FILE,
-    HYPERPARAMS_FILE,
-    LABELS_FILE,
-    US_LABEL,
-    read_spec,
-)
+from accent.layout import CLASSIFIER_FILE, EMBEDDING_FILE, HYPERPARAMS_FILE, LABELS_FILE, US_LABEL
 from accent.scoring import posterior
+from accent.specification import read_spec
 
 from aurea.archive.build import CALIBRATION_FILE, PackagingError
 from aurea.files import whole_file

@@ -26,10 +26,12 @@ from typing import Any, Final
 import httpx
 import numpy as np
 import yaml
-from accent.audio import Waveform, decode
+from accent.decode import decode
 from accent.errors import ModelFolderError, Refusal
-from accent.network import HYPERPARAMS_FILE, LABELS_FILE, US_LABEL, read_labels, read_spec
+from accent.layout import HYPERPARAMS_FILE, LABELS_FILE, US_LABEL
 from accent.scoring import posterior
+from accent.specification import read_labels, read_spec
+from accent.waveform import Waveform
 from accent_handler import AccentHandler
 from tqdm import tqdm
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-from accent.network import US_LABEL
+from accent.layout import US_LABEL
 from accent.scoring import posterior
 
 from aurea.archive.distort import DISTORTIONS

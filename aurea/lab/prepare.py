@@ -13,8 +13,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from accent.audio import SAMPLE_RATE_HZ, AudioLimits, Waveform, decode
+from accent.decode import decode
 from accent.errors import Refusal
+from accent.limits import AudioLimits
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from speechbrain.lobes.features import Fbank
 from tqdm import tqdm
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
-from accent.audio import SAMPLE_RATE_HZ, Waveform
 from accent.scoring import MAX_WINDOW_S
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from torch import Tensor, nn
 
 from aurea.lab.packages import PackagedFile, fetch

@@ -27,19 +27,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from accent.audio import SAMPLE_RATE_HZ, Waveform, decode
+from accent.decode import decode
 from accent.errors import ModelFolderError, Refusal
-from accent.network import (
-    CLASSIFIER_FILE,
-    EMBEDDING_FILE,
-    HYPERPARAMS_FILE,
-    LABELS_FILE,
-    US_LABEL,
-    AccentModel,
-    AccentNetwork,
-    NetworkSpec,
-    load_model,
-)
+from accent.layout import CLASSIFIER_FILE, EMBEDDING_FILE, HYPERPARAMS_FILE, LABELS_FILE, US_LABEL
+from accent.loading import AccentModel, load_model
+from accent.network import AccentNetwork
+from accent.specification import NetworkSpec
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 from torch import Tensor, nn

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import httpx
+from accent.layout import MODEL_FILES
 from tqdm import tqdm
 
 from aurea.paths import ROOT
@@ -87,7 +88,6 @@ COMMONACCENT_FILES: Final = (
         "bc8c4171c8b9427dfbe8ab34b25f67289fdcdee94d16510833cc4869d5c4607d",
     ),
 )
-MODEL_FILES: Final = tuple(pinned.name for pinned in COMMONACCENT_FILES)
 
 
 @dataclass(frozen=True)

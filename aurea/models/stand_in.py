@@ -5,14 +5,9 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from accent.network import (
-    CLASSIFIER_FILE,
-    EMBEDDING_FILE,
-    HYPERPARAMS_FILE,
-    LABELS_FILE,
-    AccentNetwork,
-    NetworkSpec,
-)
+from accent.layout import CLASSIFIER_FILE, EMBEDDING_FILE, HYPERPARAMS_FILE, LABELS_FILE
+from accent.network import AccentNetwork
+from accent.specification import NetworkSpec
 
 SMALL_CHANNELS: Final = (64, 64, 64, 64, 192)
 FULL_CHANNELS: Final = (1024, 1024, 1024, 1024, 3072)

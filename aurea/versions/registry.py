@@ -6,7 +6,6 @@ store, one archive a version) and `routing.json`, which the proxy reads.
 
 import fcntl
 import filecmp
-import hashlib
 import json
 import os
 import shutil
@@ -18,12 +17,11 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
-from aurea.files import whole_file
+from aurea.files import sha256_of, whole_file
 
 STATE_FOLDER: Final = "state"
 """In the run folder; a folder for each model's name lies in it."""
 
-_BLOCK_BYTES: Final = 1 << 20
 _LOCK_POLL_S: Final = 0.1
 
 
@@ -264,15 +262,6 @@ class Registry:
                 f"make models ARGS='promote {version}'"
             )
         return state, said
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from accent.audio import SAMPLE_RATE_HZ, Audio, AudioLimits, Waveform, decode
+from accent.decode import Audio, decode
 from accent.engine import Engine, WindowScores
 from accent.errors import InternalError, Refusal
-from accent.network import ModelDescription
+from accent.limits import AudioLimits
+from accent.loading import ModelDescription
 from accent.scoring import MAX_WINDOW_S, answer_document, cut_windows
 from accent.speech import SpeechFacts, SpeechGate
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 _log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ import openvino.properties as ov_properties
 import openvino.properties.hint as ov_hints
 import torch
 
-from accent.audio import Waveform
 from accent.cores import CoreShare
 from accent.engine import Precision, WindowScores, check_finite
 from accent.features import LogMel
-from accent.network import ModelDescription
+from accent.loading import ModelDescription
+from accent.waveform import Waveform
 
 DEVICE: Final = "CPU"
 

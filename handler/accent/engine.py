@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from accent.audio import Waveform
 from accent.network import AccentNetwork
+from accent.waveform import Waveform
 
 Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 """What products are computed in; int8 names the mixture of int8 and floating point."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from accent.audio import SAMPLE_RATE_HZ, Waveform
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 Features = npt.NDArray[np.float32]
 

@@ -7,7 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from accent.audio import SAMPLE_RATE_HZ, AudioFacts, Waveform
+from accent.decode import AudioFacts
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 MAX_WINDOW_S: Final = 10.0
 """Longest window, in seconds: the model's training clips were no longer."""

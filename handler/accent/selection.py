@@ -14,9 +14,8 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from accent.cores import CoreShare
 from accent.engine import PRECISIONS, Engine, Precision, TorchEngine
 from accent.errors import ModelFolderError
-from accent.network import ModelDescription, describe_model, load_model
-
-ENGINES_FILE: Final = "engines.json"
+from accent.layout import ENGINES_FILE
+from accent.loading import ModelDescription, describe_model, load_model
 
 EngineName: TypeAlias = Literal["torch", "openvino"]
 ENGINE_NAMES: Final[tuple[EngineName, ...]] = get_args(EngineName)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from accent.audio import SAMPLE_RATE_HZ, Waveform, loudest_block_dbfs
 from accent.errors import NoSpeech
+from accent.waveform import SAMPLE_RATE_HZ, Waveform, loudest_block_dbfs
 
 FRAME_SAMPLES: Final = 512
 """Samples at 16 kHz that one probability stands for: 32 ms."""

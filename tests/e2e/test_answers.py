@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from accent.audio import decode
-from accent.network import load_model
+from accent.decode import decode
+from accent.loading import load_model
 from accent.scoring import posterior
 
 from aurea.paths import ROOT

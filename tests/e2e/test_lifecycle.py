@@ -15,9 +15,10 @@ import httpx
 import psutil
 import pytest
 import yaml
+from accent.layout import REFERENCE_FILE
 
 from aurea.archive.build import CONFIG_FILE
-from aurea.archive.vetting import MANIFEST_FILE, REFERENCE_FILE
+from aurea.archive.vetting import MANIFEST_FILE
 from aurea.paths import ROOT
 from aurea.versions.registry import STATE_FOLDER, Canary, Registry, State
 from tests.e2e.conftest import (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from accent.network import AccentModel, load_model
+from accent.loading import AccentModel, load_model
 from speechbrain.utils.importutils import LazyModule
 
 from tests.models import REAL_HEAD, write_full_width_stand_in, write_stand_in

@@ -17,19 +17,7 @@ import pytest
 import soundfile
 import torch
 import torchaudio.transforms
-from accent.audio import (
-    _MIX_VALUES,
-    SAMPLE_RATE_HZ,
-    Audio,
-    AudioLimits,
-    StreamingResampler,
-    Waveform,
-    _odd_kernel,
-    _Recording,
-    _resampling_kernel,
-    decode,
-    loudest_block_dbfs,
-)
+from accent.decode import _MIX_VALUES, Audio, _Recording, decode
 from accent.errors import (
     AudioTooLong,
     AudioTooShort,
@@ -38,6 +26,9 @@ from accent.errors import (
     Refusal,
     UnsupportedAudio,
 )
+from accent.limits import AudioLimits
+from accent.resample import StreamingResampler, _odd_kernel, _resampling_kernel
+from accent.waveform import SAMPLE_RATE_HZ, Waveform, loudest_block_dbfs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -114,7 +105,7 @@ def run_alone(code: str, *arguments: str) -> str:
 DECODE_AND_TELL_MEMORY = """
 import resource, sys
 from pathlib import Path
-from accent.audio import decode
+from accent.decode import decode
 from accent.errors import Refusal
 data = Path(sys.argv[1]).read_bytes()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

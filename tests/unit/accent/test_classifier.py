@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from accent.audio import Audio, AudioLimits, Waveform, decode
 from accent.classifier import AccentClassifier, Answer
+from accent.decode import Audio, decode
 from accent.engine import TorchEngine, WindowScores
-from accent.network import AccentModel
+from accent.limits import AudioLimits
+from accent.loading import AccentModel
 from accent.speech import SpeechFacts, SpeechGate, SpeechLimits
+from accent.waveform import Waveform
 
 from tests import sounds
 from tests.clips import encode, voice

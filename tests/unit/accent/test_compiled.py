@@ -14,12 +14,12 @@ import openvino.properties.hint as ov_hints
 import pytest
 import torch
 from accent import compiled
-from accent.audio import Waveform
 from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
 from accent.cores import CoreShare
 from accent.engine import PRECISIONS, Precision, TorchEngine, WindowScores
-from accent.network import AccentModel, load_model
+from accent.loading import AccentModel, load_model
 from accent.scoring import posterior
+from accent.waveform import Waveform
 
 from aurea.archive.engines import MAX_POINTS, make_graphs
 from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
@@ -197,7 +197,7 @@ from pathlib import Path
 import numpy as np
 from accent.compiled import CompiledEngine
 from accent.cores import CoreShare
-from accent.network import describe_model
+from accent.loading import describe_model
 before = os.sched_getaffinity(0)
 engine = CompiledEngine(describe_model(Path(sys.argv[1])), Path(sys.argv[2]), "fp32", CoreShare(2))
 engine.score([np.random.default_rng(0).normal(size=80_000).astype(np.float32)] * 3)
@@ -224,7 +224,7 @@ from pathlib import Path
 import numpy as np
 from accent.compiled import CompiledEngine
 from accent.cores import CoreShare
-from accent.network import describe_model
+from accent.loading import describe_model
 def used_mb():
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) / 1024

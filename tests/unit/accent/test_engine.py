@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accent.audio import Waveform
 from accent.engine import TorchEngine, WindowScores, _half
-from accent.network import AccentModel, load_model
+from accent.loading import AccentModel, load_model
+from accent.waveform import Waveform
 
 from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
 from tests.clips import voice

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from accent.features import LogMel
-from accent.network import AccentModel, AccentNetwork
+from accent.loading import AccentModel
+from accent.network import AccentNetwork
 
 from tests.clips import voice
 from tests.sounds import white

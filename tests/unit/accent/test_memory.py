@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 from accent.classifier import AccentClassifier
 from accent.engine import TorchEngine
-from accent.network import load_model
+from accent.loading import load_model
 
 def memory_mb(name):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -8,17 +8,15 @@ from typing import Any
 import pytest
 import torch
 from accent.errors import ModelFolderError
-from accent.network import (
+from accent.layout import (
     CLASSIFIER_FILE,
     EMBEDDING_FILE,
     HYPERPARAMS_FILE,
     LABELS_FILE,
     MODEL_FILES,
-    AccentModel,
-    load_model,
-    read_labels,
-    read_spec,
 )
+from accent.loading import AccentModel, load_model
+from accent.specification import read_labels, read_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from speechbrain.dataio.encoder import CategoricalEncoder

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 import pytest
-from accent.audio import decode
 from accent.compiled import CompiledEngine
 from accent.cores import CoreShare
+from accent.decode import decode
 from accent.engine import Engine, TorchEngine, WindowScores
-from accent.network import load_model
+from accent.loading import load_model
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from aurea.archive.graph import build_graph

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from accent.audio import SAMPLE_RATE_HZ, AudioFacts
-from accent.network import load_model
+from accent.decode import AudioFacts
+from accent.loading import load_model
 from accent.scoring import accents, answer_document, cut_windows, posterior
+from accent.waveform import SAMPLE_RATE_HZ
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

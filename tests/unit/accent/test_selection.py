@@ -14,9 +14,9 @@ from accent.compiled import EngineUnavailable
 from accent.cores import CoreShare
 from accent.engine import Precision, TorchEngine
 from accent.errors import ModelFolderError
-from accent.network import ModelDescription
+from accent.layout import ENGINES_FILE
+from accent.loading import ModelDescription
 from accent.selection import (
-    ENGINES_FILE,
     TORCH,
     EngineError,
     EngineSettings,

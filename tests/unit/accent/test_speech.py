@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 import scipy.signal
 import soundfile
-from accent.audio import SAMPLE_RATE_HZ, Waveform, decode
+from accent.decode import decode
 from accent.errors import AudioTooShort, NoSpeech
 from accent.speech import FRAME_S, FRAME_SAMPLES, SpeechGate, SpeechLimits
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.paths import ROOT
 from tests import sounds

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from accent.audio import SAMPLE_RATE_HZ, AudioLimits, Waveform, decode
+from accent.decode import decode
+from accent.limits import AudioLimits
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.archive.distort import (
     DISTORTIONS,

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import openvino
 import pytest
-from accent.audio import Waveform, decode
 from accent.classifier import AccentClassifier
 from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
 from accent.cores import CoreShare
+from accent.decode import decode
 from accent.engine import Precision
-from accent.network import MODEL_FILES, AccentModel, load_model
+from accent.layout import MODEL_FILES
+from accent.loading import AccentModel, load_model
 from accent.selection import EngineSettings, PackedEngine, open_engine, packed_engines
+from accent.waveform import Waveform
 
 from aurea.archive import engines, graph
 from aurea.archive.engines import (

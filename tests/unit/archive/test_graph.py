@@ -7,10 +7,10 @@ import numpy.typing as npt
 import openvino as ov
 import pytest
 import torch
-from accent.audio import SAMPLE_RATE_HZ, Waveform
 from accent.engine import Precision
-from accent.network import AccentModel, load_model
+from accent.loading import AccentModel, load_model
 from accent.scoring import posterior
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.archive.engines import MAX_POINTS
 from aurea.archive.graph import build_graph

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from accent.audio import SAMPLE_RATE_HZ, decode
-from accent.network import US_LABEL
+from accent.decode import decode
+from accent.layout import US_LABEL
 from accent.speech import SpeechGate
+from accent.waveform import SAMPLE_RATE_HZ
 
 from aurea.archive.reference import (
     FOLDER,

@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accent.layout import MODEL_FILES, REFERENCE_FILE
 
 from aurea.archive.vetting import (
-    HANDLER_DIR,
     MANIFEST_FILE,
-    REFERENCE_FILE,
     ArchiveRefused,
     Vetted,
     archive_labels,
     archive_reference,
     vet,
 )
-from aurea.models.choice import MODEL_FILES
+from aurea.paths import HANDLER
 
 LABELS = ("england", "us", "canada")
 REFERENCE: dict[str, Any] = {
@@ -42,12 +41,12 @@ def build(tmp_path: Path) -> Build:
 
     def write(changes: dict[str, str | bytes | None] | None = None) -> Path:
         files: dict[str, str | bytes | None] = {name: b"weights" for name in MODEL_FILES}
-        for path in HANDLER_DIR.rglob("*.py"):
-            files[path.relative_to(HANDLER_DIR).as_posix()] = path.read_bytes()
+        for path in HANDLER.rglob("*.py"):
+            files[path.relative_to(HANDLER).as_posix()] = path.read_bytes()
         files |= {
             "accent_encoder.txt": encoder(*LABELS),
             MANIFEST_FILE: manifest(),
-            "model-config.yaml": (HANDLER_DIR / "model-config.yaml").read_bytes(),
+            "model-config.yaml": (HANDLER / "model-config.yaml").read_bytes(),
             REFERENCE_FILE: json.dumps(REFERENCE),
             "reference/one.ogg": b"speech",
         }

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import soundfile
-from accent.audio import decode
+from accent.decode import decode
 
 from aurea.paths import ROOT
 from bench import report

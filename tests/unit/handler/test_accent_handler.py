@@ -9,8 +9,8 @@ import numpy as np
 import openvino
 import pytest
 import yaml
-from accent.audio import AudioLimits
-from accent.network import load_model
+from accent.limits import AudioLimits
+from accent.loading import load_model
 from accent.selection import EngineError, EngineSettings
 from accent.speech import SpeechLimits
 from accent_handler import AccentHandler, _settings

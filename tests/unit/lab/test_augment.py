@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accent.audio import SAMPLE_RATE_HZ, Waveform
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.lab import augment
 from aurea.lab.augment import crop_at, perturbed_crop, spec_augment, version_of

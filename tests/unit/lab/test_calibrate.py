@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from accent.network import HYPERPARAMS_FILE, MODEL_FILES, load_model, read_spec
+from accent.layout import HYPERPARAMS_FILE, MODEL_FILES
+from accent.loading import load_model
 from accent.scoring import posterior
+from accent.specification import read_spec
 
 from aurea.archive.build import CALIBRATION_FILE, inputs_digest, package
 from aurea.lab import calibrate

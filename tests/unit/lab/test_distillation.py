@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accent.network import MODEL_FILES, load_model
+from accent.layout import MODEL_FILES
+from accent.loading import load_model
 from torch import Tensor
 
 from aurea.lab import train

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from accent.audio import decode
 from accent.classifier import AccentClassifier
+from accent.decode import decode
 from accent.engine import TorchEngine
-from accent.network import AccentModel
+from accent.loading import AccentModel
 from accent.speech import SpeechGate, SpeechLimits
 
 from aurea.archive.distort import DISTORTIONS

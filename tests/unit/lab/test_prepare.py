@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from accent.audio import Waveform
+from accent.waveform import Waveform
 
 from aurea.lab import prepare as module
 from aurea.lab.corpus import Clip

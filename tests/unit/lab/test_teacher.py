@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accent.audio import SAMPLE_RATE_HZ, Waveform
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.lab import teacher
 from aurea.lab.packages import PackagedFile, PackageUnavailable

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accent.audio import decode
-from accent.network import MODEL_FILES, load_model
+from accent.decode import decode
+from accent.layout import MODEL_FILES
+from accent.loading import load_model
 from accent.scoring import cut_windows, posterior
 
 from aurea.archive.distort import DISTORTIONS

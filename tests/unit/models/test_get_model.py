@@ -22,11 +22,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from accent import network
+from accent.layout import MODEL_FILES
 
 from aurea.models.choice import (
     COMMONACCENT_FILES,
-    MODEL_FILES,
     REPOSITORY,
     REVISION,
     ModelChoice,
@@ -331,7 +330,7 @@ def test_the_shipped_table_describes_the_real_files() -> None:
 
 
 def test_the_file_names_are_those_that_the_loader_reads() -> None:
-    assert set(MODEL_FILES) == set(network.MODEL_FILES)
+    assert {file.name for file in COMMONACCENT_FILES} == set(MODEL_FILES)
 
 
 def test_the_pretrained_model_is_fetched_from_the_pinned_revision(

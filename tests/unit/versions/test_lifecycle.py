@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accent.layout import REFERENCE_FILE
 
-from aurea.archive.vetting import HANDLER_DIR, MANIFEST_FILE, REFERENCE_FILE, ArchiveRefused
+from aurea.archive.vetting import MANIFEST_FILE, ArchiveRefused
+from aurea.paths import HANDLER
 from aurea.torchserve.management import (
     Addresses,
     ManagementError,
@@ -154,9 +156,9 @@ class Service:
         with zipfile.ZipFile(path, "w") as content:
             for each in ("embedding_model.ckpt", "classifier.ckpt", "hyperparams.yaml"):
                 content.writestr(each, b"weights")
-            for code in HANDLER_DIR.rglob("*.py"):
-                content.write(code, code.relative_to(HANDLER_DIR).as_posix())
-            content.write(HANDLER_DIR / "model-config.yaml", "model-config.yaml")
+            for code in HANDLER.rglob("*.py"):
+                content.write(code, code.relative_to(HANDLER).as_posix())
+            content.write(HANDLER / "model-config.yaml", "model-config.yaml")
             content.writestr("accent_encoder.txt", LABELS)
             content.writestr(MANIFEST_FILE, json.dumps({"model": model}))
             content.writestr(REFERENCE_FILE, json.dumps(reference))

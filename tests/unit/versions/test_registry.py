@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from aurea.files import sha256_of
 from aurea.versions.registry import (
     ArchiveChanged,
     Canary,
@@ -12,7 +13,6 @@ from aurea.versions.registry import (
     RegistryBusy,
     State,
     VersionRecord,
-    sha256_of,
 )
 
 

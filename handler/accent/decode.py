@@ -10,9 +10,8 @@ import io
 import mmap
 import time
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cache, lru_cache
-from math import ceil, isqrt
+from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,15 +19,12 @@ import av
 import av.error
 import numpy as np
 import numpy.typing as npt
-import torch
-import torchaudio.transforms
 from av.audio.plane import AudioPlane
 
 from accent.errors import AudioTooLong, AudioTooShort, EmptyFile, NoSpeech, UnsupportedAudio
-
-Waveform = npt.NDArray[np.float32]
-
-SAMPLE_RATE_HZ: Final = 16_000
+from accent.limits import AudioLimits, check_layout
+from accent.resample import StreamingResampler
+from accent.waveform import SAMPLE_RATE_HZ, Waveform, loudest_block_dbfs
 
 # What FFmpeg may open and decode. Its playlist formats would open other files and
 # addresses; its rarer decoders only widen what a hostile upload can reach.
@@ -45,16 +41,6 @@ _CODEC_PADDING_S: Final = 0.1
 _MAX_PEAK: Final = 1e4
 # Damaged frames that a player would skip over; with more than this the file is not audio.
 _MAX_DAMAGED_SHARE: Final = 0.2
-_SILENCE_BLOCK_S: Final = 0.1
-_SILENCE_BLOCKS_PER_PASS: Final = 100
-# Sample rates are reduced against 16 kHz to p/q, and the kernel holds about p x q values.
-# This keeps every rate in use exact and bounds the kernel of an odd one to 8 MB, and what
-# torchaudio takes to make it to 65 MB.
-_MAX_KERNEL_VALUES: Final = 2_000_000
-# Kernels of the rates in use are smaller and all kept; of the others, one.
-_MAX_KEPT_KERNEL_VALUES: Final = 300_000
-# Columns from which on a matrix product fills a processor's vectors.
-_MIN_COLUMNS: Final = 16
 # FFmpeg reserves what a chunk's header claims, up to 2 GB, before it looks for the bytes.
 # No honest chunk of an upload of 25 MB needs more than this.
 _MAX_FFMPEG_BLOCK_BYTES: Final = 64 << 20
@@ -63,8 +49,6 @@ _MAX_FFMPEG_BLOCK_BYTES: Final = 64 << 20
 _MAX_PROBED_PACKETS: Final = 1
 # FFmpeg opens a decoder for each of a file's tracks, half a megabyte apiece. Films have fewer.
 _MAX_STREAMS: Final = 32
-_SINC_HALF_WIDTH: Final = 6
-_SINC_ROLLOFF: Final = 0.99
 
 # Room that a recording starts with, where its limit is no lower.
 _USUAL_LONGEST_S: Final = 600.0
@@ -89,32 +73,6 @@ _SAMPLE_FORMATS: Final = {
     "flt": _SampleFormat(np.dtype(np.float32), 0.0, 1.0),
     "dbl": _SampleFormat(np.dtype(np.float64), 0.0, 1.0),
 }
-
-
-@dataclass(frozen=True)
-class AudioLimits:
-    """What a clip may be."""
-
-    max_audio_s: float = 300.0
-    """Longest clip taken, in seconds of audio."""
-
-    min_audio_s: float = 0.5
-    """Shortest clip that a score may rest on, in seconds of audio."""
-
-    max_channels: int = 8
-    """Most channels taken."""
-
-    min_sample_rate_hz: int = 8_000
-    """Lowest sample rate taken."""
-
-    max_sample_rate_hz: int = 192_000
-    """Highest sample rate taken."""
-
-    silence_dbfs: float = -70.0
-    """A clip whose loudest tenth of a second lies below is silence; dB of full scale, RMS."""
-
-    max_decode_s: float = 20.0
-    """Longest time spent on decoding one clip, in seconds of the clock."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +184,7 @@ def _decode_track(container: "av.container.InputContainer", limits: AudioLimits)
     if codec is None or codec.codec.name not in _DECODERS.split(","):
         raise UnsupportedAudio("The file has no audio track that this server can decode.")
     codec.thread_count = 1
-    _check_layout(codec.sample_rate, codec.channels, limits, claimed=True)
+    check_layout(codec.sample_rate, codec.channels, limits, claimed=True)
     deadline = time.monotonic() + limits.max_decode_s
     track = _Track(limits)
     packets = damaged_packets = 0
@@ -309,7 +267,7 @@ class _Track:
         )
 
     def _change_kind(self, rate_hz: int, channels: int, format_name: str) -> None:
-        _check_layout(rate_hz, channels, self._limits, claimed=False)
+        check_layout(rate_hz, channels, self._limits, claimed=False)
         sample_format = _SAMPLE_FORMATS.get(format_name.rstrip("p"))
         if sample_format is None:
             raise UnsupportedAudio(
@@ -389,128 +347,3 @@ def _pages(size: int) -> Waveform:
     return np.frombuffer(
         mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.float32
     )
-
-
-def _check_layout(
-    sample_rate_hz: int, channels: int, limits: AudioLimits, *, claimed: bool
-) -> None:
-    # A container need not say; the decoded frames do.
-    if claimed and not (sample_rate_hz and channels):
-        return
-    if not limits.min_sample_rate_hz <= sample_rate_hz <= limits.max_sample_rate_hz:
-        raise UnsupportedAudio(
-            f"The sample rate is {sample_rate_hz} Hz; {limits.min_sample_rate_hz} to "
-            f"{limits.max_sample_rate_hz} Hz are taken."
-        )
-    if not 1 <= channels <= limits.max_channels:
-        raise UnsupportedAudio(
-            f"The file has {channels} channels; 1 to {limits.max_channels} are taken."
-        )
-
-
-def loudest_block_dbfs(waveform: Waveform) -> float:
-    """RMS of the loudest tenth of a second, each block freed of its mean, in dBFS."""
-    size = int(_SILENCE_BLOCK_S * SAMPLE_RATE_HZ)
-    blocks = waveform[: waveform.size // size * size].reshape(-1, size)
-    power = max(
-        (
-            float(blocks[start : start + _SILENCE_BLOCKS_PER_PASS].var(axis=1).max())
-            for start in range(0, len(blocks), _SILENCE_BLOCKS_PER_PASS)
-        ),
-        default=0.0,
-    )
-    return 10.0 * float(np.log10(power)) if power > 0 else -np.inf
-
-
-class StreamingResampler:
-    """torchaudio's sinc resampler to 16 kHz, fed block by block.
-
-    The blocks overlap by the kernel's reach, so that the result is that of one pass over
-    the whole signal. A rate whose ratio to 16 kHz is unwieldy is taken at the nearest
-    ratio whose kernel stays small: 22,255 Hz is 2e-7 off, at worst, next to 16 kHz, 3.3e-4.
-    """
-
-    def __init__(self, sample_rate_hz: int) -> None:
-        self.sample_rate_hz = sample_rate_hz
-        exact = Fraction(sample_rate_hz, SAMPLE_RATE_HZ)
-        ratio = exact.limit_denominator(isqrt(int(_MAX_KERNEL_VALUES / exact)))
-        self._step_in, self._step_out = ratio.numerator, ratio.denominator
-        self._kernel = None if ratio == 1 else _resampling_kernel(self._step_in, self._step_out)
-        self._buffered = self._kernel.width if self._kernel else 0
-        self._blocks: list[Waveform] = [np.zeros(self._buffered, np.float32)]
-
-    def push(self, block: Waveform) -> Waveform:
-        """Take (samples,) float32 and return what is ready at 16 kHz, perhaps nothing."""
-        if self._kernel is None:
-            return block
-        self._add(block)
-        return self._drain(max(0, self._buffered - self._kernel.reach) // self._kernel.row_in)
-
-    def flush(self) -> Waveform:
-        """Return the rest. The lengths of all parts add up to ceil(samples x ratio)."""
-        if self._kernel is None:
-            return np.zeros(0, np.float32)
-        ended_in = self._buffered - self._kernel.width
-        rows = ceil(ended_in / self._kernel.row_in)
-        needed = rows * self._kernel.row_in + self._kernel.reach
-        self._add(np.zeros(needed - self._buffered, np.float32))
-        return self._drain(rows)[: ceil(ended_in * self._step_out / self._step_in)]
-
-    def _add(self, block: Waveform) -> None:
-        self._blocks.append(block)
-        self._buffered += block.size
-
-    def _drain(self, rows: int) -> Waveform:
-        if self._kernel is None or not rows:
-            return np.zeros(0, np.float32)
-        buffer = np.concatenate(self._blocks)
-        used = rows * self._kernel.row_in
-        self._blocks = [buffer[used:]]
-        self._buffered -= used
-        return self._kernel.apply(buffer, rows)
-
-
-class _ResamplingKernel:
-    """torchaudio's kernel as a matrix: rows of samples in, rows of samples at 16 kHz out.
-
-    As the convolution that it is in torchaudio it takes five to ten times as long: few
-    outputs a step leave the vectors empty, and each new length is prepared for. A row of
-    `row_in` samples also needs the first `reach` of the next; the signal starts with `width`
-    zeros.
-    """
-
-    def __init__(self, step_in: int, step_out: int) -> None:
-        resample = torchaudio.transforms.Resample(
-            step_in, step_out, lowpass_filter_width=_SINC_HALF_WIDTH, rolloff=_SINC_ROLLOFF
-        )
-        taps = resample.kernel[:, 0].T
-        self.width = int(resample.width)
-        self.reach = len(taps) - step_in
-        # The steps of a row. It reaches no further than into the next.
-        steps = max(ceil(self.reach / step_in), ceil(_MIN_COLUMNS / step_out))
-        self.row_in = steps * step_in
-        self.kernel = torch.zeros(self.row_in + self.reach, steps * step_out)
-        for step in range(steps):
-            start = step * step_in
-            self.kernel[start : start + len(taps), step * step_out :][:, :step_out] = taps
-
-    def apply(self, samples: Waveform, rows: int) -> Waveform:
-        """(rows x row_in + reach or more,) float32 -> what `rows` rows of it yield."""
-        signal = torch.from_numpy(samples)
-        with torch.inference_mode():
-            own = signal[: rows * self.row_in].view(rows, self.row_in)
-            following = signal.as_strided((rows, self.reach), (self.row_in, 1), self.row_in)
-            result = own @ self.kernel[: self.row_in]
-            result.addmm_(following, self.kernel[self.row_in :])
-        resampled: Waveform = result.view(-1).numpy()
-        return resampled
-
-
-def _resampling_kernel(step_in: int, step_out: int) -> _ResamplingKernel:
-    if step_in * step_out <= _MAX_KEPT_KERNEL_VALUES:
-        return _common_kernel(step_in, step_out)
-    return _odd_kernel(step_in, step_out)
-
-
-_common_kernel: Final = lru_cache(maxsize=16)(_ResamplingKernel)
-_odd_kernel: Final = lru_cache(maxsize=1)(_ResamplingKernel)

@@ -1,0 +1,261 @@
+"""What a model folder says of itself, read as data: its labels and the shape of its network.
+
+`hyperparams.yaml` is HyperPyYAML, a language that constructs whatever a file names; here it
+is read as plain data, and the network is built from checked values only.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from accent.errors import ModelFolderError
+from accent.waveform import SAMPLE_RATE_HZ
+
+DEFAULT_SOFTMAX_SCALE: Final = 30.0
+
+_ACTIVATIONS: Final = ("torch.nn.LeakyReLU", "torch.nn.ReLU")
+_TAG_KEY: Final = "!"
+_MAX_TEXT_FILE_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The shape of an ECAPA-TDNN accent network (Desplanques et al., 2020).
+
+    Attributes
+    ----------
+    n_mels : mel bands of a feature frame.
+    channels, kernel_sizes, dilations : one entry a block; the last is the aggregation.
+    attention_channels, se_channels, res2net_scale : inner widths of the blocks.
+    embedding_size : values in an embedding.
+    n_labels : accents told apart.
+    activation : dotted name of the blocks' activation.
+    std_norm : whether features are divided by their deviation over the clip.
+    softmax_scale : factor on the cosines that makes softmax the model's posterior.
+    """
+
+    n_mels: int
+    channels: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
+    dilations: tuple[int, ...]
+    attention_channels: int
+    se_channels: int
+    res2net_scale: int
+    embedding_size: int
+    n_labels: int
+    activation: str
+    std_norm: bool
+    softmax_scale: float
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The labels of a SpeechBrain CategoricalEncoder file, in index order.
+
+    Raises `ModelFolderError` unless the indices are exactly 0 to n - 1.
+    """
+    text = _read_text(path).split("\n=", 1)[0]
+    by_index: dict[int, str] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        match = re.fullmatch(r"('[^'\\]{1,64}'|\"[^\"\\]{1,64}\") => (\d{1,6})", line)
+        if match is None or int(match[2]) in by_index:
+            raise ModelFolderError(f"{path.name}: cannot read the line {line[:80]!r}.")
+        by_index[int(match[2])] = match[1][1:-1]
+    labels = tuple(by_index.get(index, "") for index in range(len(by_index)))
+    if not labels or "" in labels or len(set(labels)) != len(labels):
+        raise ModelFolderError(f"{path.name}: needs indices 0 to n - 1 and labels that differ.")
+    return labels
+
+
+def read_spec(path: Path) -> NetworkSpec:
+    """Read a HyperPyYAML file as data and check every value that shapes the network.
+
+    `softmax_scale` is a plain entry at the top, 30 where there is none: the scale of the
+    additive angular margin loss that the published recipe trains with.
+
+    Raises `ModelFolderError` naming the entry that is missing, unknown or out of range.
+    """
+    try:
+        loaded = yaml.load(_read_text(path), Loader=_PlainLoader)  # noqa: S506
+    # PyYAML's constructors fail in many ways on a value that is not of its tag's kind.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error!s:.500}"
+        raise ModelFolderError(f"{path.name}: not readable as YAML: {reason}") from None
+    if not isinstance(loaded, dict):
+        raise ModelFolderError(f"{path.name}: not a mapping.")
+    reader = _SpecReader(path.name, loaded)
+
+    reader.expect_module(
+        "compute_features", "speechbrain.lobes.features.Fbank", {"n_mels", "sample_rate"}
+    )
+    reader.expect_module(
+        "mean_var_norm",
+        "speechbrain.processing.features.InputNormalization",
+        {"norm_type", "std_norm"},
+    )
+    reader.expect_module(
+        "embedding_model",
+        "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN",
+        {
+            "input_size",
+            "activation",
+            "channels",
+            "kernel_sizes",
+            "dilations",
+            "attention_channels",
+            "se_channels",
+            "res2net_scale",
+            "lin_neurons",
+        },
+    )
+    reader.expect_module(
+        "classifier",
+        "speechbrain.lobes.models.ECAPA_TDNN.Classifier",
+        {"input_size", "out_neurons"},
+    )
+    if reader.value("compute_features.sample_rate", SAMPLE_RATE_HZ) != SAMPLE_RATE_HZ:
+        raise reader.wrong("compute_features.sample_rate", f"{SAMPLE_RATE_HZ}")
+    if reader.value("mean_var_norm.norm_type", "global") != "sentence":
+        raise reader.wrong("mean_var_norm.norm_type", "sentence")
+    std_norm = reader.value("mean_var_norm.std_norm", True)
+    if not isinstance(std_norm, bool):
+        raise reader.wrong("mean_var_norm.std_norm", "True or False")
+    activation = reader.value("embedding_model.activation", {_TAG_KEY: "name:torch.nn.ReLU"})
+    activation_name = str(activation.get(_TAG_KEY)) if isinstance(activation, dict) else ""
+    if activation_name.removeprefix("name:") not in _ACTIVATIONS:
+        raise reader.wrong("embedding_model.activation", " or ".join(_ACTIVATIONS))
+    n_mels = reader.integer("compute_features.n_mels", 40, 8, 256)
+    if reader.integer("embedding_model.input_size", None, 8, 256) != n_mels:
+        raise reader.wrong("embedding_model.input_size", f"{n_mels}, as compute_features.n_mels")
+    embedding_size = reader.integer("embedding_model.lin_neurons", 192, 1, 4096)
+    if reader.integer("classifier.input_size", None, 1, 4096) != embedding_size:
+        raise reader.wrong("classifier.input_size", f"{embedding_size}, as the embedding")
+    channels = reader.integers("embedding_model.channels", (512, 512, 512, 512, 1536), 8, 8192)
+    spec = NetworkSpec(
+        n_mels=n_mels,
+        channels=channels,
+        kernel_sizes=reader.integers("embedding_model.kernel_sizes", (5, 3, 3, 3, 1), 1, 15),
+        dilations=reader.integers("embedding_model.dilations", (1, 2, 3, 4, 1), 1, 16),
+        attention_channels=reader.integer("embedding_model.attention_channels", 128, 1, 4096),
+        se_channels=reader.integer("embedding_model.se_channels", 128, 1, 4096),
+        res2net_scale=reader.integer("embedding_model.res2net_scale", 8, 1, 64),
+        embedding_size=embedding_size,
+        n_labels=reader.integer("classifier.out_neurons", 1211, 2, 4096),
+        activation=activation_name.removeprefix("name:"),
+        std_norm=std_norm,
+        softmax_scale=reader.positive("softmax_scale", DEFAULT_SOFTMAX_SCALE, 1000.0),
+    )
+    if not 3 <= len(channels) <= 16:
+        raise reader.wrong("embedding_model.channels", "3 to 16 entries")
+    if not len(channels) == len(spec.kernel_sizes) == len(spec.dilations):
+        raise reader.wrong("embedding_model.channels", "as many entries as kernels and dilations")
+    # SpeechBrain squeezes a residual over whatever widths it is given, but only equal
+    # widths, divisible by the Res2Net scale, keep its shapes whole.
+    if any(width % spec.res2net_scale for width in channels[1:-1]):
+        raise reader.wrong("embedding_model.channels", f"multiples of {spec.res2net_scale}")
+    if any(kernel % 2 == 0 for kernel in spec.kernel_sizes):
+        raise reader.wrong("embedding_model.kernel_sizes", "odd numbers")
+    if len(set(channels[1:-1])) != 1:
+        raise reader.wrong("embedding_model.channels", "equal between the first and the last")
+    return spec
+
+
+class _SpecReader:
+    """Looks entries up in a plain-data HyperPyYAML tree and says what is wrong with them."""
+
+    def __init__(self, file_name: str, tree: Mapping[str, Any]) -> None:
+        self._file_name = file_name
+        self._tree = tree
+
+    def wrong(self, entry: str, expected: str) -> ModelFolderError:
+        return ModelFolderError(
+            f"{self._file_name}: {entry} is {self.value(entry, 'absent')!r:.200}; "
+            f"expected {expected}."
+        )
+
+    def expect_module(self, name: str, class_name: str, entries: set[str]) -> None:
+        node = self._tree.get(name)
+        if not isinstance(node, dict) or node.get(_TAG_KEY) != f"new:{class_name}":
+            raise ModelFolderError(f"{self._file_name}: {name} must be !new:{class_name}.")
+        unknown = {str(key) for key in node} - entries - {_TAG_KEY}
+        if unknown:
+            raise ModelFolderError(
+                f"{self._file_name}: {name} has entries this server does not know: "
+                f"{', '.join(sorted(unknown))}."
+            )
+
+    def value(self, entry: str, default: Any) -> Any:
+        node: Any = self._tree
+        for key in entry.split("."):
+            if not isinstance(node, dict) or key not in node:
+                return default
+            node = node[key]
+        if isinstance(node, dict) and node.get(_TAG_KEY) == "ref":
+            name = str(node.get("value", ""))
+            referred = self._tree.get(name[1:-1]) if re.fullmatch(r"<\w+>", name) else None
+            if not isinstance(referred, (bool, int, float, str, list)):
+                raise ModelFolderError(
+                    f"{self._file_name}: {entry} refers to {name!r}, which is no plain value."
+                )
+            return referred
+        return node
+
+    def integer(self, entry: str, default: int | None, low: int, high: int) -> int:
+        value = self.value(entry, default)
+        if type(value) is not int or not low <= value <= high:
+            raise self.wrong(entry, f"an integer from {low} to {high}")
+        return value
+
+    def integers(self, entry: str, default: Sequence[int], low: int, high: int) -> tuple[int, ...]:
+        value = self.value(entry, list(default))
+        if not isinstance(value, list) or not all(
+            type(item) is int and low <= item <= high for item in value
+        ):
+            raise self.wrong(entry, f"a list of integers from {low} to {high}")
+        return tuple(value)
+
+    def positive(self, entry: str, default: float, high: float) -> float:
+        value = self.value(entry, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.wrong(entry, "a number")
+        if not math.isfinite(value) or not 0 < value <= high:
+            raise self.wrong(entry, f"a number above 0, at most {high:g}")
+        return float(value)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML in which a tag is data: it lands under the key "!" and constructs nothing.
+
+    Aliases are refused: a few lines of them stand for more data than memory holds, and
+    HyperPyYAML files refer by `!ref`.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not taken")
+        return super().compose_node(parent, index)
+
+
+def _tag_as_data(loader: _PlainLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.MappingNode):
+        entries = loader.construct_mapping(node, deep=True)
+        return {_TAG_KEY: suffix, **{str(key): value for key, value in entries.items()}}
+    if isinstance(node, yaml.ScalarNode):
+        return {_TAG_KEY: suffix, "value": node.value}
+    return {_TAG_KEY: suffix}
+
+
+_PlainLoader.add_multi_constructor("!", _tag_as_data)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_TEXT_FILE_BYTES:
+            raise ModelFolderError(f"{path.name}: larger than {_MAX_TEXT_FILE_BYTES} bytes.")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFolderError(f"{path.name}: cannot be read: {error}") from None
