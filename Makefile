@@ -1,85 +1,101 @@
 # The one door: `make` lists what there is.
 
-PYTHON ?= python3
-HOST ?= 127.0.0.1
-PORT ?= 8000
-WORKERS ?= 0
-MODEL ?= auto
-NAME ?=
-VERSION ?= 1.0
-ENGINE ?=
-PRECISION ?=
-RUN_DIR ?= run
-
+PYTHON ?=
 VENV_PYTHON := .venv/bin/python
+SET_UP := $(or $(PYTHON),python3) -m scripts.set_up $(if $(PYTHON),--python '$(PYTHON)')
 export PYTHONUNBUFFERED := 1
 
+# $(call option,VARIABLE,name): `--name 'value'` where the variable is set. Defaults are told
+# once, by the program: `.venv/bin/python -m scripts.serve --help`.
+option = $(if $($(1)),--$(2) '$($(1))')
+# The same for a list of values, and for a switch.
+options = $(if $($(1)),--$(2) $($(1)))
+switch = $(if $($(1)),--$(2))
+
 .DEFAULT_GOAL := help
-.PHONY: help serve stop mar models test train speech evaluate calibrate bench setup setup-tools setup-bench setup-dev lint clean
+.PHONY: help serve stop mar models check test test-long lint unit types train speech evaluate \
+    calibrate bench lock setup setup-tools setup-bench setup-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 serve: setup ## run the service (HOST PORT WORKERS MODEL=auto|commonaccent|embedded|PATH ENGINE PRECISION)
-	@exec $(VENV_PYTHON) -m scripts.serve --model '$(MODEL)' --name '$(NAME)' --version '$(VERSION)' \
-	    --engine '$(ENGINE)' --precision '$(PRECISION)' \
-	    --host '$(HOST)' --port '$(PORT)' --workers '$(WORKERS)' --run-dir '$(RUN_DIR)' \
-	    $(if $(HUB_URL),--hub-url '$(HUB_URL)') $(if $(MODEL_CACHE),--model-cache '$(MODEL_CACHE)')
+	@exec $(VENV_PYTHON) -m scripts.serve $(call option,MODEL,model) $(call option,NAME,name) \
+	    $(call option,VERSION,version) $(call option,ENGINE,engine) \
+	    $(call option,PRECISION,precision) $(call option,HOST,host) $(call option,PORT,port) \
+	    $(call option,WORKERS,workers) $(call option,RUN_DIR,run-dir) \
+	    $(call option,HUB_URL,hub-url) $(call option,MODEL_CACHE,model-cache)
 
 stop: ## end the service that runs from this folder
-	@if [ -x $(VENV_PYTHON) ]; then $(VENV_PYTHON) -m scripts.serve --stop --run-dir '$(RUN_DIR)'; \
+	@if [ -x $(VENV_PYTHON) ]; then \
+	    $(VENV_PYTHON) -m scripts.serve --stop $(call option,RUN_DIR,run-dir); \
 	    else echo "Nothing is being served from here."; fi
 
 mar: setup ## build model_store/NAME.mar (MODEL NAME VERSION ENGINE PRECISION=auto|fp32|bf16|int8)
-	@$(VENV_PYTHON) -m scripts.package '$(MODEL)' --name '$(NAME)' --version '$(VERSION)' \
-	    --engine '$(ENGINE)' --precision '$(PRECISION)'
+	@$(VENV_PYTHON) -m scripts.package '$(or $(MODEL),auto)' $(call option,NAME,name) \
+	    $(call option,VERSION,version) $(call option,ENGINE,engine) \
+	    $(call option,PRECISION,precision)
 
 models: setup ## versions while they serve (ARGS='list', register, canary, compare, promote, ...)
-	@$(VENV_PYTHON) -m scripts.models --run-dir '$(RUN_DIR)' $(ARGS)
+	@$(VENV_PYTHON) -m scripts.models $(call option,RUN_DIR,run-dir) $(ARGS)
 
-test: setup-dev setup-bench lint ## everything: ruff, types, unit, contract and end-to-end tests
-	@$(VENV_PYTHON) -m pytest
+check: setup-dev ## lint, types and the fast tests, in parallel: a minute and a half
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target types unit
 
-lint: setup-dev ## ruff and the type checker
+test: setup-dev setup-bench lint types ## all that guards behaviour: unit, contract, end to end
+	@$(VENV_PYTHON) -m pytest -n 2 --dist loadgroup -m "not long"
+
+test-long: setup-dev setup-bench ## the large grids, voices, memory, the bench, Prometheus
+	@$(VENV_PYTHON) -m pytest -m long
+
+lint: setup-dev
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
+
+types: setup-dev
 	@$(VENV_PYTHON) -m mypy
 
+unit: setup-dev
+	@$(VENV_PYTHON) -m pytest -q -n 2 --dist loadgroup -m "not slow and not long" tests/unit
+
 train: setup-tools ## train a model (DATA OUT [EXTRA TEACHER=1 INIT SEED STEPS LABELS OPTIONS])
-	@$(VENV_PYTHON) -m scripts.train --data $(DATA) --out '$(OUT)' \
-	    $(if $(EXTRA),--extra $(EXTRA)) $(if $(TEACHER),--teacher) $(if $(INIT),--init '$(INIT)') \
-	    $(if $(SEED),--seed '$(SEED)') $(if $(STEPS),--steps '$(STEPS)') \
-	    $(if $(LABELS),--labels '$(LABELS)') $(OPTIONS)
+	@$(VENV_PYTHON) -m scripts.train $(call options,DATA,data) $(call option,OUT,out) \
+	    $(call options,EXTRA,extra) $(call switch,TEACHER,teacher) $(call option,INIT,init) \
+	    $(call option,SEED,seed) $(call option,STEPS,steps) $(call option,LABELS,labels) $(OPTIONS)
 
 speech: setup-tools ## synthesise speech in several accents to train on ([OUT ROUNDS JOBS])
-	@$(VENV_PYTHON) -m scripts.speech $(if $(OUT),--out '$(OUT)') \
-	    $(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(JOBS),--jobs '$(JOBS)')
+	@$(VENV_PYTHON) -m scripts.speech $(call option,OUT,out) $(call option,ROUNDS,rounds) \
+	    $(call option,JOBS,jobs)
 
 evaluate: setup-tools ## judge a model (MODEL or URL, DATA [OUT JOBS ROBUSTNESS=1 FAIL_UNDER FAIL_OVER])
-	@$(VENV_PYTHON) -m scripts.evaluate --model '$(MODEL)' --data '$(DATA)' \
-	    $(if $(URL),--url '$(URL)') $(if $(OUT),--out '$(OUT)') $(if $(JOBS),--jobs '$(JOBS)') \
-	    $(if $(ROBUSTNESS),--robustness) $(if $(FAIL_UNDER),--fail-under '$(FAIL_UNDER)') \
-	    $(if $(FAIL_OVER),--fail-over '$(FAIL_OVER)')
+	@$(VENV_PYTHON) -m scripts.evaluate $(call option,MODEL,model) $(call option,DATA,data) \
+	    $(call option,URL,url) $(call option,OUT,out) $(call option,JOBS,jobs) \
+	    $(call switch,ROBUSTNESS,robustness) $(call option,FAIL_UNDER,fail-under) \
+	    $(call option,FAIL_OVER,fail-over)
 
 calibrate: setup-tools ## fit a model's softmax scale (MODEL DATA [INTO OUT JOBS SEED DRY_RUN=1])
-	@$(VENV_PYTHON) -m scripts.calibrate --model '$(MODEL)' --data '$(DATA)' \
-	    $(if $(INTO),--into '$(INTO)') $(if $(OUT),--out '$(OUT)') $(if $(JOBS),--jobs '$(JOBS)') \
-	    $(if $(SEED),--seed '$(SEED)') $(if $(DRY_RUN),--dry-run)
+	@$(VENV_PYTHON) -m scripts.calibrate --model '$(or $(MODEL),auto)' $(call option,DATA,data) \
+	    $(call option,INTO,into) $(call option,OUT,out) $(call option,JOBS,jobs) \
+	    $(call option,SEED,seed) $(call switch,DRY_RUN,dry-run)
 
 bench: setup-bench ## the service beside others: under ten minutes ([OPTIONS='--write-readme'])
 	@$(VENV_PYTHON) -m scripts.bench $(OPTIONS)
 
+lock: ## renew the pinned versions and their digests
+	@$(SET_UP) --lock
+
 setup: ## make the environment in .venv
-	@$(PYTHON) -m scripts.set_up
+	@$(SET_UP)
 
 setup-tools: ## the same, with what training and the reports need
-	@$(PYTHON) -m scripts.set_up --tools
+	@$(SET_UP) --tools
 
 setup-bench: ## the same, and .venv-bench with what the service is compared with
-	@$(PYTHON) -m scripts.set_up --bench
+	@$(SET_UP) --bench
 
 setup-dev: ## the same, with what the tests need
-	@$(PYTHON) -m scripts.set_up --dev
+	@$(SET_UP) --dev
 
 clean: ## remove what was built; the environment and the model cache stay
 	@rm -rf build run model_store/*.mar .pytest_cache .mypy_cache .ruff_cache .hypothesis
