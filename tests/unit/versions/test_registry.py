@@ -1,6 +1,8 @@
 import json
+import multiprocessing
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,12 +10,13 @@ import pytest
 from aurea.files import sha256_of
 from aurea.versions.registry import (
     ArchiveChanged,
-    Canary,
     Registry,
     RegistryBusy,
-    State,
-    VersionRecord,
+    RegistryError,
+    RegistryUnwritable,
+    StateUnreadable,
 )
+from aurea.versions.state import Canary, State, VersionRecord
 
 
 @pytest.fixture
@@ -63,15 +66,6 @@ def test_a_start_with_a_new_version_makes_it_the_default(registry: Registry, arc
     assert set(state.versions) == {"1.0", "2.0"}
 
 
-def test_a_known_version_is_served_as_it_is_packaged_now(registry: Registry, archive: Path) -> None:
-    started(registry, archive, "1.0")
-    archive.write_bytes(b"packaged anew")
-    state, said = registry.adopt(archive, "1.0", 0)
-    assert (registry.store / "small-1.0.mar").read_bytes() == b"packaged anew"
-    assert state.versions["1.0"].sha256 == sha256_of(archive)
-    assert "as it is packaged now" in " ".join(said)
-
-
 def test_a_retired_version_stays_away_while_there_is_another(
     registry: Registry, archive: Path
 ) -> None:
@@ -110,54 +104,11 @@ def test_a_scaled_version_keeps_its_workers_until_the_setting_changes(
     assert state.versions["1.0"].workers is None
 
 
-def test_a_rollback_ends_the_canary_and_remembers_what_was_left() -> None:
-    state = State(default="2.0", previous="1.0", canary=Canary(version="3.0", percent=5))
-    state.roll_back()
-    assert (state.default, state.previous, state.left, state.canary) == ("1.0", "", "2.0", None)
-
-
-def test_promoting_the_default_again_keeps_the_previous_one() -> None:
-    state = State(default="2.0", previous="1.0")
-    state.make_default("2.0")
-    assert state.previous == "1.0"
-
-
-@pytest.mark.parametrize(("candidate", "left"), [("2.0", None), ("3.0", "3.0")])
-def test_promoting_ends_the_canary_of_that_version_alone(candidate: str, left: str | None) -> None:
-    state = State(default="1.0", canary=Canary(version=candidate, percent=5))
-    state.make_default("2.0")
-    assert (state.canary and state.canary.version) == left
-
-
-def test_a_retired_version_is_no_longer_the_previous_one_nor_the_canary() -> None:
-    state = State(default="2.0", previous="1.0", canary=Canary(version="1.0", percent=5))
-    state.versions["1.0"] = VersionRecord(archive="small-1.0.mar", sha256="")
-    state.forget("1.0")
-    assert (state.previous, state.canary, state.versions) == ("", None, {})
-
-
-def test_versions_are_tried_in_the_order_default_previous_others() -> None:
-    versions = {each: VersionRecord(archive="", sha256="") for each in ("1.0", "2.0", "3.0")}
-    state = State(default="3.0", previous="2.0", versions=versions)
-    assert state.in_order() == ["3.0", "2.0", "1.0"]
-
-
 def test_what_is_saved_is_loaded_again(registry: Registry, archive: Path) -> None:
     state = started(registry, archive, "1.0", "2.0")
     state.canary = Canary(version="1.0", percent=12.5)
     registry.save(state)
     assert registry.load() == state
-
-
-@pytest.mark.parametrize("content", ["", "{", '{"default": 1}', "[]"])
-def test_a_state_that_cannot_be_read_is_set_aside(
-    registry: Registry, archive: Path, content: str
-) -> None:
-    started(registry, archive, "1.0")
-    state_file = registry.store.parent / "models.json"
-    state_file.write_text(content)
-    assert registry.load() == State()
-    assert state_file.with_suffix(".broken").read_text() == content
 
 
 def test_the_proxy_is_told_the_canary_and_its_end(registry: Registry) -> None:
@@ -178,13 +129,6 @@ def test_a_copy_in_the_store_does_not_follow_its_source(registry: Registry, arch
     record = registry.place(archive, "1.0")
     archive.write_bytes(b"overwritten in place")
     assert (registry.store / record.archive).read_bytes() == b"as it is packaged"
-
-
-def test_archives_that_no_version_needs_are_removed(registry: Registry, archive: Path) -> None:
-    state = started(registry, archive, "1.0")
-    registry.place(archive, "2.0")
-    registry.discard_strays(state)
-    assert [path.name for path in registry.store.iterdir()] == ["small-1.0.mar"]
 
 
 def test_an_archive_that_has_gone_or_changed_is_told(registry: Registry, archive: Path) -> None:
@@ -218,4 +162,251 @@ def test_a_second_command_waits_for_the_first(registry: Registry) -> None:
 
 def test_a_command_that_waits_too_long_is_told_to_come_back(registry: Registry) -> None:
     with registry.locked(1), pytest.raises(RegistryBusy, match="Try again"), registry.locked(0.1):
+        pass
+
+
+def test_a_known_version_is_served_as_it_is_packaged_now(registry: Registry, archive: Path) -> None:
+    started(registry, archive, "1.0")
+    archive.write_bytes(b"packaged anew")
+    state, said = registry.adopt(archive, "1.0", 0)
+    record = state.versions["1.0"]
+    assert (registry.store / record.archive).read_bytes() == b"packaged anew"
+    assert record.sha256 == sha256_of(archive)
+    assert "as it is packaged now" in " ".join(said)
+
+
+def contents(registry: Registry) -> set[bytes]:
+    return {path.read_bytes() for path in registry.store.iterdir()}
+
+
+def start(registry: Registry, archive: Path, version: str, *, loads: bool) -> None:
+    """What a start does to the registry, with a version that can be loaded or not."""
+    registry.prepare()
+    state, _ = registry.adopt(archive, version, 0)
+    registry.save(state)
+    if loads:
+        state.loaded(version)
+    else:
+        state.not_loaded(version, "broken weights")
+    registry.save(state)
+    registry.delete_leftovers(state)
+
+
+def test_an_archive_packaged_anew_takes_the_old_ones_place_once_it_is_loaded(
+    registry: Registry, archive: Path
+) -> None:
+    started(registry, archive, "1.0")
+    archive.write_bytes(b"packaged anew")
+    registry.adopt(archive, "1.0", 0)
+    registry.check(registry.load().versions["1.0"])
+    assert contents(registry) == {b"as it is packaged", b"packaged anew"}
+    start(registry, archive, "1.0", loads=True)
+    registry.check(registry.load().versions["1.0"])
+    assert contents(registry) == {b"packaged anew"}
+
+
+def test_an_archive_packaged_anew_that_is_not_loaded_leaves_the_old_one(
+    registry: Registry, archive: Path
+) -> None:
+    state = started(registry, archive, "1.0")
+    archive.write_bytes(b"packaged anew")
+    start(registry, archive, "1.0", loads=False)
+    assert contents(registry) == {b"as it is packaged"}
+    assert registry.load().versions["1.0"].sha256 == state.versions["1.0"].sha256
+    assert registry.load().versions["1.0"].failed == "broken weights"
+
+
+def test_the_archive_that_was_loaded_last_is_kept_over_several_starts_broken_off(
+    registry: Registry, archive: Path
+) -> None:
+    started(registry, archive, "1.0")
+    for content in (b"packaged anew", b"and once more"):
+        archive.write_bytes(content)
+        registry.save(registry.adopt(archive, "1.0", 0)[0])
+        assert contents(registry) >= {b"as it is packaged", content}
+    archive.write_bytes(b"as it is packaged")
+    start(registry, archive, "1.0", loads=True)
+    registry.check(registry.load().versions["1.0"])
+    assert contents(registry) == {b"as it is packaged"}
+
+
+def test_a_first_start_that_was_broken_off_is_begun_again(
+    registry: Registry, archive: Path
+) -> None:
+    registry.adopt(archive, "1.0", 0)
+    archive.write_bytes(b"packaged anew")
+    registry.prepare()
+    state, said = registry.adopt(archive, "2.0", 0)
+    registry.save(state)
+    assert (state.default, set(state.versions), said) == ("2.0", {"2.0"}, [])
+    assert contents(registry) == {b"packaged anew"}
+
+
+def damaged(old: bytes, new: bytes) -> Callable[[Path], None]:
+    return lambda file: file.write_bytes(file.read_bytes().replace(old, new, 1)) and None
+
+
+def make_unreadable(file: Path) -> None:
+    # A folder in its place cannot be read even by root, who may read every file.
+    file.rename(file.with_name("aside"))
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda file: file.write_bytes(b""), "line 1"),
+        (lambda file: file.write_bytes(file.read_bytes()[:70]), "line"),
+        (lambda file: file.write_bytes(b"[]"), "not an object"),
+        (lambda file: file.write_bytes(b"{}"), "names no version"),
+        (damaged(b'"default": "2.0"', b'"default": 2.0'), r"default \(line 2\)"),
+        (damaged(b'"default"', b'"defualt"'), r"defualt \(line 2\)"),
+        (damaged(b'"versions"', b'"version"'), "version "),
+        (damaged(b"small-1.0.mar", b"smal-1.0.mar"), r"smal-1\.0\.mar is not in .*small-1\.0\.mar"),
+        (damaged(b'"1.0": {', b'"2.0": {'), "stands there twice"),
+        (lambda file: file.write_bytes(file.read_text().encode("utf-16")), "UTF-8"),
+        (make_unreadable, "Is a directory"),
+        (lambda file: file.unlink(), "the file is not there"),
+        (lambda file: file.rename(file.with_name("model.json")), "the file is not there"),
+        (lambda file: (file.unlink(), file.symlink_to("nowhere")), "the file is not there"),
+    ],
+)
+def test_a_state_that_cannot_be_relied_on_stops_the_start_and_costs_nothing(
+    registry: Registry, archive: Path, damage: Callable[[Path], None], told: str
+) -> None:
+    started(registry, archive, "1.0", "2.0")
+    registry.route(registry.load())
+    folder = registry.store.parent
+    damage(folder / "models.json")
+
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before = files()
+    with pytest.raises(StateUnreadable, match=told) as refused:
+        registry.prepare()
+        registry.adopt(archive, "1.0", 0)
+    assert "models.json" in str(refused.value)
+    assert files() == before
+
+
+def test_a_file_that_may_not_be_read_is_told(
+    registry: Registry, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(registry, archive, "1.0")
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as closed:
+        closed.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(StateUnreadable, match="Permission denied"):
+            registry.load()
+
+    def refuse_list(_: Path) -> list[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse_list)
+    with pytest.raises(StateUnreadable, match=r"store: Permission denied"):
+        registry.prepare()
+
+
+def test_an_archive_that_is_gone_stops_no_start(registry: Registry, archive: Path) -> None:
+    started(registry, archive, "1.0", "2.0")
+    (registry.store / "small-2.0.mar").unlink()
+    registry.prepare()
+    state, _ = registry.adopt(archive, "1.0", 0)
+    with pytest.raises(ArchiveChanged, match="cannot be read"):
+        registry.check(state.versions["2.0"])
+
+
+def test_an_archive_that_no_version_names_goes_into_quarantine_and_can_come_back(
+    registry: Registry, archive: Path
+) -> None:
+    started(registry, archive, "1.0")
+    for content in (b"somebody's own", b"somebody's second"):
+        (registry.store / "small-7.0.mar").write_bytes(content)
+        _, said = registry.adopt(archive, "1.0", 0)
+        assert len(said) == 1
+        (quarantined,) = (
+            Path(word.strip("';")) for word in said[0].split() if "quarantine/" in word
+        )
+        assert quarantined.read_bytes() == content
+    assert len(list(registry.quarantine.iterdir())) == 2
+    assert [path.name for path in registry.store.iterdir()] == ["small-1.0.mar"]
+
+
+def test_half_a_copy_of_a_killed_command_is_deleted(registry: Registry, archive: Path) -> None:
+    started(registry, archive, "1.0")
+    (registry.store / "small-2.0.4711.part.mar").write_bytes(b"PK half of it")
+    assert registry.adopt(archive, "1.0", 0)[1] == []
+    assert [path.name for path in registry.store.iterdir()] == ["small-1.0.mar"]
+    assert not registry.quarantine.exists()
+
+
+def test_what_a_killed_command_left_is_deleted(registry: Registry, archive: Path) -> None:
+    state = started(registry, archive, "1.0", "2.0")
+    state.forget("1.0")
+    registry.save(state)
+    archive.write_bytes(b"never proven")
+    registry.propose(registry.load(), archive, "3.0")
+    assert registry.adopt(None, "1.0", 0)[0].leftovers == []
+    assert [path.name for path in registry.store.iterdir()] == ["small-2.0.mar"]
+
+
+@pytest.mark.parametrize("file", ["models.json", "routing.json"])
+def test_a_file_that_cannot_be_written_is_told(registry: Registry, file: str) -> None:
+    (registry.store.parent / file).mkdir()
+    with pytest.raises(RegistryUnwritable, match=file):
+        registry.save(State())
+        registry.route(State())
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_whatever_the_routing_file_holds_is_replaced(registry: Registry, content: bytes) -> None:
+    registry.routing_file.write_bytes(content)
+    registry.route(State())
+    assert registry.routing_file.read_text() == "{}"
+
+
+def test_limits_that_cannot_be_read_are_not_told(registry: Registry, archive: Path) -> None:
+    registry.route(started(registry, archive, "1.0"))
+    assert json.loads(registry.routing_file.read_text()) == {}
+
+
+def test_a_copy_beside_another_archive_of_the_version_leaves_that_alone(
+    registry: Registry, archive: Path
+) -> None:
+    first = registry.place(archive, "1.0")
+    archive.write_bytes(b"packaged anew")
+    second = registry.place(archive, "1.0")
+    assert registry.place(archive, "1.0") == second
+    for record in (first, second):
+        registry.check(record)
+    assert first.archive == "small-1.0.mar" != second.archive
+
+
+def _hold(registry: Registry, held: "multiprocessing.synchronize.Event") -> None:
+    with registry.locked(1):
+        held.set()
+        time.sleep(60)
+
+
+def test_a_killed_command_holds_no_lock(registry: Registry) -> None:
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=_hold, args=(registry, held))
+    process.start()
+    assert held.wait(30)
+    with pytest.raises(RegistryBusy), registry.locked(0):
+        pass
+    process.kill()
+    process.join(30)
+    with registry.locked(0):
+        pass
+
+
+def test_a_lock_that_cannot_be_had_at_all_is_told(registry: Registry) -> None:
+    (registry.store.parent / "lock").mkdir()
+    with pytest.raises(RegistryError, match="lock"), registry.locked(0.1):
         pass

@@ -7,7 +7,8 @@ import pytest
 
 from aurea.torchserve.management import ADDRESSES_FILE, Addresses
 from aurea.versions import command as models
-from aurea.versions.registry import STATE_FOLDER, Canary, Registry
+from aurea.versions.registry import STATE_FOLDER, Registry
+from aurea.versions.state import Canary
 from tests.unit.torchserve.management_server import ManagementServer, version
 from tests.unit.versions.test_comparison import PROXY, TORCHSERVE
 

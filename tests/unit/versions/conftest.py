@@ -1,0 +1,14 @@
+from pathlib import Path
+
+import pytest
+
+from aurea.versions import waiting
+from tests.unit.versions.service import Service
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """A run folder in which version 1.0 answers with two workers, and no wait lasts."""
+    for pause in ("_ROUTING_S", "_SETTLE_S", "_IDLE_LOOK_S"):
+        monkeypatch.setattr(waiting, pause, 0.0)
+    return Service(tmp_path)
