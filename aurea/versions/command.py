@@ -171,7 +171,7 @@ def _run(run_dir: Path, step: Step) -> Outcome:
             progress=progress,
             on_wait=lambda: print("waiting for another command to end", file=sys.stderr),
         )
-        return _take(step, lifecycle, addresses)
+        return _perform(step, lifecycle, addresses)
     except Unreachable as error:
         raise CommandRefused(
             f"No service answers in {run_dir}: {error} To start it: make serve"
@@ -181,7 +181,7 @@ def _run(run_dir: Path, step: Step) -> Outcome:
         torchserve.close()
 
 
-def _take(step: Step, lifecycle: Lifecycle, addresses: Addresses) -> Outcome:
+def _perform(step: Step, lifecycle: Lifecycle, addresses: Addresses) -> Outcome:
     outcome: Outcome
     match step:
         case List():

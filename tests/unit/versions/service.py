@@ -194,3 +194,12 @@ def assert_only_the_first_is_left(service: Service) -> None:
     assert list(service.torchserve.workers) == ["1.0"]
     assert list(service.state.versions) == ["1.0"]
     assert service.stored == {"small-1.0.mar"}
+
+
+def started(registry: Registry, archive: Path, *versions: str, workers: int = 0) -> State:
+    """A registry that has seen `versions` become the default, one after the other."""
+    state = State()
+    for version in versions:
+        state, _ = registry.adopt(archive, version, workers)
+        registry.save(state)
+    return state

@@ -264,9 +264,11 @@ def test_killed_at_any_moment_state_and_store_agree(
     another = service.archive("2.0", measured=70.2)
     pid = os.fork()
     if pid == 0:
-        KILLED[moment](service, monkeypatch, lambda *_, **__: os._exit(9))
-        service.lifecycle.register(another)
-        os._exit(0)
+        try:
+            KILLED[moment](service, monkeypatch, lambda *_, **__: os._exit(9))
+            service.lifecycle.register(another)
+        finally:
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     assert_the_sound_archive_is_there(service)
 

@@ -18,6 +18,16 @@ def test_promoting_the_default_again_keeps_the_previous_one() -> None:
     assert state.previous == "1.0"
 
 
+@pytest.mark.parametrize(("previous", "kept"), [("1.0", ""), ("0.9", "0.9")])
+def test_a_version_that_answers_in_place_of_the_default_ends_its_canary(
+    previous: str, kept: str
+) -> None:
+    state = State(default="2.0", previous=previous, canary=Canary(version="1.0", percent=5))
+    state.fall_back("1.0")
+    assert (state.default, state.previous, state.left) == ("1.0", kept, "2.0")
+    assert state.canary is None
+
+
 @pytest.mark.parametrize(("candidate", "left"), [("2.0", None), ("3.0", "3.0")])
 def test_promoting_ends_the_canary_of_that_version_alone(candidate: str, left: str | None) -> None:
     state = State(default="1.0", canary=Canary(version=candidate, percent=5))
