@@ -258,12 +258,12 @@ def _compare(step: Compare, lifecycle: Lifecycle, addresses: Addresses) -> Outco
         raise CommandRefused(f"Not registered: {', '.join(unknown)}. There are {', '.join(roles)}.")
     versions = step.versions or list(roles)
     urls = (addresses.proxy_metrics_url, addresses.metrics_url)
-    pages = [samples(_scrape(url)) for url in urls]
-    if step.for_s > 0:
-        _wait(step.for_s)
-        pages = [
-            since(earlier, samples(_scrape(url))) for url, earlier in zip(urls, pages, strict=True)
-        ]
+    with httpx.Client(timeout=_SCRAPE_TIMEOUT_S, trust_env=False) as client:
+        pages = [samples(_scrape(client, url)) for url in urls]
+        if step.for_s > 0:
+            _wait(step.for_s)
+            later = [samples(_scrape(client, url)) for url in urls]
+            pages = [since(*each) for each in zip(pages, later, strict=True)]
     comparison = compare(pages[0], pages[1], versions)
     facts = {
         "model": overview["model"],
@@ -283,9 +283,9 @@ def _wait(seconds: float) -> None:
             time.sleep(min(1.0, left))
 
 
-def _scrape(url: str) -> str:
+def _scrape(client: httpx.Client, url: str) -> str:
     try:
-        answer = httpx.get(url, timeout=_SCRAPE_TIMEOUT_S, trust_env=False).raise_for_status()
+        answer = client.get(url).raise_for_status()
     except httpx.HTTPError as error:
         raise CommandRefused(f"No metrics from {url}: {error}") from error
     return answer.text

@@ -158,15 +158,25 @@ def after_registry(name: str) -> Break:
     return patch
 
 
-@KNOWN
-@pytest.mark.parametrize("step", ["register", "ask_workers", "version", "predict"])
-@pytest.mark.parametrize("error", [ManagementError("no memory"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("step", "error", "known"),
+    [
+        ("register", ManagementError("no memory"), failed_at_the_start),
+        ("register", KeyboardInterrupt(), not_served),
+        ("ask_workers", ManagementError("no memory"), not_served),
+        ("ask_workers", KeyboardInterrupt(), failed_at_the_start),
+        ("version", ManagementError("no memory"), failed_at_the_start),
+        ("version", KeyboardInterrupt(), not_served),
+        ("predict", ManagementError("no memory"), not_served),
+        ("predict", KeyboardInterrupt(), failed_at_the_start),
+    ],
+)
 def test_a_known_version_keeps_its_archive_whatever_step_of_another_fails(
     service: Service,
     monkeypatch: pytest.MonkeyPatch,
-    known: Callable[[Service], None],
     step: str,
     error: BaseException,
+    known: Callable[[Service], None],
 ) -> None:
     known(service)
     before = service.state, service.stored
@@ -240,9 +250,21 @@ def test_another_archive_of_a_known_version_takes_its_place_once_proven(
     assert_the_sound_archive_is_there(service)
 
 
+def in_the_middle_of_the_copy(
+    _: Service, monkeypatch: pytest.MonkeyPatch, act: Callable[..., Any]
+) -> None:
+    def copy_half(source: Path, draft: Path) -> None:
+        content = source.read_bytes()
+        draft.write_bytes(content[: len(content) // 2])
+        act()
+
+    monkeypatch.setattr(shutil, "copy2", copy_half)
+
+
 KILLED: dict[str, Break] = {
+    "while the state is written": lambda _, patch, act: patch.setattr(os, "fsync", act),
     "before the copy": at_registry("_copy"),
-    "in the middle of the copy": lambda _, monkeypatch, act: monkeypatch.setattr(os, "fsync", act),
+    "in the middle of the copy": in_the_middle_of_the_copy,
     "after the copy": at_step("register"),
     "while workers start": at_step("ask_workers"),
     "while it is proven": at_step("predict"),
@@ -252,15 +274,11 @@ KILLED: dict[str, Break] = {
 }
 
 
-@KNOWN
 @pytest.mark.parametrize("moment", KILLED)
 def test_killed_at_any_moment_state_and_store_agree(
-    service: Service,
-    monkeypatch: pytest.MonkeyPatch,
-    known: Callable[[Service], None],
-    moment: str,
+    service: Service, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    known(service)
+    failed_at_the_start(service)
     another = service.archive("2.0", measured=70.2)
     pid = os.fork()
     if pid == 0:
