@@ -53,7 +53,8 @@ from aurea.torchserve.management import (
     await_workers,
     last_complaint,
 )
-from aurea.versions.registry import STATE_FOLDER, ArchiveChanged, Registry, RegistryBusy, State
+from aurea.versions.registry import STATE_FOLDER, ArchiveChanged, Registry, RegistryError
+from aurea.versions.state import State
 
 # A Unix socket's address holds 108 bytes; TorchServe appends ".ts.sock.9000" and the like.
 _MAX_SOCKET_DIR_LENGTH: Final = 108 - len("/inference.sock") - 1
@@ -150,7 +151,6 @@ class Service:
         )
         for sentence in said:
             say(f"NOTE: {sentence}")
-        self._registry.discard_strays(self._state)
         # Only to a version that can answer: the proxy starts before the others are loaded.
         self._registry.route(State())
         workers = self._wanted(self._state.default)
@@ -179,6 +179,7 @@ class Service:
             self._state.canary = None
         self._registry.save(self._state)
         self._registry.route(self._state)
+        self._registry.delete_leftovers(self._state)
 
     def watch(self) -> None:
         """Return never: raise `ServiceFailed` when a part has died for good."""
@@ -400,19 +401,19 @@ class Service:
 
     def _try(self, version: str) -> bool:
         """Load one version with its workers; if it fails take it away and remember why."""
-        record = self._state.versions[version]
         self._tried.add(version)
         try:
             self._load(version)
         except (ManagementError, ArchiveChanged) as error:
             self._check_alive()
             complaint = last_complaint(self._log_dir / "model.log", self._name, version)
-            record.failed = " ".join(f"{error} {complaint}".split())
-            say(f"NOTE: {self._name}/{version} is not served: {record.failed}")
+            reason = " ".join(f"{error} {complaint}".split())
+            self._state.not_loaded(version, reason)
+            say(f"NOTE: {self._name}/{version} is not served: {reason}")
             with suppress(ManagementError):
                 self._management.unregister(version)
             return False
-        record.failed = ""
+        self._state.loaded(version)
         return True
 
     def _load(self, version: str) -> None:
@@ -703,7 +704,7 @@ def main() -> None:
         serve(settings)
     except StopRequested:
         say("Stopped")
-    except (ServiceFailed, PackagingError, ModelUnavailable, RegistryBusy) as error:
+    except (ServiceFailed, PackagingError, ModelUnavailable, RegistryError) as error:
         sys.exit(f"\n{error}")
 
 

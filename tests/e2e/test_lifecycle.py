@@ -20,7 +20,8 @@ from accent.layout import REFERENCE_FILE
 from aurea.archive.build import CONFIG_FILE
 from aurea.archive.vetting import MANIFEST_FILE
 from aurea.paths import ROOT
-from aurea.versions.registry import STATE_FOLDER, Canary, Registry, State
+from aurea.versions.registry import STATE_FOLDER, Registry
+from aurea.versions.state import Canary, State
 from tests.e2e.conftest import (
     RunningService,
     free_port,
