@@ -56,7 +56,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-def tell(logger: logging.Logger, event: str, **fields: Any) -> None:
+def log_event(logger: logging.Logger, event: str, **fields: Any) -> None:
     """Logs an event whose fields are for machines to read."""
     logger.info(event, extra={"fields": fields})
 

@@ -19,13 +19,9 @@ from tqdm import tqdm
 
 from aurea.archive.vetting import ArchiveRefused
 from aurea.paths import ROOT
-from aurea.torchserve.management import (
-    ADDRESSES_FILE,
-    Addresses,
-    ManagementError,
-    TorchServe,
-    Unreachable,
-)
+from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
+from aurea.torchserve.client import TorchServe
+from aurea.torchserve.errors import ManagementError, Unreachable
 from aurea.versions.comparison import Comparison, VersionFigures, compare, samples, since
 from aurea.versions.lifecycle import CommandRefused, Lifecycle, Outcome
 from aurea.versions.registry import STATE_FOLDER, Registry, RegistryBusy

@@ -13,15 +13,11 @@ from typing import Any, Final, Protocol
 import psutil
 
 from aurea.archive.vetting import ReferenceClip, Vetted, archive_labels, archive_reference, vet
-from aurea.torchserve.management import (
-    Addresses,
-    ManagementError,
-    RegisteredVersion,
-    TorchServe,
-    WorkersFailed,
-    await_workers,
-    last_complaint,
-)
+from aurea.torchserve.addresses import Addresses
+from aurea.torchserve.answers import RegisteredVersion
+from aurea.torchserve.client import TorchServe
+from aurea.torchserve.errors import ManagementError, WorkersFailed
+from aurea.torchserve.workers import await_workers, last_complaint
 from aurea.versions.registry import Canary, Registry, State, VersionRecord
 
 # The proxy looks at the routing file four times a second at most.

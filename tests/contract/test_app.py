@@ -7,7 +7,7 @@ import pytest
 from fastapi.openapi.models import OpenAPI
 
 from proxy.problems import TABLE
-from tests.contract.conftest import CLASSIFY, Proxy, eventually
+from tests.contract.proxy_process import CLASSIFY, Proxy, eventually
 from tests.contract.standin import MODEL, VERSION, StandIn
 
 

@@ -10,7 +10,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from proxy.routing import Canary, Router
-from tests.contract.conftest import Proxy, eventually, raw_request
+from tests.contract.proxy_process import Proxy, eventually, raw_request
 from tests.contract.standin import (
     MODEL,
     SCORE,
@@ -26,7 +26,7 @@ from tests.contract.standin import (
 )
 
 CANDIDATE = "2.0"
-IDS = [f"learner-{number}" for number in range(40)]
+IDS = [f"learner-{number}" for number in range(20)]
 
 
 def write(file: Path, routing: object) -> None:
@@ -226,7 +226,7 @@ def test_a_candidate_that_takes_its_time_is_waited_for(
     with_candidate: Proxy, standin: StandIn
 ) -> None:
     async def take_long(_: Prediction) -> object:
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(1.5)
         return document(version=CANDIDATE)
 
     standin.behaviours[b"clip"] = take_long
@@ -240,7 +240,7 @@ def test_a_candidate_that_is_long_silent_is_given_up_for_that_clip(
     standin.versions = [VERSION, CANDIDATE]
     standin.behaviours[b"clip"] = candidate_hangs
     write(file, share(100))
-    proxy = start(routing_file=file, ask_again_after_s=1.5)
+    proxy = start(routing_file=file, ask_again_after_s=0.5)
     assert answered_by(proxy) == VERSION
     assert [seen.version for seen in standin.predictions] == [CANDIDATE, VERSION]
     eventually(lambda: standin.predictions[0].ended_s)

@@ -12,9 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.contract.conftest import (
+from tests.contract.proxy_process import (
     CLASSIFY,
-    WAIT_S,
     Proxy,
     eventually,
     raw_request,
@@ -60,7 +59,7 @@ class Client(threading.Thread):
                     return
 
     def _client(self) -> httpx.Client:
-        return httpx.Client(base_url=self._proxy.url, timeout=WAIT_S, trust_env=False)
+        return self._proxy.new_client()
 
     def _classify(self, client: httpx.Client) -> None:
         response = client.post(CLASSIFY, files={"file": b"clip"})
@@ -76,7 +75,7 @@ def test_under_load_every_accepted_request_is_answered(
         return document()
 
     async def take_long(_: Prediction) -> object:
-        await asyncio.sleep(2)
+        await asyncio.sleep(1)
         return document()
 
     standin.behaviours = {b"clip": take_a_while, b"long": take_long}
@@ -88,7 +87,7 @@ def test_under_load_every_accepted_request_is_answered(
     eventually(lambda: sum(len(client.statuses) for client in clients) > 30)
     eventually(lambda: any(seen.body == b"long" for seen in standin.predictions))
     signalled_s = time.monotonic()
-    proxy.process.send_signal(signal_number)
+    proxy.send_signal(signal_number)
     for thread in [*clients, long_client]:
         thread.join()
     assert [client.dropped for client in clients] == [[]] * 6
@@ -101,13 +100,13 @@ def test_under_load_every_accepted_request_is_answered(
 
 def test_connections_still_in_the_backlog_are_served(start: Callable[..., Proxy]) -> None:
     proxy = start()
-    proxy.process.send_signal(signal.SIGSTOP)
+    proxy.send_signal(signal.SIGSTOP)
     with ExitStack() as stack:
         waiting = [stack.enter_context(proxy.connect()) for _ in range(40)]
         for connection in waiting:
             connection.sendall(raw_request(b"clip"))
         proxy.terminate()
-        proxy.process.send_signal(signal.SIGCONT)
+        proxy.send_signal(signal.SIGCONT)
         answers = [read_answer(connection) for connection in waiting]
     assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 40
     assert proxy.await_end() == 0

@@ -8,18 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from aurea.torchserve.management import (
-    Addresses,
-    Deaths,
-    ManagementError,
-    NotRegistered,
-    RegisteredVersion,
-    TorchServe,
-    Unreachable,
-    WorkersFailed,
-    await_workers,
-    last_complaint,
-)
+from aurea.torchserve.addresses import Addresses
+from aurea.torchserve.answers import RegisteredVersion
+from aurea.torchserve.client import TorchServe
+from aurea.torchserve.errors import ManagementError, NotRegistered, Unreachable, WorkersFailed
+from aurea.torchserve.workers import Deaths, await_workers, last_complaint
 from tests.unit.torchserve.management_server import ManagementServer, version
 
 

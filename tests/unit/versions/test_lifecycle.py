@@ -11,13 +11,10 @@ from accent.layout import REFERENCE_FILE
 
 from aurea.archive.vetting import MANIFEST_FILE, ArchiveRefused
 from aurea.paths import HANDLER
-from aurea.torchserve.management import (
-    Addresses,
-    ManagementError,
-    NotRegistered,
-    RegisteredVersion,
-    TorchServe,
-)
+from aurea.torchserve.addresses import Addresses
+from aurea.torchserve.answers import RegisteredVersion
+from aurea.torchserve.client import TorchServe
+from aurea.torchserve.errors import ManagementError, NotRegistered
 from aurea.versions import lifecycle
 from aurea.versions.lifecycle import CommandRefused, Lifecycle
 from aurea.versions.registry import Canary, Registry, State

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aurea.torchserve.management import ADDRESSES_FILE, Addresses
+from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
 from aurea.versions import command as models
 from aurea.versions.registry import STATE_FOLDER, Canary, Registry
 from tests.unit.torchserve.management_server import ManagementServer, version
