@@ -306,6 +306,36 @@ def test_readiness_names_a_version_that_could_not_be_loaded(
 
 
 @pytest.mark.parametrize(
+    "limits",
+    [
+        "[]",
+        "300",
+        "{}",
+        '{"max_audio_s": 300}',
+        '{"min_audio_s": 0.5}',
+        '{"max_audio_s": "long", "min_audio_s": 0.5}',
+        '{"max_audio_s": null, "min_audio_s": 0.5}',
+        '{"max_audio_s": 0, "min_audio_s": 0}',
+        '{"max_audio_s": 300, "min_audio_s": -1}',
+        '{"max_audio_s": NaN, "min_audio_s": 0.5}',
+        '{"max_audio_s": Infinity, "min_audio_s": 0.5}',
+        '{"max_audio_s": 0.4, "min_audio_s": 0.5}',
+    ],
+)
+def test_malformed_limits_are_none_and_cost_no_candidate(
+    file: Path, caplog: pytest.LogCaptureFixture, limits: str
+) -> None:
+    canary = json.dumps(share(5)["canary"])
+    file.write_text(f'{{"canary": {canary}, "failed": ["3.0"], "limits": {limits}}}')
+    routing = Router(file).routing
+    assert routing.limits is None
+    assert (routing.canary, routing.failed) == (Canary(version=CANDIDATE, percent=5), ["3.0"])
+    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == 1
+    assert "limits are malformed" in told[0].getMessage()
+
+
+@pytest.mark.parametrize(
     "content",
     [
         "",

@@ -3,6 +3,8 @@
 import asyncio
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from aurea.paths import ROOT
 from tests.contract.proxy_process import (
     CLASSIFY,
+    WAIT_S,
     Proxy,
     eventually,
     raw_request,
@@ -204,6 +208,20 @@ def test_connections_without_a_whole_request_head_are_ended(start: Callable[...,
         assert read_answer(trickling) == b""
         assert read_answer(used).startswith(b"HTTP/1.1 200 ")
     assert "Traceback" not in proxy.log
+
+
+def test_python_runs_the_package_as_it_is(tmp_path: Path) -> None:
+    """What the other tests fork is what this command starts."""
+    log_file = tmp_path / "proxy.log"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxy"],
+        cwd=ROOT,
+        env={"AUREA_PORT": "0", "AUREA_LOG_FILE": str(log_file), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    eventually(lambda: log_file.exists() and "running on" in log_file.read_text("utf-8"))
+    process.terminate()
+    assert process.wait(WAIT_S) == 0
+    assert "drained" in log_file.read_text("utf-8")
 
 
 def test_the_log_goes_to_a_file_where_one_is_named(
