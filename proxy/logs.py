@@ -71,6 +71,6 @@ def configure_logging(log_file: Path | None) -> None:
     handler.setFormatter(JsonLines())
     handler.addFilter(RequestIdFilter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # These tell of every request what the proxy's own line tells better.
+    # These log every request, which the proxy's own line describes better.
     for name in ("httpx", "httpcore", "python_multipart"):
         logging.getLogger(name).setLevel(logging.ERROR)

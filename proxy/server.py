@@ -126,7 +126,7 @@ class Server(uvicorn.Server):
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Takes a signal. Not kept for uvicorn to raise again: a clean drain exits with 0."""
+        """Handles a signal. Not kept for uvicorn to raise again: a clean drain exits with 0."""
         if self.should_exit:
             self._hurried = True
             return

@@ -226,7 +226,7 @@ class Upstream:
             return _CandidateUnavailable(reason)
         logger.warning(reason)
         if fault.kind == "unavailable":
-            # A full queue and a missing worker are told in the same words.
+            # TorchServe says the same of a full queue and of a missing worker.
             ready = await self._status.readiness()
             return Problem("overloaded" if ready else "model_unavailable")
         if fault.kind in ("not_registered", "token"):

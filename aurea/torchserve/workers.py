@@ -47,7 +47,7 @@ def await_workers(
 ) -> RegisteredVersion:
     """Wait until a version has exactly `count` workers and all of them are READY.
 
-    `on_ready` is told how many are, at every look. Raises `WorkersFailed` once more than
+    `on_ready` is called at every look with how many are. Raises `WorkersFailed` once more than
     `max_deaths` have ended before they were ready, or after `timeout_s` seconds.
     """
     deadline = time.monotonic() + timeout_s

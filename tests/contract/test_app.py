@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.proxy_process import CLASSIFY, Proxy, eventually
+from tests.contract.routing_file import share, write
 from tests.contract.standin import MODEL, VERSION, StandIn
-from tests.contract.test_routing import share, write
 
 
 def test_the_process_says_that_it_lives_whatever_torchserve_does(

@@ -8,6 +8,7 @@ import pytest
 from starlette.responses import JSONResponse, Response
 
 from tests.contract.proxy_process import Proxy, at_once, eventually, raw_request
+from tests.contract.scraping import RETRIES, scrape, value
 from tests.contract.standin import (
     SCORE,
     Behaviour,
@@ -22,7 +23,6 @@ from tests.contract.standin import (
     refusal,
     worker_died,
 )
-from tests.contract.test_metrics import RETRIES, scrape, value
 
 LOSSES: dict[str, Callable[[], Response]] = {
     "worker died": worker_died,
