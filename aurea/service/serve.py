@@ -44,15 +44,10 @@ from aurea.models.choice import (
     choose_model,
 )
 from aurea.paths import ROOT
-from aurea.torchserve.management import (
-    ADDRESSES_FILE,
-    Addresses,
-    ManagementError,
-    TorchServe,
-    Unreachable,
-    await_workers,
-    last_complaint,
-)
+from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
+from aurea.torchserve.client import TorchServe
+from aurea.torchserve.errors import ManagementError, Unreachable
+from aurea.torchserve.workers import await_workers, last_complaint
 from aurea.versions.registry import STATE_FOLDER, ArchiveChanged, Registry, RegistryError
 from aurea.versions.state import State
 

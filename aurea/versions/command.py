@@ -20,13 +20,9 @@ from tqdm import tqdm
 from aurea.archive.vetting import ArchiveRefused
 from aurea.command_line import CommandLine, read
 from aurea.paths import ROOT
-from aurea.torchserve.management import (
-    ADDRESSES_FILE,
-    Addresses,
-    ManagementError,
-    TorchServe,
-    Unreachable,
-)
+from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
+from aurea.torchserve.client import TorchServe
+from aurea.torchserve.errors import ManagementError, Unreachable
 from aurea.versions.comparison import compare, samples, since
 from aurea.versions.lifecycle import Lifecycle
 from aurea.versions.outcome import CommandRefused, Outcome

@@ -4,7 +4,9 @@ from typing import Any
 
 from aurea.archive.vetting import archive_labels
 from aurea.names import version_order
-from aurea.torchserve.management import Addresses, RegisteredVersion, TorchServe
+from aurea.torchserve.addresses import Addresses
+from aurea.torchserve.answers import RegisteredVersion
+from aurea.torchserve.client import TorchServe
 from aurea.versions.outcome import CommandRefused, Outcome, counted
 from aurea.versions.registry import Registry
 from aurea.versions.state import State, VersionRecord

@@ -8,13 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aurea.archive.vetting import Vetted, archive_labels, archive_reference, vet
-from aurea.torchserve.management import (
-    Addresses,
-    ManagementError,
-    RegisteredVersion,
-    TorchServe,
-    WorkersFailed,
-)
+from aurea.torchserve.addresses import Addresses
+from aurea.torchserve.answers import RegisteredVersion
+from aurea.torchserve.client import TorchServe
+from aurea.torchserve.errors import ManagementError, WorkersFailed
 from aurea.versions.description import Description, serves
 from aurea.versions.outcome import CommandRefused, Outcome, Progress, counted
 from aurea.versions.proof import prove

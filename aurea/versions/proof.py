@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aurea.archive.vetting import ReferenceClip, Vetted
-from aurea.torchserve.management import TorchServe
+from aurea.torchserve.client import TorchServe
 from aurea.versions.outcome import CommandRefused, Progress
 
 

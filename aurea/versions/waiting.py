@@ -6,12 +6,9 @@ from typing import Final
 
 import psutil
 
-from aurea.torchserve.management import (
-    TorchServe,
-    WorkersFailed,
-    await_workers,
-    last_complaint,
-)
+from aurea.torchserve.client import TorchServe
+from aurea.torchserve.errors import WorkersFailed
+from aurea.torchserve.workers import await_workers, last_complaint
 from aurea.versions.outcome import CommandRefused, Progress
 
 # The proxy reads the routing file four times a second at most.

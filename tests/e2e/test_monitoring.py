@@ -18,7 +18,8 @@ import httpx
 import pytest
 
 from aurea.paths import ROOT
-from aurea.torchserve.management import ADDRESSES_FILE, Addresses, TorchServe
+from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
+from aurea.torchserve.client import TorchServe
 from tests.clips import SPEECH
 from tests.dashboard import has_data, read_queries
 from tests.e2e.conftest import RunningService, free_port

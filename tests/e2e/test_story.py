@@ -23,7 +23,8 @@ import torch
 
 from aurea.archive.build import package
 from aurea.paths import ROOT
-from aurea.torchserve.management import ADDRESSES_FILE, Addresses, TorchServe
+from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
+from aurea.torchserve.client import TorchServe
 from aurea.versions.comparison import Samples, samples
 from tests.clips import encode, voice
 from tests.e2e.conftest import RunningService

@@ -9,13 +9,10 @@ from accent.layout import REFERENCE_FILE
 
 from aurea.archive.vetting import MANIFEST_FILE
 from aurea.paths import HANDLER
-from aurea.torchserve.management import (
-    Addresses,
-    ManagementError,
-    NotRegistered,
-    RegisteredVersion,
-    TorchServe,
-)
+from aurea.torchserve.addresses import Addresses
+from aurea.torchserve.answers import RegisteredVersion
+from aurea.torchserve.client import TorchServe
+from aurea.torchserve.errors import ManagementError, NotRegistered
 from aurea.versions.lifecycle import Lifecycle
 from aurea.versions.registry import Registry
 from aurea.versions.state import State

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aurea.torchserve.management import ADDRESSES_FILE, Addresses
+from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
 from aurea.versions import command as models
 from aurea.versions.lifecycle import Lifecycle
 from aurea.versions.outcome import Outcome

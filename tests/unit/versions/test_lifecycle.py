@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aurea.torchserve.management import ManagementError
+from aurea.torchserve.errors import ManagementError
 from aurea.versions.lifecycle import Lifecycle
 from aurea.versions.outcome import CommandRefused
 from aurea.versions.state import Canary

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from aurea.archive.vetting import Reference, Vetted
-from aurea.torchserve.management import TorchServe
+from aurea.torchserve.client import TorchServe
 from aurea.versions.outcome import CommandRefused
 from aurea.versions.proof import prove
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aurea.archive.vetting import ArchiveRefused
-from aurea.torchserve.management import ManagementError
+from aurea.torchserve.errors import ManagementError
 from aurea.versions.outcome import CommandRefused
 from aurea.versions.registry import Registry, RegistryError
 from tests.unit.versions.service import Played, Service, assert_only_the_first_is_left

@@ -5,10 +5,7 @@ from pathlib import Path
 import pytest
 
 from aurea.files import sha256_of
-from aurea.versions.registry import (
-    ArchiveChanged,
-    Registry,
-)
+from aurea.versions.registry import ArchiveChanged, Registry
 from tests.unit.versions.service import started
 
 

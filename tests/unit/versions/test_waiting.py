@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from aurea.torchserve.management import RegisteredVersion
+from aurea.torchserve.answers import RegisteredVersion
 from aurea.versions import waiting
 from aurea.versions.outcome import CommandRefused
 from aurea.versions.waiting import Waiting

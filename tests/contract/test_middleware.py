@@ -1,19 +1,22 @@
 """What every answer carries, and what the log tells of it."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from proxy.envelope import Drain, Envelope, LastResort
+from aurea.torchserve.async_client import AsyncTorchServe
+from proxy.drain import Drain
 from proxy.logs import RequestIdFilter
 from proxy.metrics import Metrics
-from proxy.settings import Settings
-from proxy.upstream import Upstream
-from tests.contract.conftest import Proxy, eventually, raw_request, read_answer
+from proxy.middleware import AccessLog, LastResort, LingeringClose
+from proxy.model_status import ModelStatus
+from tests.contract.proxy_process import Proxy, eventually, raw_request, read_answer
 from tests.contract.standin import MODEL, VERSION, StandIn, answering, queue_full
 
 ORIGIN = "https://app.example"
@@ -69,7 +72,17 @@ def test_an_unforeseen_failure_tells_nothing_and_is_logged_whole(
 
     async def call() -> httpx.Response:
         metrics = Metrics()
-        app = Envelope(LastResort(broken), Upstream(Settings(), metrics), Drain(), metrics)
+        torchserve = AsyncTorchServe(
+            "embedded",
+            inference_url="",
+            inference_socket=None,
+            management_url="",
+            key_file=Path("nowhere"),
+            max_connections=1,
+            logger=logging.getLogger(__name__),
+        )
+        status = ModelStatus(torchserve, "embedded", metrics)
+        app = LingeringClose(AccessLog(LastResort(broken), status, metrics), Drain())
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://proxy") as client:
             return await client.get("/", headers={"X-Request-ID": "unforeseen"})
@@ -117,7 +130,9 @@ def test_a_slow_upload_ends_with_the_deadline(start: Callable[..., Proxy]) -> No
     proxy = start(deadline_s=0.5)
     with proxy.connect() as connection:
         connection.sendall(raw_request(bytes(10_000))[:5000])
-        answer = read_answer(connection)
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65_536)
     assert answer.startswith(b"HTTP/1.1 504 ")
     assert b'"code":"timeout"' in answer
     assert b"connection: close" in answer
