@@ -120,15 +120,16 @@ class _KeyFile(BaseModel):
 class TorchServe:
     """The served model's versions, through the management address of a running TorchServe."""
 
-    def __init__(self, addresses: Addresses) -> None:
+    def __init__(self, addresses: Addresses, *, timeout_s: float = _TIMEOUT_S) -> None:
+        """`timeout_s` is the longest wait for any part of an answer."""
         self._addresses = addresses
         self._management = httpx.Client(
-            base_url=addresses.management_url, timeout=_TIMEOUT_S, trust_env=False
+            base_url=addresses.management_url, timeout=timeout_s, trust_env=False
         )
         self._inference = httpx.Client(
             base_url="http://torchserve",
             transport=httpx.HTTPTransport(uds=str(addresses.inference_socket)),
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             trust_env=False,
         )
 
