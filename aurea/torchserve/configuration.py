@@ -1,5 +1,6 @@
 """What TorchServe is configured with: `config.properties` of the project, filled in."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,14 @@ LONGEST_SOCKET_DIR_BYTES: Final = 108 - len(f"/{_SOCKET_NAME}") - 1
 # TorchServe reads the limit into a Java int.
 _MAX_REQUEST_BYTES: Final = 2**31 - 1
 _REQUEST_ROOM_BYTES: Final = 1_000_000
+
+# Measured with single clips of 250 MB and with many of 25 MB: java copies each clip into its heap,
+# and netty holds it in pools that are a little larger. While it passes a clip on to a worker,
+# each thread keeps a buffer as large as the largest clip so far.
 _HEAP_PER_HELD_BYTE: Final = 3
-_DIRECT_PER_HELD_BYTE: Final = 2
+_POOL_PER_HELD_BYTE: Final = 1.25
+_BUFFERED_CLIPS: Final = 3
+_LEAST_DIRECT_PER_HELD_BYTE: Final = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Configuration:
 
     def text(self) -> str:
         """The filled-in `config.properties`."""
-        held_mb = -(-self.max_held_bytes // 1_000_000)
+        held_mb = math.ceil(self.max_held_bytes / 1_000_000)
         values = {
             "SOCKET_DIR": self.socket_dir,
             "MANAGEMENT_PORT": self.management_port,
@@ -61,7 +68,13 @@ class Configuration:
             "METRICS_CONFIG": DEPLOY / "metrics.yaml",
             "MAX_REQUEST_BYTES": self.max_upload_bytes + _REQUEST_ROOM_BYTES,
             "HEAP_MB": _HEAP_PER_HELD_BYTE * held_mb,
-            "DIRECT_MB": _DIRECT_PER_HELD_BYTE * held_mb,
+            "DIRECT_MB": max(
+                _LEAST_DIRECT_PER_HELD_BYTE * held_mb,
+                math.ceil(
+                    _POOL_PER_HELD_BYTE * held_mb
+                    + _BUFFERED_CLIPS * self.max_upload_bytes / 1_000_000
+                ),
+            ),
         }
         template = (ROOT / "config.properties").read_text()
         return re.sub(r"@([A-Z_]+)@", lambda match: str(values[match[1]]), template)
@@ -69,8 +82,10 @@ class Configuration:
 
 def largest_upload_bytes() -> int:
     """The largest clip that a TorchServe on this machine can be configured for, in bytes."""
-    memory_bytes = psutil.virtual_memory().total
-    return min(_MAX_REQUEST_BYTES - _REQUEST_ROOM_BYTES, memory_bytes // 2 // _HEAP_PER_HELD_BYTE)
+    # Half of the memory for java, were the proxy to hold nothing but one such clip.
+    memory_bytes = psutil.virtual_memory().total / 2
+    per_byte = _HEAP_PER_HELD_BYTE + _POOL_PER_HELD_BYTE + _BUFFERED_CLIPS
+    return min(_MAX_REQUEST_BYTES - _REQUEST_ROOM_BYTES, int(memory_bytes / per_byte))
 
 
 def read_properties(text: str) -> dict[str, str]:

@@ -64,8 +64,14 @@ def test_its_memory_grows_with_what_the_proxy_holds(max_held_bytes: int) -> None
     assert direct_mb * 1_000_000 >= 2 * max_held_bytes
 
 
+@pytest.mark.parametrize("max_upload_bytes", [100_000_000, 255_000_000])
+def test_its_memory_grows_with_the_largest_upload(max_upload_bytes: int) -> None:
+    _, direct_mb = memory_mb(read_properties(configured(max_upload_bytes=max_upload_bytes).text()))
+    assert direct_mb * 1_000_000 >= 1.25 * 256_000_000 + 3 * max_upload_bytes
+
+
 @pytest.mark.parametrize(
-    ("memory_bytes", "largest"), [(600_000_000, 100_000_000), (1 << 40, 2**31 - 1 - 1_000_000)]
+    ("memory_bytes", "largest"), [(580_000_000, 40_000_000), (1 << 40, 2**31 - 1 - 1_000_000)]
 )
 def test_the_largest_upload_is_bound_by_memory_and_by_what_java_can_count(
     monkeypatch: pytest.MonkeyPatch, memory_bytes: int, largest: int
