@@ -21,10 +21,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packaging, "_JOB_MODULE", "tests.unit.service.stand_in_job")
 
 
-def order(model: Path, engine: str = "", **changes: str) -> PackagingOrder:
-    return PackagingOrder(
-        **{"model": model, "name": "small", "version": "1.0", "engine": engine} | changes
-    )
+def order(
+    model: Path, engine: str = "", *, name: str = "small", version: str = "1.0"
+) -> PackagingOrder:
+    return PackagingOrder(model=model, name=name, version=version, engine=engine)
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from aurea.torchserve import configuration
 from aurea.torchserve.configuration import Configuration, largest_upload_bytes, read_properties
 
 
@@ -79,6 +78,6 @@ def test_the_largest_upload_is_bound_by_memory_and_by_what_java_can_count(
     class Memory:
         total = memory_bytes
 
-    monkeypatch.setattr(configuration.psutil, "virtual_memory", Memory)
+    monkeypatch.setattr("psutil.virtual_memory", Memory)
     assert largest_upload_bytes() == largest
     configured(max_upload_bytes=largest)
