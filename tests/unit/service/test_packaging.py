@@ -116,6 +116,32 @@ def test_make_mar_is_told_the_model_and_the_rest_by_options() -> None:
     assert settings.model_store == MODEL_STORE
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_make_mar_says_what_it_built_and_that_it_is_up_to_date_the_next_time(
+    small_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packaging, "is_built_from", lambda archive, *_, **__: archive.exists())
+    arguments = ["package", str(small_folder), "--name", "small", "--engine", "builds"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--model-store", str(tmp_path)])
+    packaging.main()
+    assert capsys.readouterr().out == f"a table\n{tmp_path / 'small.mar'} (small 1.0): built\n"
+    packaging.main()
+    assert capsys.readouterr().out == f"{tmp_path / 'small.mar'} (small 1.0): up to date\n"
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_make_mar_ends_with_why_there_is_no_archive(
+    small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["package", str(small_folder), "--engine", "refuses"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--model-store", str(tmp_path)])
+    with pytest.raises(SystemExit, match="no such engine"):
+        packaging.main()
+
+
 def test_a_folder_that_is_no_model_is_refused_without_another_process(tmp_path: Path) -> None:
     with pytest.raises(PackagingError, match="A model is a folder with"):
         build(order(tmp_path), tmp_path / "store")
