@@ -13,9 +13,6 @@ from tests.e2e.services import RunningService
 
 _HERE = Path(__file__).parent
 
-RAISED_UPLOAD_BYTES = 60_000_000
-"""The upload limit of the fragile service, in bytes: more than twice the default."""
-
 Serve = Callable[..., RunningService]
 
 
@@ -102,17 +99,11 @@ def service(serve: Serve) -> RunningService:
 def fragile(
     serve: Serve, archive: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
-    """A service of one worker in fp32, harmed by tests that let it mend.
-
-    It has a short deadline and takes uploads up to `RAISED_UPLOAD_BYTES`.
-    """
+    """A service of one worker in fp32 with a short deadline, harmed by tests that let it mend."""
     run_dir = tmp_path_factory.mktemp("fragile")
     exact = configured(archive, run_dir / "draft.mar", "2.0", accent={"precision": "fp32"})
     registered_alone(exact, run_dir, "2.0")
-    running = serve(
-        run_dir,
-        environment={"AUREA_DEADLINE_S": "6", "AUREA_MAX_UPLOAD_BYTES": str(RAISED_UPLOAD_BYTES)},
-    )
+    running = serve(run_dir, environment={"AUREA_DEADLINE_S": "6"})
     yield running
     running.close()
 
