@@ -83,7 +83,7 @@ def service(place: Place, precision: str = "") -> Contestant:
         f"openvino {precision}" if precision else "auto",
         [
             sys.executable,
-            *("-m", "aurea.service.serve"),
+            *("-m", "scripts.serve"),
             *("--model", str(place.model)),
             *("--name", name),
             *("--version", VERSION),
