@@ -1,4 +1,4 @@
-"""The clips that everything is asked about: how long, and in which formats."""
+"""The clips that every contestant gets: how long, and in which formats."""
 
 import json
 from collections.abc import Sequence

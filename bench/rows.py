@@ -148,19 +148,19 @@ def notes(measured: Measured) -> list[str]:
     for name in measured.contestants():
         faults = measured.faults(name, ALONE, CROWD)
         if faults:
-            told = ", ".join(f"{reason} ({count})" for reason, count in faults.items())
-            found.append(f"{name}, wrong answers at concurrency 1 and {CROWD_USERS}: {told}")
+            listed = ", ".join(f"{reason} ({count})" for reason, count in faults.items())
+            found.append(f"{name}, wrong answers at concurrency 1 and {CROWD_USERS}: {listed}")
         faults = measured.faults(name, RATE)
         if faults:
-            told = ", ".join(f"{reason} ({count})" for reason, count in faults.items())
-            found.append(f"{name}, wrong answers at the fixed rate: {told}")
+            listed = ", ".join(f"{reason} ({count})" for reason, count in faults.items())
+            found.append(f"{name}, wrong answers at the fixed rate: {listed}")
     parts = measured.cpu_ms_by_part(SERVICE)
     if parts:
-        told = ", ".join(f"{part} {spread(spent, 1)}" for part, spent in parts.items())
+        listed = ", ".join(f"{part} {spread(spent, 1)}" for part, spent in parts.items())
         stages = ", ".join(f"{stage} {number(ms, 1)}" for stage, ms in measured.stages_ms.items())
         found.append(
             f"Where the service's time goes, in milliseconds of one core for 5 s of speech at "
-            f"concurrency {CROWD_USERS}: {told}. A worker's stages, alone on one core: {stages}."
+            f"concurrency {CROWD_USERS}: {listed}. A worker's stages, alone on one core: {stages}."
         )
     crowds = [stretch for stretch in measured.stretches if stretch.kind == CROWD]
     if crowds:

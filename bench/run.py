@@ -1,8 +1,8 @@
-"""One run of the bench: who is started, what load is put on whom and when, what is written down.
+"""One run of the bench: what is started, what load each gets and when, what is recorded.
 
-Everything stays up for the whole run, idle while another is asked (what is not idle by itself
-is frozen), and rounds go through all of them in changing order, so that what the machine does
-besides falls on everyone alike.
+Everything stays up for the whole run, idle while another is measured (what is not idle by
+itself is frozen), and rounds go through all of them in changing order, so that what the machine
+does besides falls on everyone alike.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What `make bench` can be told."""
+"""The options of `make bench`."""
 
 from pathlib import Path
 from typing import Final
@@ -29,7 +29,7 @@ class BenchSettings(CommandLine):
 
     warm_s: float = Field(default=1.5, ge=0)
     """Seconds at concurrency 8 that nobody counts: after a start, and in each round, since a
-    machine may take memory back from who has waited for a minute."""
+    machine may reclaim memory from a process that has been idle for a minute."""
 
     alone_s: float = Field(default=4.0, ge=0)
     """Seconds of a stretch at concurrency 1."""
@@ -44,7 +44,7 @@ class BenchSettings(CommandLine):
     """Seconds of a stretch of the engine alone; 0: none."""
 
     precisions: list[str] = Field(default=["int8", "bf16", "fp32"])
-    """Asked of the service by name besides auto, with commas between."""
+    """Precisions that the service is also measured in, besides auto, with commas between."""
 
     second_starts: list[str] = Field(default=[SERVICE, ORIGINAL])
     """Contestants that are started twice, with commas between."""
@@ -62,12 +62,12 @@ class BenchSettings(CommandLine):
     """Only build the archives, so that a run has its time for measuring."""
 
     write_readme: bool = False
-    """Put the result into docs/bench.md."""
+    """Put the result into docs/bench.md (the option is older than that page)."""
 
     @field_validator("only", "precisions", "second_starts")
     @classmethod
     def _split(cls, names: list[str]) -> list[str]:
-        return [name for told in names for name in told.split(",") if name]
+        return [name for listed in names for name in listed.split(",") if name]
 
     @field_validator("out")
     @classmethod

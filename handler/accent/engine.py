@@ -49,7 +49,7 @@ class TorchEngine:
     (speechbrain issue 1374). On a CPU sharing buys no speed and costs memory, so there
     the default is one window a pass.
 
-    Embeddings may be computed in bf16; a GPU without it takes float16. Features and cosines
+    Embeddings may be computed in bf16; a GPU without it uses float16. Features and cosines
     are always float32.
     """
 
@@ -89,7 +89,7 @@ class TorchEngine:
         except Exception as error:
             if len(group) == 1:
                 return {group[0]: error}
-        # One of them broke the shared pass; alone, each gets what it deserves.
+        # One of them broke the shared pass: computed alone, only that one fails.
         alone: dict[int, WindowScores | Exception] = {}
         for position in group:
             alone |= self._score_group(windows, [position])

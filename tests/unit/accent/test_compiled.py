@@ -17,11 +17,11 @@ from accent import compiled
 from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
 from accent.cores import CoreShare
 from accent.engine import PRECISIONS, Precision, TorchEngine, WindowScores
-from accent.loading import AccentModel, load_model
+from accent.loading import AccentModel
 from accent.scoring import posterior
 from accent.waveform import Waveform
 
-from aurea.archive.engines import MAX_POINTS, make_graphs
+from aurea.archive.engines import MAX_POINTS
 from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
 from tests.clips import VOICES, voice
 from tests.workers import idle_worker, other_worker
@@ -33,13 +33,8 @@ Graphs = dict[Precision, Path]
 
 
 @pytest.fixture(scope="module")
-def model() -> AccentModel:
-    return load_model(EMBEDDED)
-
-
-@pytest.fixture(scope="module")
-def graphs(model: AccentModel, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
-    return make_graphs(model, tmp_path_factory.mktemp("graphs"))
+def model(embedded_model: AccentModel) -> AccentModel:
+    return embedded_model
 
 
 @pytest.fixture(params=PRECISIONS)

@@ -9,17 +9,11 @@ from accent.engine import TorchEngine, WindowScores, _half
 from accent.loading import AccentModel, load_model
 from accent.waveform import Waveform
 
-from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
 from tests.clips import voice
 
 LENGTHS_S = (0.5, 0.5, 1.0, 1.0, 1.0, 2.0, 3.7)
 # A sum in another order may round to the next bf16 value.
 BF16_TOLERANCE = 5e-3
-
-
-@pytest.fixture(scope="module")
-def embedded_model() -> AccentModel:
-    return load_model(EMBEDDED)
 
 
 def windows() -> list[Waveform]:
@@ -50,6 +44,7 @@ def test_a_window_scores_the_same_alone_and_in_any_company(
             np.testing.assert_allclose(row, alone[index], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_full_width_network_scores_the_same_in_a_shared_pass(full_width_folder: Path) -> None:
     network = load_model(full_width_folder).network
     pool = [voice(1.0, seed=seed).astype(np.float32) for seed in range(4)]

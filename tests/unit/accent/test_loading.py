@@ -19,7 +19,7 @@ from accent.layout import (
 from accent.loading import AccentModel, load_model
 from accent.specification import read_spec
 
-from tests.models import REAL_HEAD, write_stand_in
+from tests.models import REAL_HEAD, write_full_width_stand_in, write_stand_in
 
 
 @pytest.fixture
@@ -37,8 +37,12 @@ def rewrite(path: Path, old: str, new: str) -> None:
 # What is taken
 
 
-def test_the_full_width_network_takes_the_real_head(full_width_folder: Path) -> None:
-    model = load_model(full_width_folder)
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not REAL_HEAD.is_dir(), reason="the pretrained model's head is not beside this checkout"
+)
+def test_the_full_width_network_takes_the_real_head(tmp_path: Path) -> None:
+    model = load_model(write_full_width_stand_in(tmp_path / "model"))
     head = torch.load(REAL_HEAD / CLASSIFIER_FILE, map_location="cpu", weights_only=True)
     assert torch.equal(model.network.classifier.weight, head["weight"])
     assert model.us_index == 1

@@ -13,7 +13,8 @@ import scipy.signal
 import soundfile
 from accent.decode import decode
 from accent.errors import NoSpeech
-from accent.speech import FRAME_SAMPLES, SpeechGate, SpeechLimits
+from accent.speech import SpeechGate, SpeechLimits
+from accent.speech_network import FRAME_SAMPLES
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.paths import ROOT
@@ -337,6 +338,6 @@ def test_the_gate_leaves_torchs_threads_and_loads_no_other_runtime() -> None:
 
 
 def test_without_the_package_loading_fails_and_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accent.speech.find_spec", lambda _: None)
+    monkeypatch.setattr("accent.speech_network.find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match="silero-vad"):
         SpeechGate()
