@@ -109,6 +109,7 @@ def test_channels_are_averaged_as_speechbrain_does(small: Pair, channels: int) -
     assert small.difference(encode(clip, 44_100, "wav-s16"), "wav") < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("duration_s", "rate_hz"), grid([0.5, 2.5, 10.0], [16_000, 44_100], together=1)
 )

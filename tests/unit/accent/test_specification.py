@@ -273,6 +273,7 @@ def test_what_is_not_a_yaml_mapping_is_refused(text: str, tmp_path: Path) -> Non
         read_spec(spec_file(tmp_path, text))
 
 
+@pytest.mark.slow
 @given(
     position=st.integers(0, len(PLAIN)),
     removed=st.integers(0, 30),

@@ -105,6 +105,7 @@ def test_silence_has_no_speech_even_without_the_decoders_test(
         gate.check(recorded(generator(duration_s, 0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["white", "siren", "violin", "band"])
 def test_five_minutes_of_noise_or_music_hold_no_more_speech_than_a_moment_does(
     gate: SpeechGate, name: str
@@ -113,6 +114,7 @@ def test_five_minutes_of_noise_or_music_hold_no_more_speech_than_a_moment_does(
         gate.check(recorded(np.tile(getattr(sounds, name)(30.0, 1), 10)))
 
 
+@pytest.mark.slow
 def test_noise_and_music_as_phones_and_browsers_send_them_have_no_speech(gate: SpeechGate) -> None:
     for name in ("white", "breath", "siren", "violin", "band"):
         for encoding in ("ogg-opus", "mp3", "m4a-aac"):
@@ -164,6 +166,7 @@ def test_every_voice_passes_by_telephone_in_noise_and_in_babble(
     gate.check(recorded(DISTORTIONS[distortion](voice(duration_s, seed=seed))))
 
 
+@pytest.mark.slow
 def test_one_sentence_in_five_minutes_of_silence_is_found(gate: SpeechGate) -> None:
     clip = np.random.default_rng(0).normal(0, 1e-4, 300 * SAMPLE_RATE_HZ)
     clip[200 * SAMPLE_RATE_HZ :][: 3 * SAMPLE_RATE_HZ] += voice(3.0)
@@ -246,6 +249,7 @@ def test_the_probabilities_are_those_of_the_package_itself(gate: SpeechGate) -> 
     np.testing.assert_allclose(gate.probabilities(waveform), expected.ravel(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_long_clip_in_pieces_is_the_same_as_at_once(
     gate: SpeechGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +328,7 @@ print(torch.get_num_threads(), *(name in sys.modules for name in ("silero_vad", 
 """
 
 
+@pytest.mark.slow
 def test_the_gate_leaves_torchs_threads_and_loads_no_other_runtime() -> None:
     result = subprocess.run(
         [sys.executable, "-c", LOAD_AND_TELL],
