@@ -28,6 +28,7 @@ def cosines(scores: Sequence[WindowScores | Exception]) -> list[Waveform]:
     return [score.cosines for score in scores if isinstance(score, WindowScores)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows_per_pass", [1, 8])
 def test_a_window_scores_the_same_alone_and_in_any_company(
     small_model: AccentModel, windows_per_pass: int

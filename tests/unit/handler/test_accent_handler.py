@@ -152,6 +152,7 @@ def archive(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+@pytest.mark.slow
 def test_the_engine_comes_from_the_archives_settings(
     archive: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
