@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import openvino
@@ -272,6 +273,55 @@ def test_int8_keeps_its_rest_in_fp32_where_there_is_no_bf16(
     monkeypatch.setattr(compiled, "hardware_precisions", lambda: frozenset({"fp32", "int8"}))
     settings = settings_of(open_compiled(model, graphs, "int8"))
     assert settings.get_property(ov_hints.inference_precision) == openvino.Type.f32
+
+
+class MadeUpCore:
+    """OpenVINO on a processor that computes in `actual` whatever it is asked for, or as asked."""
+
+    def __init__(self, actual: openvino.Type | None = None) -> None:
+        self._actual = actual
+        self.hint: openvino.Type | None = None
+
+    def compile_model(self, _: Path, __: str, settings: dict[Any, Any]) -> SimpleNamespace:
+        self.hint = settings[ov_hints.inference_precision]
+        return SimpleNamespace(
+            get_property=lambda _: self._actual or self.hint, create_infer_request=lambda: "request"
+        )
+
+
+def test_a_precision_that_the_processor_silently_replaces_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(openvino, "Core", lambda: MadeUpCore(openvino.Type.f32))
+    with pytest.raises(EngineUnavailable, match="OpenVINO has no bf16 on this processor"):
+        compiled._compile(Path("graph.xml"), "bf16", 1)
+
+
+@pytest.mark.parametrize(
+    ("precision", "hardware", "expected"),
+    [
+        ("fp32", {"fp32", "bf16", "int8"}, openvino.Type.f32),
+        ("bf16", {"fp32", "bf16"}, openvino.Type.bf16),
+        ("int8", {"fp32", "bf16", "int8"}, openvino.Type.bf16),
+        ("int8", {"fp32", "int8"}, openvino.Type.f32),
+    ],
+)
+def test_what_is_not_int8_is_computed_in_the_narrowest_type_that_the_processor_has(
+    precision: Precision,
+    hardware: set[str],
+    expected: openvino.Type,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    core = MadeUpCore()
+    monkeypatch.setattr(openvino, "Core", lambda: core)
+    monkeypatch.setattr(compiled, "hardware_precisions", lambda: frozenset(hardware))
+    compiled._compile(Path("graph.xml"), precision, 1)
+    assert core.hint == expected
+
+
+def test_the_processor_has_a_name() -> None:
+    name = compiled.processor_name()
+    assert name == name.strip() != ""
 
 
 @pytest.mark.parametrize(

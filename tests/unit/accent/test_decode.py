@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import soundfile
-from accent.decode import _MIX_VALUES, _Recording, decode
+from accent.decode import _MIX_VALUES, _Recording, _Upload, decode
 from accent.errors import NoSpeech
 from accent.waveform import SAMPLE_RATE_HZ
 from PIL import Image
@@ -237,3 +237,25 @@ def test_a_recording_takes_more_than_was_expected_of_it() -> None:
     for block in blocks:
         recording.append(block)
     np.testing.assert_array_equal(recording.waveform, np.concatenate(blocks))
+
+
+@pytest.mark.parametrize(
+    ("offset", "whence"),
+    [(3, io.SEEK_SET), (2, io.SEEK_CUR), (-4, io.SEEK_END), (-2, io.SEEK_CUR), (99, io.SEEK_SET)],
+)
+def test_an_upload_is_read_as_any_file_is(offset: int, whence: int) -> None:
+    upload, file = _Upload(b"0123456789"), io.BytesIO(b"0123456789")
+    assert upload.read(4) == file.read(4)
+    assert upload.seek(offset, whence) == file.seek(offset, whence)
+    assert upload.tell() == file.tell()
+    assert upload.read(5) == file.read(5)
+    assert upload.read(50) == file.read(50)
+    assert upload.tell() == file.tell()
+
+
+@pytest.mark.parametrize("whence", [io.SEEK_SET, io.SEEK_CUR, io.SEEK_END])
+def test_an_upload_has_nothing_before_its_start(whence: int) -> None:
+    upload = _Upload(b"0123456789")
+    with pytest.raises(ValueError, match="negative seek value"):
+        upload.seek(-11, whence)
+    assert upload.tell() == 0

@@ -257,7 +257,7 @@ def test_an_alias_bomb_is_refused_at_once(line: str, entry: str, tmp_path: Path)
         "just text",
         "- a\n- b",
         "a: [",
-        "a: " + "[" * 50_000,
+        pytest.param("a: " + "[" * 50_000, marks=pytest.mark.slow, id="deep"),
         "a: !!timestamp abc",
         "a: !!bool perhaps",
         "a: !!int ''",
