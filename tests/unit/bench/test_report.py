@@ -9,6 +9,7 @@ from bench.results import goals
 from tests.unit.bench.made_up import measured_run, record
 
 
+@pytest.mark.slow
 def test_the_reports_hold_what_was_measured(tmp_path: Path) -> None:
     measured = measured_run()
     measured.failures["ray + SpeechBrain"] = "ended with status 1"
@@ -35,7 +36,7 @@ def test_the_terminal_says_what_was_not_reached(capsys: pytest.CaptureFixture[st
     assert "service (auto: openvino int8)" in printed
 
 
-@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("depth", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_the_reports_lie_in_the_folder_that_was_asked_for(depth: int, tmp_path: Path) -> None:
     folder = tmp_path.joinpath(*["deeper"] * depth)
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,9 @@ from bench.rivals.scorers import OurScorer, open_scorer
 from tests.clips import encode, voice
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def scorer(small_folder: Path) -> OurScorer:
     return OurScorer(small_folder, threads=1)
