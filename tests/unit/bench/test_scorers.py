@@ -8,7 +8,6 @@ from accent.loading import AccentModel
 from bench.rivals.scorers import OurScorer, open_scorer
 from tests.clips import encode, voice
 
-
 pytestmark = pytest.mark.slow
 
 
