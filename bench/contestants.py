@@ -170,7 +170,7 @@ def build_archive(model: Path, precision: str = "") -> Path:
     Raises `RivalFailed` if it cannot be built.
     """
     name = archive_name(precision)
-    command = [sys.executable, "-m", "aurea.archive.build", str(model)]
+    command = [sys.executable, "-m", "scripts.package", str(model)]
     command += ["--name", name, "--version", VERSION]
     if precision:
         command += ["--engine", "openvino", "--precision", precision]

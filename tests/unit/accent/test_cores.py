@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import subprocess
@@ -5,13 +6,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accent import cores
 from accent.cores import CoreShare
 
 from aurea.paths import ROOT
-from tests.workers import idle_worker, other_worker
+from tests.workers import idle_worker, living, numbers, other_worker
 
 WORK_UNTIL_KILLED = """
 import sys, time
@@ -73,18 +75,17 @@ def test_a_worker_tells_when_it_gave_its_share_back(tmp_path: Path) -> None:
     assert time.time() - own.stat().st_mtime < 10
 
 
-def test_a_try_that_fails_half_way_holds_nothing_afterwards(tmp_path: Path) -> None:
+def test_a_try_that_fails_half_way_holds_nothing_during_the_pass(tmp_path: Path) -> None:
     share = CoreShare(1, 4, tmp_path)
-    names = [str(number) for number in range(1, 9)]
+    names = living(8)
     for name in names:
         idle_worker(tmp_path, name)
-    with other_worker(tmp_path, "5"), share.working():
-        with share.borrowed() as alone:
-            assert not alone
-        for name in names:
-            if name != "5":
-                with other_worker(tmp_path, name):
-                    pass
+    with other_worker(tmp_path, names[4]), share.working(), share.borrowed() as alone:
+        assert not alone
+        # A worker that gets a clip now must not wait for this one's pass.
+        for name in names[:4] + names[5:]:
+            with (tmp_path / name).open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_worker_waits_for_who_has_borrowed_its_share(tmp_path: Path) -> None:
@@ -155,3 +156,49 @@ def test_a_share_of_all_cores_borrows_nothing(tmp_path: Path) -> None:
     assert share.all_threads == 4
     with share.working(), share.borrowed() as alone:
         assert not alone
+
+
+# What fails besides
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_share_is_given_back_even_where_the_time_cannot_be_written(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = CoreShare(1, 2, tmp_path)
+    (own,) = tmp_path.iterdir()
+
+    def fail(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "utime", fail)
+    with share.working():
+        pass
+    with own.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_share_is_given_back_after_a_failure_of_the_work_too(tmp_path: Path) -> None:
+    share = CoreShare(1, 2, tmp_path)
+    (own,) = tmp_path.iterdir()
+    with pytest.raises(RuntimeError, match="of the work"), share.working():
+        raise RuntimeError("of the work")
+    with own.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_folder_that_is_gone_costs_the_others_cores_and_no_clip(tmp_path: Path) -> None:
+    folder = tmp_path / "cores"
+    share = CoreShare(1, 2, folder)
+    with share.working():
+        (folder / str(os.getpid())).unlink()
+        folder.rmdir()
+        with share.borrowed() as alone:
+            assert not alone
+    folder.write_text("no folder")
+    with share.working(), share.borrowed() as alone:
+        assert not alone
+    folder.unlink()
+    with share.working(), share.borrowed() as alone:
+        assert alone
+    assert numbers(folder) == {str(os.getpid())}
