@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 from accent.waveform import Waveform
 
-from aurea.lab import prepare as module
 from aurea.lab.corpus import Clip
-from aurea.lab.prepare import FRAMES_PER_S, Plan, PreparedClip, prepare
-from aurea.lab.teacher import FRAME_SIZE, SOUND_SIZE, Frames
+from aurea.lab.features import prepare as module
+from aurea.lab.features.prepare import FRAMES_PER_S, Plan, PreparedClip, prepare
+from aurea.lab.teacher.encoders import FRAME_SIZE, SOUND_SIZE, Frames
 from tests.clips import encode, voice
 from tests.stand_ins import StandInEncoder, pool_of_threads, use_stand_in_teacher
 
@@ -198,8 +198,8 @@ def test_another_teacher_is_listened_to_anew(
     use_stand_in_teacher(monkeypatch)
     plan = Plan(n_mels=24, versions=1, seed=0, teacher=True)
     make(clips[:1], tmp_path, plan)
-    *others, last = module._TEACHER
-    monkeypatch.setattr(module, "_TEACHER", (*others, replace(last, sha256="0" * 64)))
+    *others, last = module.TEACHER_FILES
+    monkeypatch.setattr(module, "TEACHER_FILES", (*others, replace(last, sha256="0" * 64)))
     here.clear()
     make(clips[:1], tmp_path, plan)
     assert here == ["features"]

@@ -1,0 +1,30 @@
+"""The folder that training writes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accent.decode import decode
+from accent.loading import load_model
+
+from tests.clips import encode, voice
+
+
+def test_speechbrain_itself_loads_the_folder_and_gives_the_same_cosines(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from speechbrain.inference.classifiers import EncoderClassifier
+
+    monkeypatch.chdir(tmp_path)
+    clip = tmp_path / "clip.wav"
+    clip.write_bytes(encode(voice(2.0, seed=3), 16_000, "wav-s16"))
+    reference = EncoderClassifier.from_hparams(
+        source=str(trained),
+        savedir=str(tmp_path / "saved"),
+        overrides={"pretrained_path": str(trained)},
+    )
+    theirs, _, index, label = reference.classify_file(str(clip))
+    model = load_model(trained)
+    ours = model.network(torch.from_numpy(decode(clip.read_bytes()).waveform)[None])
+    assert torch.allclose(ours.squeeze(), theirs.squeeze(), atol=1e-4)
+    assert label == [model.labels[int(index)]]
