@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch.optim.swa_utils import AveragedModel
@@ -14,6 +14,14 @@ from aurea.lab.training.distillation import Student
 
 WORK_FOLDER: Final = ".train"
 CHECKPOINT_FILE: Final = "checkpoint.pt"
+
+
+class Stateful(Protocol):
+    """What torch can save and bring back."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,11 @@ class Checkpoint:
     ) -> None:
         self._path = out / WORK_FOLDER / CHECKPOINT_FILE
         self._fingerprint = fingerprint
-        self._parts = {"student": student, "average": average, "optimizer": optimizer}
+        self._parts: dict[str, Stateful] = {
+            "student": student,
+            "average": average,
+            "optimizer": optimizer,
+        }
 
     def load(self, device: torch.device) -> Progress:
         """Bring the parts to where a stopped run stood, and say how far that is.

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_settings import SettingsConfigDict
 
 
 class Recipe(BaseModel):
     """All that decides the weights, apart from the data. The line under a part is its help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # Of the settings library's type, since the command line inherits these parts as options.
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     seed: int = Field(default=0, ge=0)
     """What split, first weights, crops and masks are drawn by."""

@@ -1,13 +1,19 @@
 """Synthesis: what is spoken anew, and that a call goes on where another was stopped."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 
 from aurea.lab.corpus import read_clips
-from aurea.lab.speech.synthesis import make_speech
+from aurea.lab.packages import PackagedFile
+from aurea.lab.speech import synthesis
+from aurea.lab.speech.synthesis import Speaker, make_speech
 from aurea.lab.speech.utterances import KIND, LICENCE, utterances
 from aurea.lab.speech.voices import VOICES
 from tests.unit.lab.speech.conftest import StandInSpeaker
@@ -65,3 +71,92 @@ def test_a_longer_call_speaks_only_what_is_new(
     assert speaker.spoken == ()
     names = [line.split(",")[0] for line in text.splitlines()[1:]]
     assert all(one < other for one, other in pairwise(names))
+
+
+def other_sentence(_: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    del monkeypatch
+    return ["Another sentence.", *FEW[1:]]
+
+
+def other_voices(_: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    *others, last = VOICES
+    monkeypatch.setattr(synthesis, "VOICES", tuple(others))
+    assert last.member
+    return FEW
+
+
+def other_model(_: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    first, *others = synthesis.MODEL_PARTS
+    monkeypatch.setattr(synthesis, "MODEL_PARTS", (replace(first, sha256="0" * 64), *others))
+    return FEW
+
+
+def foreign_clip(path: Path, _: pytest.MonkeyPatch) -> list[str]:
+    """A sound of the same name that no synthesis has marked."""
+    samples, rate_hz = soundfile.read(path)
+    soundfile.write(path, samples, rate_hz)
+    return FEW
+
+
+def no_audio(path: Path, _: pytest.MonkeyPatch) -> list[str]:
+    path.write_bytes(b"no audio")
+    return FEW
+
+
+@pytest.mark.parametrize(
+    "change", [other_sentence, other_voices, other_model, foreign_clip, no_audio]
+)
+def test_a_clip_of_another_utterance_is_spoken_anew_and_others_are_kept(
+    change: Callable[[Path, pytest.MonkeyPatch], list[str]],
+    speaker: type[StandInSpeaker],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_speech(tmp_path, 1, 1, FEW)
+    before = {one.file_name: synthesis.digest_of(one) for one in utterances(1, FEW, NAMES)}
+    sentences = change(tmp_path / "r0_0_en-us.flac", monkeypatch)
+    names = [Path(voice.member).stem for voice in synthesis.VOICES]
+    after = {one.file_name: synthesis.digest_of(one) for one in utterances(1, sentences, names)}
+    speaker.spoken = ()
+    make_speech(tmp_path, 1, 1, sentences)
+    if before == after:
+        assert speaker.spoken == ("r0_0_en-us.flac",)
+    else:
+        assert set(speaker.spoken) == {name for name in after if before.get(name) != after[name]}
+    assert len(list(tmp_path.glob("*.flac"))) == 2 * len(FEW)
+
+
+def test_a_speaker_is_the_model_in_one_piece_with_the_voices_that_an_utterance_blends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(files: Sequence[PackagedFile]) -> list[Path]:
+        paths = [tmp_path / file.package / Path(file.member).name for file in files]
+        for number, path in enumerate(paths):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(np.full(256, number, np.float32).tobytes())
+        return paths
+
+    class StandInKokoro:
+        voices: Mapping[str, npt.NDArray[np.float32]]
+
+        @classmethod
+        def from_session(cls, session: str, voices: str) -> "StandInKokoro":
+            assert Path(session).read_bytes().startswith(np.zeros(1, np.float32).tobytes())
+            assert len(Path(session).read_bytes()) % 1024 == 0
+            made = cls()
+            made.voices = dict(np.load(voices))
+            return made
+
+        def create(
+            self, text: str, voice: npt.NDArray[np.float32], *, speed: float, lang: str
+        ) -> tuple[npt.NDArray[np.float32], int]:
+            assert (text, lang) == (said.sentence, said.variety)
+            return np.array([0.1, -0.2], np.float32) * float(voice.mean()) * speed, 24_000
+
+    monkeypatch.setattr(synthesis, "fetch", fetched)
+    monkeypatch.setattr(synthesis, "Kokoro", StandInKokoro)
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda path, _: path)
+    said = next(utterances(1, FEW, NAMES))
+    samples, rate_hz = Speaker().speak(said)
+    assert rate_hz == 24_000
+    assert samples.tolist() == pytest.approx([0.35, -0.7])

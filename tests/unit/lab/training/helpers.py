@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from accent.loading import load_model
 
 from aurea.lab.corpus import Clip, read_clips
 from aurea.lab.features.prepare import PreparedClip
-from aurea.lab.figures import Evaluation
+from aurea.lab.figures import ClipResult, Evaluation
 from aurea.lab.teacher.encoders import SOUND_SIZE
 from aurea.lab.training.loop import LOG_FILE
 from aurea.lab.training.model import make_model
 from aurea.lab.training.recipe import Recipe
 from aurea.lab.training.sampler import Batch
+from tests.results import answers
 from tests.stand_ins import pool_of_threads, prepared_clip
 
 LABELS = ("england", "us")
@@ -86,6 +88,14 @@ def train_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let training prepare in this process and judge nobody."""
     monkeypatch.setattr("aurea.lab.features.prepare.process_pool", pool_of_threads)
     monkeypatch.setattr("aurea.lab.training.model.evaluate_clips", lambda *_, **__: [])
+
+
+def answers_of(accents: Sequence[str]) -> list[ClipResult]:
+    """Answers of a model of `LABELS` to clips of these accents."""
+    return [
+        replace(result, cosines=(result.cosines or ())[: len(LABELS)])
+        for result in answers(3, 2, accents=accents)
+    ]
 
 
 def same_weights(one: Path, other: Path) -> bool:

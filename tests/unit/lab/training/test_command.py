@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from accent.loading import load_model
 
-from aurea.lab.features import prepare
+from aurea.command_line import read
 from aurea.lab.packages import PackageUnavailable
-from aurea.lab.training import command
-from aurea.lab.training.command import main
-from aurea.lab.training.model import CARD_FILE
+from aurea.lab.training import command, model
+from aurea.lab.training.command import TrainingOptions, main
+from aurea.lab.training.model import CARD_FILE, make_model
 from aurea.lab.training.recipe import Recipe
-from tests.stand_ins import pool_of_threads
-from tests.unit.lab.training.helpers import LABELS
+from tests.unit.lab.training.helpers import LABELS, answers_of, train_only
 
 
+@pytest.mark.slow
 def test_the_command_line_makes_a_model_and_puts_itself_on_the_card(
     data: Path,
     cache: Path,
@@ -25,16 +25,20 @@ def test_the_command_line_makes_a_model_and_puts_itself_on_the_card(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(prepare, "process_pool", pool_of_threads)
-    monkeypatch.setattr(command, "make_model", partial(command.make_model, cache=cache))
+    train_only(monkeypatch)
+    monkeypatch.setattr(model, "evaluate_clips", lambda *_, **__: answers_of(LABELS))
+    monkeypatch.setattr(command, "make_model", partial(make_model, cache=cache))
+    monkeypatch.setattr(command, "REPORTS", tmp_path / "reports")
+    out = tmp_path / "out"
     size = ["--steps", "2", "--channels", "16", "--batch-size", "4", "--versions", "2", "--fp32"]
-    where = ["--data", str(data), "--out", str(tmp_path), "--min-speakers", "4", "--seed", "0"]
+    where = ["--data", str(data), "--out", str(out), "--min-speakers", "4", "--seed", "0"]
     main([*where, *size])
-    assert load_model(tmp_path).labels == LABELS
+    assert load_model(out).labels == LABELS
     said = capsys.readouterr().out
     assert "recorded, all accents: AUC" in said
-    assert f"written: {tmp_path}" in said
-    card = (tmp_path / CARD_FILE).read_text()
+    assert f"written: {out}" in said
+    assert (tmp_path / "reports" / "out.html").is_file()
+    card = (out / CARD_FILE).read_text()
     assert f"    python -m scripts.train {shlex.join([*where, *size])}\n" in card
 
 
@@ -114,10 +118,42 @@ def test_a_teacher_that_cannot_be_had_ends_the_command_with_what_to_do(
         raise PackageUnavailable("It could not be fetched. Check that the package index answers.")
 
     monkeypatch.setattr("aurea.lab.features.prepare.fetch", unavailable)
-    monkeypatch.setattr(
-        command, "make_model", partial(command.make_model, cache=tmp_path / "cache")
-    )
+    monkeypatch.setattr(command, "make_model", partial(make_model, cache=tmp_path / "cache"))
     where = ["--data", str(data), "--out", str(tmp_path / "out"), "--min-speakers", "4"]
     with pytest.raises(SystemExit, match="Check that the package index answers"):
         main([*where, "--teacher"])
     assert not (tmp_path / "out").exists()
+
+
+def test_each_part_of_the_recipe_is_an_option_with_its_line_of_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name, part in Recipe.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in said
+        assert f"{part.description} (default: {part.default})" in said
+
+
+OPTIONS = {
+    name: str(field.default * 2 + 1)
+    for name, field in Recipe.model_fields.items()
+    if not isinstance(field.default, bool)
+} | {"unlabelled_share": "0.5"}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_each_part_of_the_recipe_is_told_as_an_option_or_by_its_name(name: str) -> None:
+    where = ["--data", "a", "--out", "b"]
+    option = read(TrainingOptions, [*where, f"--{name.replace('_', '-')}", OPTIONS[name]])
+    named = read(TrainingOptions, [*where, "--recipe", f"{name}={OPTIONS[name]}"])
+    assert option.whole_recipe() == named.whole_recipe() != Recipe()
+    assert str(getattr(option.whole_recipe(), name)) == OPTIONS[name]
+
+
+def test_switches_of_the_recipe_can_be_turned_on_and_off() -> None:
+    told = ["--data", "a", "--out", "b", "--no-augment", "--no-bf16", "--teacher"]
+    wanted = Recipe(augment=False, bf16=False, teacher=True)
+    assert read(TrainingOptions, told).whole_recipe() == wanted

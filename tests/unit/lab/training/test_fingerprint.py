@@ -11,6 +11,7 @@ import pytest
 from accent.loading import load_model
 
 from aurea.lab.corpus import Clip
+from aurea.lab.features.prepare import FORMAT
 from aurea.lab.teacher.encoders import TEACHER_FILES
 from aurea.lab.training import fingerprint
 from aurea.lab.training.fingerprint import fingerprint_of
@@ -133,7 +134,7 @@ def test_features_that_are_computed_in_another_way_count(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = of(parts)
-    monkeypatch.setattr(fingerprint, "FORMAT", fingerprint.FORMAT + 1)
+    monkeypatch.setattr(fingerprint, "FORMAT", FORMAT + 1)
     assert of(parts) != before
 
 

@@ -23,6 +23,7 @@ from tests.unit.lab.training.helpers import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     data: Path, trained: Path, cache: Path, tmp_path: Path
@@ -34,6 +35,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert not same_weights(trained, tmp_path / "other")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_run_that_is_to_stop_early_takes_the_same_steps_up_to_there(
     data: Path, trained: Path, cache: Path, tmp_path: Path
