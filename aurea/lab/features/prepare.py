@@ -1,7 +1,8 @@
 """Clips -> what training reads: log-mel features of several versions, and a teacher's frames.
 
-Computed once, by as many processes as asked for, and kept on disk: a run that goes on after
-a kill, or another run over the same speech, finds them there.
+Computed once, by as many processes as wanted, and kept on disk: a run that goes on after
+a kill, or another run over the same speech, finds them there. They are kept by the content of
+the clip and the plan. Whose voices made the babble behind a version does not count: any will do.
 """
 
 import hashlib

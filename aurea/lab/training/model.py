@@ -64,8 +64,8 @@ def make_model(
 
     `extra` serves training only: synthetic voices with an accent, and speech with none, of
     which a teacher is needed to learn. `commands` are what the card says it was made by.
-    In which order clips are given changes nothing. Returns what the card tells, by the name
-    of the set that was judged.
+    In which order clips are given changes nothing. Returns the evaluations on the card, by
+    the name of the set that was judged.
 
     Raises `SystemExit` with a sentence for people where data or folder will not do.
     """
@@ -144,7 +144,7 @@ def make_model(
 def _judged_sets(
     results: Sequence[ClipResult], labels: Sequence[str]
 ) -> dict[str, list[ClipResult]]:
-    """What a card tells of: natural speech first, all accents and the labels, then all kinds."""
+    """The sets on a card: natural speech first, all accents and the labels, then all kinds."""
     natural = sorted({r.clip.kind for r in results} - {"synthesised"})
     sets: dict[str, list[ClipResult]] = {}
     for kinds in (natural, sorted({r.clip.kind for r in results})):

@@ -1,4 +1,4 @@
-"""The recipe of a model: each part told once, as a field, an option and a word on the card."""
+"""The recipe of a model: each part is declared once, as a field that is an option too."""
 
 from collections.abc import Sequence
 from typing import Any

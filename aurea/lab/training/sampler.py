@@ -17,7 +17,7 @@ from aurea.lab.teacher.probe import CrossFittedProbe, norm_of
 from aurea.lab.training.recipe import Recipe
 
 # Within a label, a kind of speech is drawn in proportion to this power of its seconds: a
-# large synthetic part does not drown a few real voices, nor are two clips heard all day.
+# large synthetic part does not drown a few real voices, nor are two clips drawn all the time.
 _KIND_POWER: Final = 1.0 / 3.0
 
 
