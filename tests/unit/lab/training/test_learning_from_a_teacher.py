@@ -70,10 +70,9 @@ def make(
 def test_a_model_learns_from_a_teacher_and_a_killed_run_goes_on_doing_so(
     make: Callable[[Path, Recipe], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = TAUGHT.changed(steps=30)
-    make(tmp_path / "whole", recipe)
+    make(tmp_path / "whole", TAUGHT)
     log = logged(tmp_path / "whole")
-    assert [line["step"] for line in log] == [10, 20, 30]
+    assert [line["step"] for line in log] == [10, 20, 30, 40]
     for line in log:
         assert line["loss"] == pytest.approx(sum(line[name] for name in LOSSES), abs=1e-3)
     assert log[-1]["sounds"] < 0.9 * log[0]["sounds"]
@@ -86,15 +85,15 @@ def test_a_model_learns_from_a_teacher_and_a_killed_run_goes_on_doing_so(
     assert files == {*MODEL_FILES, CARD_FILE, LOG_FILE}
 
     def dies(recipe: Recipe, step: int) -> float:
-        if step == 18:
+        if step == 33:
             raise KeyboardInterrupt
         return learning_rate(recipe, step)
 
     monkeypatch.setattr(loop, "learning_rate", dies)
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path / "killed", recipe)
+        make(tmp_path / "killed", TAUGHT)
     monkeypatch.setattr(loop, "learning_rate", learning_rate)
-    make(tmp_path / "killed", recipe)
+    make(tmp_path / "killed", TAUGHT)
     ours, theirs = (
         load_model(tmp_path / name).network.state_dict() for name in ("whole", "killed")
     )
@@ -106,7 +105,7 @@ def test_a_model_learns_from_a_teacher_and_a_killed_run_goes_on_doing_so(
 def test_the_whole_loss_falls_where_labels_count_from_the_start(
     make: Callable[[Path, Recipe], None], tmp_path: Path
 ) -> None:
-    make(tmp_path, TAUGHT.changed(steps=20, labels_after=0.0, bf16=False))
+    make(tmp_path, TAUGHT.changed(labels_after=0.0, bf16=False))
     log = logged(tmp_path)
     assert log[-1]["loss"] < log[0]["loss"]
     assert log[-1]["divergence"] < log[0]["divergence"]
