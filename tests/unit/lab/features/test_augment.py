@@ -9,8 +9,8 @@ import pytest
 import torch
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
-from aurea.lab import augment
-from aurea.lab.augment import crop_at, perturbed_crop, spec_augment, version_of
+from aurea.lab.features import augment
+from aurea.lab.features.augment import crop_at, perturbed_crop, spec_augment, version_of
 from tests.clips import voice
 
 N_MELS = 80

@@ -1,7 +1,8 @@
 """Clips -> what training reads: log-mel features of several versions, and a teacher's frames.
 
-Computed once, by as many processes as asked for, and kept on disk: a run that goes on after
-a kill, or another run over the same speech, finds them there.
+Computed once, by as many processes as wanted, and kept on disk: a run that goes on after
+a kill, or another run over the same speech, finds them there. They are kept by the content of
+the clip and the plan. Whose voices made the babble behind a version does not count: any will do.
 """
 
 import hashlib
@@ -21,14 +22,13 @@ from speechbrain.lobes.features import Fbank
 from tqdm import tqdm
 
 from aurea.files import whole_file
-from aurea.lab.augment import version_of
 from aurea.lab.corpus import Clip
+from aurea.lab.features.augment import version_of
 from aurea.lab.packages import fetch
-from aurea.lab.teacher import (
-    ENCODER,
+from aurea.lab.teacher.encoders import (
     FRAME_SIZE,
-    SOUND_MODELS,
     SOUND_SIZE,
+    TEACHER_FILES,
     Frames,
     SoundEncoder,
     SpeechEncoder,
@@ -39,10 +39,10 @@ from aurea.processes import process_pool
 DEFAULT_CACHE: Final = ROOT / ".cache" / "features"
 FRAMES_PER_S: Final = 100
 
+FORMAT: Final = 2
+"""Part of every key: to be raised whenever what is computed from the same clip changes."""
+
 _BABBLERS: Final = 12
-# Part of every key: to be raised whenever what is computed from the same clip changes.
-_FORMAT: Final = 2
-_TEACHER: Final = (ENCODER, *SOUND_MODELS)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def prepare(
     prepared: list[PreparedClip] = []
     if plan.teacher:
         # Once, and not by every process.
-        fetch(_TEACHER)
+        fetch(TEACHER_FILES)
     with process_pool(jobs, _start, plan, babblers, cache) as pool:
         results = pool.map(_prepare, [clip.path for clip in clips], chunksize=4)
         bar = tqdm(results, total=len(clips), desc=title, unit="clip", disable=None)
@@ -123,8 +123,8 @@ class _Worker:
         except OSError as error:
             return str(error.strerror)
         digest = hashlib.sha256(content)
-        teacher = [file.sha256 for file in _TEACHER] if self.plan.teacher else []
-        digest.update(f"{_FORMAT} {self.plan} {teacher}".encode())
+        teacher = [file.sha256 for file in TEACHER_FILES] if self.plan.teacher else []
+        digest.update(f"{FORMAT} {self.plan} {teacher}".encode())
         target = self.cache / f"{digest.hexdigest()[:32]}.npz"
         if target.exists():
             return target

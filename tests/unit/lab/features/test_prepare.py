@@ -1,5 +1,6 @@
 """Preparation: the same from any number of processes, and computed once."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,10 @@ import numpy.typing as npt
 import pytest
 from accent.waveform import Waveform
 
-from aurea.lab import prepare as module
 from aurea.lab.corpus import Clip
-from aurea.lab.prepare import FRAMES_PER_S, Plan, PreparedClip, prepare
-from aurea.lab.teacher import FRAME_SIZE, SOUND_SIZE, Frames
+from aurea.lab.features import prepare as module
+from aurea.lab.features.prepare import FRAMES_PER_S, Plan, PreparedClip, prepare
+from aurea.lab.teacher.encoders import FRAME_SIZE, SOUND_SIZE, TEACHER_FILES, Frames
 from tests.clips import encode, voice
 from tests.stand_ins import StandInEncoder, pool_of_threads, use_stand_in_teacher
 
@@ -71,6 +72,7 @@ def keys(cache: Path) -> set[str]:
     return {path.name.split(".")[0] for path in cache.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_processes_side_by_side_prepare_what_one_does(
     clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,6 +114,20 @@ def test_a_second_call_computes_nothing(clips: list[Clip], tmp_path: Path, here:
     (found,) = make([Clip(moved, "england", "other", "recorded", "")], tmp_path)
     assert np.array_equal(found.versions[2], first[1].versions[2])
     assert here == []
+
+
+def test_another_clip_of_the_same_name_size_and_time_is_computed_anew(
+    tmp_path: Path, here: list[str]
+) -> None:
+    path = tmp_path / "clip.wav"
+    clip = Clip(path, "us", "p", "recorded", "")
+    found: list[PreparedClip] = []
+    for seed in (0, 1):
+        path.write_bytes(encode(voice(0.7, seed=seed), 16_000, "wav-s16"))
+        os.utime(path, (1.0, 1.0))
+        found += make([clip], tmp_path / "cache")
+    assert len(here) == 2 * 3
+    assert not np.array_equal(found[0].versions[0], found[1].versions[0])
 
 
 @pytest.mark.parametrize(
@@ -198,8 +214,8 @@ def test_another_teacher_is_listened_to_anew(
     use_stand_in_teacher(monkeypatch)
     plan = Plan(n_mels=24, versions=1, seed=0, teacher=True)
     make(clips[:1], tmp_path, plan)
-    *others, last = module._TEACHER
-    monkeypatch.setattr(module, "_TEACHER", (*others, replace(last, sha256="0" * 64)))
+    *others, last = TEACHER_FILES
+    monkeypatch.setattr(module, "TEACHER_FILES", (*others, replace(last, sha256="0" * 64)))
     here.clear()
     make(clips[:1], tmp_path, plan)
     assert here == ["features"]
