@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 from accent.classifier import AccentClassifier, Answer, Clip
-from accent.cores import CoreShare
+from accent.cores import CoreShare, available_cores
 from accent.limits import AudioLimits
 from accent.selection import EngineSettings, open_engine
 from accent.speech import SpeechGate, SpeechLimits
@@ -116,5 +116,5 @@ def _core_share(config: dict[str, Any]) -> CoreShare:
     # that it starts lend each other their share in the folder that it names.
     threads = int(config.get("threads_per_worker") or os.environ.get("OMP_NUM_THREADS", "1"))
     folder = os.environ.get("AUREA_CORES_FOLDER")
-    cores = min(len(os.sched_getaffinity(0)), _MOST_THREADS_A_CLIP)
+    cores = min(available_cores(), _MOST_THREADS_A_CLIP)
     return CoreShare(threads, cores, Path(folder) if folder else None)

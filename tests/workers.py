@@ -6,14 +6,27 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
+
+# Linux numbers processes up to 2 ** 22, on any machine.
+_NO_PROCESS: Final = 2**22
 
 
 def idle_worker(folder: Path, name: str = "1", for_s: float = 60.0) -> Path:
-    """Another worker's file, as it lies there while that one has had no work for a while."""
+    """Another worker's file, as it lies there while that one has had no work for a while.
+
+    It has the number of a process that is always there.
+    """
     path = folder / name
     path.touch()
     os.utime(path, (time.time() - for_s,) * 2)
+    return path
+
+
+def gone_worker(folder: Path, number: int = 0) -> Path:
+    """What the `number`-th worker that died left behind, a moment ago."""
+    path = folder / str(_NO_PROCESS + 1 + number)
+    path.touch()
     return path
 
 
