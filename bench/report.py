@@ -15,7 +15,8 @@ import psutil
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from aurea.lab.reporting.report import Card, Page, Picture, Section, Table, svg, write_page
+from aurea.lab.reporting.page import Card, Page, Picture, Section, Table, write_page
+from aurea.lab.reporting.pictures import svg
 from aurea.paths import ROOT
 from bench.results import (
     ALONE,

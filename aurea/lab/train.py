@@ -45,12 +45,16 @@ from aurea.archive.distort import DISTORTIONS
 from aurea.files import whole_file, write_whole
 from aurea.lab.augment import crop_at, perturbed_crop, spec_augment
 from aurea.lab.corpus import Clip, Split, choose_labels, merge_accents, read_clips, split_by_speaker
-from aurea.lab.evaluate import RESULTS_FILE, evaluate_clips, model_facts
-from aurea.lab.figures import ClipResult, Evaluation, summarise
+from aurea.lab.evaluation.answer_log import RESULTS_FILE
+from aurea.lab.evaluation.clip_results import ClipResult
+from aurea.lab.evaluation.engine import evaluate_clips
+from aurea.lab.evaluation.figures import Evaluation
+from aurea.lab.evaluation.model_facts import model_facts
+from aurea.lab.evaluation.summary import summarise
 from aurea.lab.packages import PackageUnavailable
 from aurea.lab.prepare import DEFAULT_CACHE, FRAMES_PER_S, Plan, PreparedClip, prepare
-from aurea.lab.reporting.card import Heard, Making, model_card
-from aurea.lab.reporting.report import write_training_report
+from aurea.lab.reporting.card import TrainingFacts, UsedClip, model_card
+from aurea.lab.reporting.training_report import write_training_report
 from aurea.lab.statistics import Floats, area_under_roc, fit_scale
 from aurea.lab.teacher import (
     FIRST_CENTRE_S,
@@ -803,14 +807,14 @@ def make_model(
         name: summarise(chosen, model_facts(out), jobs=jobs, seed=recipe.seed)
         for name, chosen in _judged_sets(results, labels).items()
     }
-    making = Making(
+    making = TrainingFacts(
         labels=tuple(labels),
         parameters=sum(parameter.numel() for parameter in averaged.parameters()),
         parts={
-            "training": [Heard(c.clip, c.duration_s) for c in (*labelled, *unlabelled)],
-            "development": [Heard(sound.clip, sound.duration_s) for sound in dev],
+            "training": [UsedClip(c.clip, c.duration_s) for c in (*labelled, *unlabelled)],
+            "development": [UsedClip(sound.clip, sound.duration_s) for sound in dev],
             "judging": [
-                Heard(result.clip, result.duration_s)
+                UsedClip(result.clip, result.duration_s)
                 for result in results
                 if result.duration_s is not None and not result.distortion
             ],

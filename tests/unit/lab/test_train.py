@@ -21,7 +21,8 @@ from accent.scoring import cut_windows, posterior
 from aurea.archive.distort import DISTORTIONS
 from aurea.lab import prepare, train
 from aurea.lab.corpus import Clip, read_clips, split_by_speaker
-from aurea.lab.figures import ClipResult, Evaluation
+from aurea.lab.evaluation.clip_results import ClipResult
+from aurea.lab.evaluation.figures import Evaluation
 from aurea.lab.packages import PackageUnavailable
 from aurea.lab.prepare import PreparedClip
 from aurea.paths import ROOT
