@@ -123,6 +123,7 @@ def test_the_interval_of_a_mean_is_the_known_one() -> None:
     assert high == pytest.approx(values.mean() + 1.96 / 20, abs=0.015)
 
 
+@pytest.mark.slow
 def test_clips_of_few_speakers_give_wider_intervals_than_as_many_speakers() -> None:
     rng = np.random.default_rng(4)
     voices = np.repeat(rng.normal(size=20), 10)

@@ -128,19 +128,19 @@ def test_a_dry_run_shows_and_writes_to_no_model(
 
 
 def test_the_pretrained_model_in_its_cache_is_not_written_to(
-    folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached = tmp_path / "cache" / "commonaccent"
     shutil.copytree(folder, cached)
     monkeypatch.setattr(command, "DEFAULT_CACHE", tmp_path / "cache")
     with pytest.raises(SystemExit, match=r"pinned by their hashes.*INTO=folder"):
-        command.main(["--model", str(cached), "--data", str(data), "--out", str(tmp_path)])
+        command.main(["--model", str(cached), "--data", "any", "--out", str(tmp_path)])
     assert read_spec(cached / HYPERPARAMS_FILE).softmax_scale == 30.0
 
 
-def test_a_copy_never_overwrites_a_folder(folder: Path, data: Path, tmp_path: Path) -> None:
+def test_a_copy_never_overwrites_a_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
-    options = ["--model", str(folder), "--data", str(data), "--into", str(tmp_path)]
+    options = ["--model", str(folder), "--data", "any", "--into", str(tmp_path)]
     with pytest.raises(SystemExit, match="name a new folder"):
         command.main(options)
 

@@ -47,6 +47,7 @@ def test_a_run_writes_a_page_and_json_and_gates_decide_its_exit_status(
     assert "passed  auc" in told
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("results")
 @pytest.mark.parametrize(
     ("gates", "status"),
@@ -70,6 +71,7 @@ def test_gates_hold_in_both_directions(
     assert ("FAILED" in capsys.readouterr().out) == bool(status)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("results")
 def test_a_gate_on_no_figure_ends_the_run(
     small_folder: Path, data: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,13 +102,15 @@ def test_a_run_that_lacks_answers_says_so_and_passes_no_gate(
     status: int,
 ) -> None:
     facts = ModelFacts("served/1.0", "0" * 64, (), 0.0)
+    monkeypatch.setattr(command, "write_report", lambda _, out: out / "report.html")
     monkeypatch.setattr(command, "evaluate_service", lambda *_, **__: (facts, unanswered()))
     where = ["--url", "http://localhost:1", "--data", str(data), "--out", str(tmp_path)]
     assert main([*where, *gates]) == status
     told = capsys.readouterr().out
     assert "no answer, 503 overloaded: 1 (" in told
     assert ("FAILED  1 clips have no answer yet" in told) == bool(status)
-    assert "the server failed" in (tmp_path / "report.html").read_text()
+    document = json.loads((tmp_path / "evaluation.json").read_text())
+    assert list(document["server_faults"]) == ["503 overloaded"]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,9 @@ from aurea.lab.evaluation.engine import evaluate_clips
 from aurea.paths import ROOT
 from tests.unit.lab.evaluation.conftest import TRIED
 
+# All of it scores real clips.
+pytestmark = pytest.mark.slow
+
 WAIT_S = 120.0
 
 
@@ -54,7 +57,6 @@ def test_scores_are_those_that_the_server_s_classifier_gives(
         assert result.latency_s > 0
 
 
-@pytest.mark.slow
 def test_processes_side_by_side_find_what_one_finds(
     small_folder: Path, clips: list[Clip], results: list[ClipResult]
 ) -> None:
@@ -136,7 +138,6 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_a_run_that_was_cut_short_asks_only_for_what_it_lacks(
     small_folder: Path, clips: list[Clip], results: list[ClipResult], kept: Path, tmp_path: Path
@@ -152,7 +153,6 @@ def test_a_run_that_was_cut_short_asks_only_for_what_it_lacks(
     assert sorted(keys[0]) == sorted(keys[1])
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_a_file_that_changed_is_answered_anew(
     small_folder: Path, data: Path, tmp_path: Path
@@ -170,7 +170,6 @@ def test_a_file_that_changed_is_answered_anew(
     assert log.read_text().count("\n") == 2
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_noise_of_other_voices_is_made_anew_when_one_of_their_files_changed(
     small_folder: Path, data: Path, tmp_path: Path
@@ -191,7 +190,6 @@ def test_noise_of_other_voices_is_made_anew_when_one_of_their_files_changed(
     assert scores[0] != scores[1]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_a_file_that_can_be_read_again_is_no_longer_refused(
     small_folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -213,7 +211,6 @@ def test_a_file_that_can_be_read_again_is_no_longer_refused(
     assert result.us_score is not None
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_a_clip_that_the_engine_failed_on_is_no_refusal_and_is_asked_again(
     small_folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

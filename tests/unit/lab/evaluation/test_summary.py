@@ -21,6 +21,7 @@ def evaluation(results: list[ClipResult], small_folder: Path) -> Evaluation:
     return evaluation_of(results, model_facts(small_folder))
 
 
+@pytest.mark.slow
 def test_files_that_get_no_score_are_counted_and_named(evaluation: Evaluation, data: Path) -> None:
     assert evaluation.refusals == {
         "no_speech": (str(data / "us" / "us0" / "silence.wav"),),
@@ -37,6 +38,7 @@ def test_files_that_get_no_score_are_counted_and_named(evaluation: Evaluation, d
     }
 
 
+@pytest.mark.slow
 def test_accents_that_the_model_lacks_count_as_not_us_only(evaluation: Evaluation) -> None:
     assert evaluation.labels is not None
     assert evaluation.data.outside == ("wales",)
@@ -48,6 +50,7 @@ def test_accents_that_the_model_lacks_count_as_not_us_only(evaluation: Evaluatio
     assert any("wales" in note for note in evaluation.notes)
 
 
+@pytest.mark.slow
 def test_formats_lengths_and_kinds_are_told_apart(evaluation: Evaluation) -> None:
     formats = {group.name: group.clips for group in evaluation.by_format}
     assert formats == {"flac, 16 kHz": 6, "opus, 48 kHz": 6}
@@ -59,6 +62,7 @@ def test_formats_lengths_and_kinds_are_told_apart(evaluation: Evaluation) -> Non
     assert [group.name for group in evaluation.by_kind] == ["recorded"]
 
 
+@pytest.mark.slow
 def test_a_distorted_clip_is_compared_with_itself(evaluation: Evaluation) -> None:
     shifts = evaluation.robustness
     assert set(shifts) == set(TRIED)

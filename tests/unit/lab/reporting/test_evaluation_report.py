@@ -130,6 +130,14 @@ def test_the_page_tells_the_figures_of_the_json(page: Path, evaluation: Evaluati
     assert "clips.csv" in text
 
 
+@pytest.mark.slow
+def test_clips_that_the_server_failed_on_are_warned_of_at_the_top(tmp_path: Path) -> None:
+    (first, *others) = answers(4, 2)
+    failed = replace(first, us_score=None, cosines=None, server_fault="500 internal")
+    text, _ = read(write_report(evaluation_of([failed, *others]), tmp_path))
+    assert re.search(r'<p class="warning">[^<]*for 1 of them the server failed', text)
+
+
 def test_names_are_shown_and_never_run(page: Path) -> None:
     text, _ = read(page)
     assert "/odd &lt;name&gt;.wav" in text
