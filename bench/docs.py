@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from aurea.paths import ROOT
+from aurea.tables import markdown_table
 from bench.report import JSON_FILE, PICTURE_FILE
-from bench.tables import markdown_table
 
 DOCS_PAGE: Final = Path("docs") / "bench.md"
 BEGIN: Final = "<!-- make bench writes from here -->"

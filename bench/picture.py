@@ -7,7 +7,7 @@ from typing import Final
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from bench.numbers import number
+from aurea.tables import number
 from bench.results import CLIP_S, CROWD, CROWD_USERS, SERVICE, Measured, Spread
 
 _INK: Final = "#1b1f24"

@@ -5,11 +5,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import indent
 from typing import Any, Final
 
-from aurea.lab.reporting.report import Card, Page, Picture, Section, Table, svg, write_page
+from aurea.lab.reporting.page import Card, Page, Picture, Section, Table, write_page
+from aurea.lab.reporting.pictures import svg
+from aurea.tables import number, text_table
 from bench.machine import machine_facts
-from bench.numbers import bound, number
+from bench.numbers import bound
 from bench.picture import picture, write_picture
 from bench.results import CLIP_S, SERVICE, Measured, goals
 from bench.rows import (
@@ -23,7 +26,6 @@ from bench.rows import (
     rate_rows,
     server_rows,
 )
-from bench.tables import text_table
 
 JSON_FILE: Final = "bench.json"
 PAGE_FILE: Final = "bench.html"
@@ -39,7 +41,7 @@ def print_report(measured: Measured) -> None:
         ("Figures to reach", GOALS_HEAD, goal_rows(measured)),
     ):
         if rows:
-            print(f"\n{title}\n{text_table(head, rows)}")
+            print(f"\n{title}\n{indent(text_table(head, rows), '  ')}")
     print("", *notes(measured), "", sep="\n")
 
 

@@ -4,7 +4,8 @@ import math
 from dataclasses import asdict
 from typing import Final
 
-from bench.numbers import DASH, bound, ms, number, spread
+from aurea.tables import UNKNOWN, number
+from bench.numbers import bound, ms, spread
 from bench.results import (
     ALONE,
     CROWD,
@@ -59,18 +60,18 @@ def server_rows(measured: Measured) -> Rows:
             [
                 name if name != SERVICE else f"{name} (auto: {measured.auto})",
                 spread(rate, 1),
-                number(rate.value / base, 2) if base > 0 else DASH,
+                number(rate.value / base, 2) if base > 0 else UNKNOWN,
                 *(ms(measured.latency_s(name, ALONE, share)) for share in (50, 95, 99)),
                 *(ms(measured.latency_s(name, CROWD, share)) for share in (50, 95, 99)),
                 number(measured.peak_bytes(name) / 1e9, 2),
-                *(number(starts[index], 1) if len(starts) > index else DASH for index in (0, 1)),
+                *(number(starts[index], 1) if len(starts) > index else UNKNOWN for index in (0, 1)),
             ]
         )
     for engine, rates in measured.loops.items():
         alone = Spread.of(rates)
-        ratio = number(alone.value / base, 2) if base > 0 else DASH
+        ratio = number(alone.value / base, 2) if base > 0 else UNKNOWN
         title = f"engine alone in a loop ({engine})"
-        rows.append([title, spread(alone, 1), ratio, *[DASH] * (len(SERVERS_HEAD) - 3)])
+        rows.append([title, spread(alone, 1), ratio, *[UNKNOWN] * (len(SERVERS_HEAD) - 3)])
     return rows
 
 
@@ -92,7 +93,7 @@ def engine_rows(measured: Measured) -> Rows:
                 number(off.get("p99", math.nan), 2),
                 number(off.get("max", math.nan), 2),
                 number(off.get("max_on_these_clips", math.nan), 2),
-                DASH if within is None else "yes" if within else "no",
+                UNKNOWN if within is None else "yes" if within else "no",
             ]
         )
     for precision in measured.products_gops[0] if measured.products_gops else ():
@@ -103,7 +104,7 @@ def engine_rows(measured: Measured) -> Rows:
                 f"limit, {precision} ({rates.value:.0f} GOP/s)",
                 spread(fastest, 1),
                 number(base / fastest.value, 2),
-                *[DASH] * (len(ENGINES_HEAD) - 3),
+                *[UNKNOWN] * (len(ENGINES_HEAD) - 3),
             ]
         )
     return rows

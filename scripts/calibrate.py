@@ -2,7 +2,7 @@
 
 import sys
 
-from aurea.lab.calibrate import main
+from aurea.lab.calibration.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from aurea.lab.evaluate import main
+from aurea.lab.evaluation.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

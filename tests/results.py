@@ -7,7 +7,10 @@ import numpy as np
 from accent.scoring import posterior
 
 from aurea.lab.corpus import Clip
-from aurea.lab.figures import ClipResult, ModelFacts
+from aurea.lab.evaluation.clip_results import ClipResult
+from aurea.lab.evaluation.figures import Evaluation
+from aurea.lab.evaluation.model_facts import ModelFacts
+from aurea.lab.evaluation.summary import summarise
 
 LABELS = ("england", "us", "canada")
 SCALE = 12.0
@@ -58,3 +61,10 @@ def answers(
             )
         )
     return made
+
+
+def evaluation_of(
+    results: Sequence[ClipResult], model: ModelFacts = MODEL, *, sources: Sequence[str] = ()
+) -> Evaluation:
+    """The figures of `results`, with intervals from few redraws: they are seconds faster."""
+    return summarise(results, model, sources=sources, rounds=40)

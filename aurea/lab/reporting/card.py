@@ -1,6 +1,5 @@
 """A model's card: what it was made of, what was measured, and what it must not be used for."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from typing import Final
 import torch
 
 from aurea.lab.corpus import Clip
-from aurea.lab.figures import Estimate, Evaluation, Group, Shift
+from aurea.lab.evaluation.figures import Evaluation, Group, Shift
 from aurea.lab.statistics import BOOTSTRAP_ROUNDS
+from aurea.tables import UNKNOWN, markdown_table, number
 
 # What the licences of these sources ask to be named, by a word of the licence entry.
 _CREDITS: Final = {
@@ -30,11 +30,10 @@ _TEACHER_CREDITS: Final = (
     "speech_embedding, Google, Apache-2.0, as the PyPI package openwakeword 0.4.0 carries it.",
 )
 _HOUR_S: Final = 3600.0
-_UNKNOWN: Final = "\u2013"
 
 
 @dataclass(frozen=True)
-class Heard:
+class UsedClip:
     """A clip that was used, and how long it is."""
 
     clip: Clip
@@ -42,7 +41,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Making:
+class TrainingFacts:
     """How a model came about.
 
     `recipe` is a paragraph; `spent_s` is of all runs together, `computed_on` what they ran on.
@@ -50,7 +49,7 @@ class Making:
 
     labels: tuple[str, ...]
     parameters: int
-    parts: Mapping[str, Sequence[Heard]]
+    parts: Mapping[str, Sequence[UsedClip]]
     teacher: bool
     recipe: str
     commands: tuple[str, ...]
@@ -58,13 +57,13 @@ class Making:
     computed_on: str
 
 
-def model_card(making: Making, evaluations: Mapping[str, Evaluation]) -> str:
+def model_card(facts: TrainingFacts, evaluations: Mapping[str, Evaluation]) -> str:
     """The folder's README.md. Of `evaluations`, by what was judged, the first is told in full."""
-    labels = ", ".join(making.labels)
+    labels = ", ".join(facts.labels)
     sections = {
         "What it is for": (
             "To see the service work where the pretrained model cannot be had. "
-            f"An ECAPA-TDNN with {making.parameters:,} parameters. "
+            f"An ECAPA-TDNN with {facts.parameters:,} parameters. "
             f"It knows the labels {labels} and gives each a share of 100 %, "
             "so a voice with any other accent gets a score that means little."
         ),
@@ -75,13 +74,13 @@ def model_card(making: Making, evaluations: Mapping[str, Evaluation]) -> str:
             f"- Accents other than {labels}, learners of English among them.\n"
             "- Identifying a speaker, or telling origin, nationality or mother tongue."
         ),
-        "What it was trained on": _trained_on(making),
+        "What it was trained on": _trained_on(facts),
         "What it scores on unseen speakers": _scores(evaluations),
-        "Known faults": _faults(next(iter(evaluations.values()), None), making),
+        "Known faults": _faults(next(iter(evaluations.values()), None), facts),
         "Recipe": (
-            "".join(f"    {command}\n" for command in making.commands)
-            + f"\n{making.recipe} Training took {making.spent_s / 60:.0f} min on "
-            f"{making.computed_on}, with torch {torch.__version__.split('+')[0]}, "
+            "".join(f"    {command}\n" for command in facts.commands)
+            + f"\n{facts.recipe} Training took {facts.spent_s / 60:.0f} min on "
+            f"{facts.computed_on}, with torch {torch.__version__.split('+')[0]}, "
             f"on {datetime.now(timezone.utc):%Y-%m-%d}."
         ),
     }
@@ -89,30 +88,30 @@ def model_card(making: Making, evaluations: Mapping[str, Evaluation]) -> str:
     return f"# A small accent model: {labels}\n\n{body}\n"
 
 
-def _trained_on(making: Making) -> str:
-    licences = {heard.clip.licence for part in making.parts.values() for heard in part}
+def _trained_on(facts: TrainingFacts) -> str:
+    licences = {used.clip.licence for part in facts.parts.values() for used in part}
     credits = [
         credit for word, credit in _CREDITS.items() if any(word in text for text in licences)
     ]
-    trained = making.parts.get("training", ())
+    trained = facts.parts.get("training", ())
     paragraphs = [
-        _parts_table(making.parts),
+        _parts_table(facts.parts),
         "Speakers of the labelled speech were drawn at random within each label, by the seed, and "
         "none is in two parts. Clips of kinds that may not train were used for judging only, and "
         "only those of speakers that neither training nor development heard.",
     ]
-    if any(heard.clip.kind == "synthesised" for heard in trained):
+    if any(used.clip.kind == "synthesised" for used in trained):
         paragraphs.append(
             "The accent of synthesised speech is that of the speaker whom the synthesiser "
             "imitates: probable, not certain."
         )
-    if any(heard.clip.kind == "kokoro" for heard in trained):
+    if any(used.clip.kind == "kokoro" for used in trained):
         paragraphs.append(
             "Kokoro's clips are sentences of the project's own, spoken from phonemes of American "
             "and British varieties. Their speakers are blends of voices, half of which say the "
             "same sentence in both; all of them are in training."
         )
-    if making.teacher:
+    if facts.teacher:
         credits += _TEACHER_CREDITS
         paragraphs.append(
             "It also learned from two pretrained networks, neither of which is part of this "
@@ -156,7 +155,7 @@ def _scores(evaluations: Mapping[str, Evaluation]) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _faults(first: Evaluation | None, making: Making) -> str:
+def _faults(first: Evaluation | None, facts: TrainingFacts) -> str:
     faults = [
         "It has heard few real voices with a label; a voice can score by its pitch, room or "
         "microphone.",
@@ -166,7 +165,7 @@ def _faults(first: Evaluation | None, making: Making) -> str:
         near = [
             group
             for group in first.by_accent
-            if group.name not in making.labels and group.mean_score > 0.4
+            if group.name not in facts.labels and group.mean_score > 0.4
         ]
         faults += [
             f"Voices from {group.name}, no label of the model, score "
@@ -176,44 +175,37 @@ def _faults(first: Evaluation | None, making: Making) -> str:
     return "\n".join(f"- {fault}" for fault in faults)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    # Names of accents, kinds and licences come from the data, bars and all.
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
-
-
-def _parts_table(parts: Mapping[str, Sequence[Heard]]) -> str:
+def _parts_table(parts: Mapping[str, Sequence[UsedClip]]) -> str:
     rows: list[list[str]] = []
-    for part, all_heard in parts.items():
-        groups: dict[tuple[str, str, str], list[Heard]] = defaultdict(list)
-        for heard in all_heard:
-            clip = heard.clip
-            groups[clip.accent, clip.kind, clip.licence or "not stated"].append(heard)
+    for part, all_used in parts.items():
+        groups: dict[tuple[str, str, str], list[UsedClip]] = defaultdict(list)
+        for used in all_used:
+            clip = used.clip
+            groups[clip.accent, clip.kind, clip.licence or "not stated"].append(used)
         for (accent, kind, licence), group in sorted(groups.items()):
-            speakers = len({heard.clip.speaker for heard in group})
-            hours = sum(heard.duration_s for heard in group) / _HOUR_S
+            speakers = len({used.clip.speaker for used in group})
+            hours = sum(used.duration_s for used in group) / _HOUR_S
             counts = [f"{speakers}", f"{len(group)}", f"{hours:.3f}"]
             rows.append([part, accent or "none", kind, *counts, licence])
-    return _table(["part", "accent", "kind", "speakers", "clips", "hours", "licence"], rows)
+    return markdown_table(["part", "accent", "kind", "speakers", "clips", "hours", "licence"], rows)
 
 
 def _figures_table(evaluations: Mapping[str, Evaluation]) -> str:
     header = ["judged on", "clips", "speakers (US)", "AUC", "equal error rate"]
     header += ["balanced accuracy", "calibration error", "Brier"]
-    return _table(
+    return markdown_table(
         header,
         [
             [
                 name,
                 f"{found.data.clips - found.data.refused}",
                 f"{found.data.speakers} ({found.data.us_speakers})",
-                _interval(found.us.auc),
-                _interval(found.us.equal_error_rate),
-                _interval(found.labels.balanced_accuracy) if found.labels else _UNKNOWN,
-                _interval(found.calibration.expected_error),
-                f"{_interval(found.calibration.brier)} "
-                f"({_number(found.calibration.base_rate_brier, 3)})",
+                found.us.auc.text(),
+                found.us.equal_error_rate.text(),
+                found.labels.balanced_accuracy.text() if found.labels else UNKNOWN,
+                found.calibration.expected_error.text(),
+                f"{found.calibration.brier.text()} "
+                f"({number(found.calibration.base_rate_brier, 3)})",
             ]
             for name, found in evaluations.items()
         ],
@@ -224,26 +216,16 @@ def _chance(evaluation: Evaluation) -> str:
     return f", whose chance is {evaluation.labels.chance:.2f}" if evaluation.labels else ""
 
 
-def _interval(estimate: Estimate) -> str:
-    if math.isnan(estimate.low):
-        return _number(estimate.value, 2)
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
-
-
-def _number(value: float, digits: int, *, signed: bool = False) -> str:
-    return _UNKNOWN if math.isnan(value) else f"{value:{'+' if signed else ''}.{digits}f}"
-
-
 def _accent_table(groups: Iterable[Group]) -> str:
-    return _table(
+    return markdown_table(
         ["accent", "clips", "speakers", "mean", "median"],
         [
             [
                 group.name,
                 f"{group.clips - group.refused}",
                 f"{group.speakers}",
-                _number(100 * group.mean_score, 1),
-                _number(100 * group.median_score, 1),
+                number(100 * group.mean_score, 1),
+                number(100 * group.median_score, 1),
             ]
             for group in groups
         ],
@@ -251,16 +233,16 @@ def _accent_table(groups: Iterable[Group]) -> str:
 
 
 def _robustness_table(shifts: Iterable[Shift]) -> str:
-    return _table(
+    return markdown_table(
         ["distortion", "clips", "median shift", "95 % within", "AUC", "change of AUC"],
         [
             [
                 shift.title,
                 f"{shift.clips}",
-                _number(100 * shift.median, 1),
-                _number(100 * shift.p95, 1),
-                _number(shift.auc, 2),
-                _number(shift.auc_change, 3, signed=True),
+                number(100 * shift.median, 1),
+                number(100 * shift.p95, 1),
+                number(shift.auc, 2),
+                number(shift.auc_change, 3, signed=True),
             ]
             for shift in shifts
         ],

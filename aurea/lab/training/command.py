@@ -15,7 +15,7 @@ from pydantic import Field
 from aurea.command_line import CommandLine, read
 from aurea.lab.corpus import choose_labels, merge_accents, read_clips
 from aurea.lab.packages import PackageUnavailable
-from aurea.lab.reporting.report import write_training_report
+from aurea.lab.reporting.training_report import write_training_report
 from aurea.lab.speech.utterances import KIND
 from aurea.lab.training.device import device_called
 from aurea.lab.training.loop import LOG_FILE

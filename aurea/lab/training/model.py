@@ -23,10 +23,14 @@ from aurea.archive.build import CALIBRATION_FILE
 from aurea.archive.distort import DISTORTIONS
 from aurea.files import write_whole
 from aurea.lab.corpus import Clip, Split, split_by_speaker
-from aurea.lab.evaluate import RESULTS_FILE, evaluate_clips, model_facts
+from aurea.lab.evaluation.answer_log import RESULTS_FILE
+from aurea.lab.evaluation.clip_results import ClipResult
+from aurea.lab.evaluation.engine import evaluate_clips
+from aurea.lab.evaluation.figures import Evaluation
+from aurea.lab.evaluation.model_facts import model_facts
+from aurea.lab.evaluation.summary import summarise
 from aurea.lab.features.prepare import DEFAULT_CACHE, Plan, PreparedClip, prepare
-from aurea.lab.figures import ClipResult, Evaluation, summarise
-from aurea.lab.reporting.card import Heard, Making, model_card
+from aurea.lab.reporting.card import TrainingFacts, UsedClip, model_card
 from aurea.lab.statistics import fit_scale
 from aurea.lab.training.checkpoint import WORK_FOLDER
 from aurea.lab.training.development import decode_clips, development_figures, window_cosines
@@ -118,14 +122,14 @@ def make_model(
         name: summarise(chosen, model_facts(out), jobs=jobs, seed=recipe.seed)
         for name, chosen in _judged_sets(results, labels).items()
     }
-    making = Making(
+    making = TrainingFacts(
         labels=tuple(labels),
         parameters=sum(parameter.numel() for parameter in averaged.parameters()),
         parts={
-            "training": [Heard(c.clip, c.duration_s) for c in (*labelled, *unlabelled)],
-            "development": [Heard(c.clip, c.duration_s) for c in dev],
+            "training": [UsedClip(c.clip, c.duration_s) for c in (*labelled, *unlabelled)],
+            "development": [UsedClip(c.clip, c.duration_s) for c in dev],
             "judging": [
-                Heard(result.clip, result.duration_s)
+                UsedClip(result.clip, result.duration_s)
                 for result in results
                 if result.duration_s is not None and not result.distortion
             ],

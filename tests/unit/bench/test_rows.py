@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from bench.numbers import DASH, bound, ms, number, spread
+from aurea.tables import UNKNOWN, number
+from bench.numbers import bound, ms, spread
 from bench.results import CROWD, SERVICE, Goal, Measured, Spread, Stretch
 from bench.rows import (
     ENGINES_HEAD,
@@ -20,7 +21,7 @@ from tests.unit.bench.made_up import measured_run, record
 
 @pytest.mark.parametrize(
     ("value", "digits", "expected"),
-    [(1.25, 1, "1.2"), (1234.5, 0, "1234"), (math.nan, 2, DASH), (math.inf, 2, DASH)],
+    [(1.25, 1, "1.2"), (1234.5, 0, "1234"), (math.nan, 2, UNKNOWN), (math.inf, 2, UNKNOWN)],
 )
 def test_a_number_has_its_digits_or_is_a_dash(value: float, digits: int, expected: str) -> None:
     assert number(value, digits) == expected
@@ -29,7 +30,7 @@ def test_a_number_has_its_digits_or_is_a_dash(value: float, digits: int, expecte
 def test_a_range_is_told_only_where_there_is_one() -> None:
     assert spread(Spread(2.0, 1.5, 2.25), 1) == "2.0 [1.5, 2.2]"
     assert spread(Spread(2.0, 2.0, 2.0), 1) == "2.0"
-    assert spread(Spread.of([]), 1) == DASH
+    assert spread(Spread.of([]), 1) == UNKNOWN
     assert ms(Spread(0.0404, 0.0, 1.0)) == "40"
 
 

@@ -1,7 +1,6 @@
 import json
 import logging
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,9 @@ import numpy as np
 import openvino
 import pytest
 import yaml
-from accent.limits import AudioLimits
 from accent.loading import load_model
-from accent.selection import EngineError, EngineSettings
-from accent.speech import SpeechLimits
-from accent_handler import AccentHandler, _settings
+from accent.selection import EngineError
+from accent_handler import AccentHandler
 from ts.context import Context, RequestProcessor  # type: ignore[import-untyped]
 
 from aurea.archive.graph import build_graph
@@ -125,15 +122,6 @@ def test_the_speech_a_clip_needs_comes_from_the_archives_settings(small_folder: 
         context = context_of(small_folder)
         handler.handle([noise], context)
         assert context.get_response_status(0)[0] == status
-
-
-def test_the_shipped_settings_are_the_defaults_of_the_core() -> None:
-    shipped = yaml.safe_load(CONFIG.read_text())["accent"]
-    assert _settings(AudioLimits, shipped) == AudioLimits()
-    assert _settings(SpeechLimits, shipped) == SpeechLimits()
-    assert _settings(EngineSettings, shipped) == EngineSettings()
-    for kind in (AudioLimits, EngineSettings, SpeechLimits):
-        assert {field.name for field in fields(kind)} <= set(shipped)
 
 
 @pytest.fixture(scope="module")

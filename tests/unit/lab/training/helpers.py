@@ -12,8 +12,9 @@ import torch
 from accent.loading import load_model
 
 from aurea.lab.corpus import Clip, read_clips
+from aurea.lab.evaluation.clip_results import ClipResult
+from aurea.lab.evaluation.figures import Evaluation
 from aurea.lab.features.prepare import PreparedClip
-from aurea.lab.figures import ClipResult, Evaluation
 from aurea.lab.teacher.encoders import SOUND_SIZE
 from aurea.lab.training.loop import LOG_FILE
 from aurea.lab.training.model import make_model

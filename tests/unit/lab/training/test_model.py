@@ -1,4 +1,4 @@
-"""Making a model: the folder, its card, and who is judged."""
+"""TrainingFacts a model: the folder, its card, and who is judged."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,8 @@ from accent.loading import load_model
 
 from aurea.archive.distort import DISTORTIONS
 from aurea.lab.corpus import Clip, read_clips, split_by_speaker
-from aurea.lab.figures import ClipResult, Evaluation
+from aurea.lab.evaluation.clip_results import ClipResult
+from aurea.lab.evaluation.figures import Evaluation
 from aurea.lab.training import model
 from aurea.lab.training.loop import LOG_FILE
 from aurea.lab.training.model import CARD_FILE, make_model

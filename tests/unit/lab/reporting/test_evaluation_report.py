@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aurea.lab.figures import ClipResult, Evaluation, summarise
-from aurea.lab.reporting.report import PAGE_FILE, write_report, write_training_report
-from tests.results import MODEL, answers
+from aurea.lab.evaluation.clip_results import ClipResult
+from aurea.lab.evaluation.figures import Evaluation
+from aurea.lab.reporting.evaluation_report import PAGE_FILE, write_report
+from aurea.lab.reporting.training_report import write_training_report
+from tests.results import MODEL, answers, evaluation_of
 
 SECTIONS = [
     "scores",
@@ -90,7 +92,7 @@ def results() -> list[ClipResult]:
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    return summarise(results(), MODEL, sources=("clips.csv",), jobs=2)
+    return evaluation_of(results(), sources=("clips.csv",))
 
 
 @pytest.fixture(scope="module")
@@ -128,25 +130,35 @@ def test_the_page_tells_the_figures_of_the_json(page: Path, evaluation: Evaluati
     assert "clips.csv" in text
 
 
+@pytest.mark.slow
+def test_clips_that_the_server_failed_on_are_warned_of_at_the_top(tmp_path: Path) -> None:
+    (first, *others) = answers(4, 2)
+    failed = replace(first, us_score=None, cosines=None, server_fault="500 internal")
+    text, _ = read(write_report(evaluation_of([failed, *others]), tmp_path))
+    assert re.search(r'<p class="warning">[^<]*for 1 of them the server failed', text)
+
+
 def test_names_are_shown_and_never_run(page: Path) -> None:
     text, _ = read(page)
     assert "/odd &lt;name&gt;.wav" in text
     assert "<name>" not in text
 
 
+@pytest.mark.slow
 def test_an_accent_s_odd_name_cannot_break_a_picture(tmp_path: Path) -> None:
     odd = [
         replace(r, clip=replace(r.clip, accent="<b>&", speaker=f"odd {r.clip.speaker}"))
         for r in answers(3, 2, seed=5)
     ]
-    text, _ = read(write_report(summarise([*answers(3, 2), *odd], MODEL), tmp_path))
+    text, _ = read(write_report(evaluation_of([*answers(3, 2), *odd]), tmp_path))
     assert "<b>" not in text
     assert "&lt;b&gt;&amp;" in text
 
 
+@pytest.mark.slow
 def test_no_figure_is_shown_as_nan(page: Path, tmp_path: Path) -> None:
-    few = summarise(answers(2, 1)[:2], replace(MODEL, labels=()), sources=())
-    none = summarise([], MODEL)
+    few = evaluation_of(answers(2, 1)[:2], replace(MODEL, labels=()))
+    none = evaluation_of([])
     for path in (
         page,
         write_report(few, tmp_path / "few"),
@@ -168,6 +180,7 @@ def test_it_can_be_read_in_the_dark(page: Path) -> None:
     assert set(re.findall(r"#[0-9a-f]{6}\b", pictures)) <= {"#000000", "#ffffff"}
 
 
+@pytest.mark.slow
 def test_the_same_figures_give_the_same_page(
     page: Path, evaluation: Evaluation, tmp_path: Path
 ) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from aurea.lab.corpus import Clip
-from aurea.lab.figures import ClipResult, Evaluation, summarise
-from aurea.lab.reporting.card import Heard, Making, model_card
-from tests.results import MODEL, answers
+from aurea.lab.evaluation.clip_results import ClipResult
+from aurea.lab.evaluation.figures import Evaluation
+from aurea.lab.reporting.card import TrainingFacts, UsedClip, model_card
+from tests.results import MODEL, answers, evaluation_of
 
 SECTIONS = [
     "What it is for",
@@ -21,23 +22,23 @@ SECTIONS = [
 ]
 
 
-def heard(
+def used(
     accent: str, speaker: str, *, kind: str = "recorded", licence: str = "", seconds: float = 36.0
-) -> Heard:
-    return Heard(Clip(Path(f"{speaker}.wav"), accent, speaker, kind, licence), seconds)
+) -> UsedClip:
+    return UsedClip(Clip(Path(f"{speaker}.wav"), accent, speaker, kind, licence), seconds)
 
 
-MAKING = Making(
+FACTS = TrainingFacts(
     labels=("england", "us"),
     parameters=1_234_567,
     parts={
         "training": [
-            heard("us", "p1", licence="CC BY 4.0 (VCTK)"),
-            heard("us", "p1", licence="CC BY 4.0 (VCTK)"),
-            heard("us", "p2", licence="CC BY 4.0 (VCTK)"),
-            heard("england", "p3"),
+            used("us", "p1", licence="CC BY 4.0 (VCTK)"),
+            used("us", "p1", licence="CC BY 4.0 (VCTK)"),
+            used("us", "p2", licence="CC BY 4.0 (VCTK)"),
+            used("england", "p3"),
         ],
-        "development": [heard("us", "p4")],
+        "development": [used("us", "p4")],
         "judging": [],
     },
     teacher=False,
@@ -48,8 +49,8 @@ MAKING = Making(
 )
 
 
-def with_training(*clips: Heard, teacher: bool = False) -> Making:
-    return replace(MAKING, parts={"training": clips}, teacher=teacher)
+def with_training(*clips: UsedClip, teacher: bool = False) -> TrainingFacts:
+    return replace(FACTS, parts={"training": clips}, teacher=teacher)
 
 
 def distorted(plain: Sequence[ClipResult]) -> list[ClipResult]:
@@ -62,7 +63,7 @@ def distorted(plain: Sequence[ClipResult]) -> list[ClipResult]:
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
     plain = answers(4, 2, accents=("england", "us", "wales"))
-    return summarise([*plain, *distorted(plain)], MODEL)
+    return evaluation_of([*plain, *distorted(plain)])
 
 
 def sections(card: str) -> dict[str, str]:
@@ -92,7 +93,7 @@ def check(card: str) -> None:
 
 
 def test_a_card_has_every_section_and_every_table(evaluation: Evaluation) -> None:
-    card = model_card(MAKING, {"recorded": evaluation, "all": evaluation})
+    card = model_card(FACTS, {"recorded": evaluation, "all": evaluation})
     check(card)
     assert [table[0][0] for table in tables(card)] == [
         "part",
@@ -105,9 +106,9 @@ def test_a_card_has_every_section_and_every_table(evaluation: Evaluation) -> Non
     assert "no audio" in card.lower()
 
 
-def test_the_table_of_what_was_heard_counts_speakers_clips_and_hours() -> None:
-    heard_table = next(tables(model_card(MAKING, {})))
-    assert heard_table[2:] == [
+def test_the_table_of_what_was_used_counts_speakers_clips_and_hours() -> None:
+    parts_table = next(tables(model_card(FACTS, {})))
+    assert parts_table[2:] == [
         ["training", "england", "recorded", "1", "1", "0.010", "not stated"],
         ["training", "us", "recorded", "2", "3", "0.030", "CC BY 4.0 (VCTK)"],
         ["development", "us", "recorded", "1", "1", "0.010", "not stated"],
@@ -115,7 +116,7 @@ def test_the_table_of_what_was_heard_counts_speakers_clips_and_hours() -> None:
 
 
 def test_the_figures_are_those_of_the_evaluation(evaluation: Evaluation) -> None:
-    card = model_card(MAKING, {"recorded": evaluation})
+    card = model_card(FACTS, {"recorded": evaluation})
     _, figures, accents, shifts = tables(card)
     auc = evaluation.us.auc
     assert figures[2][:4] == [
@@ -137,54 +138,55 @@ def test_refused_clips_are_counted_by_their_code() -> None:
     refused = [
         replace(result, us_score=None, cosines=None, refusal="no_speech") for result in plain[:3]
     ]
-    card = model_card(MAKING, {"recorded": summarise([*plain[3:], *refused], MODEL)})
+    card = model_card(FACTS, {"recorded": evaluation_of([*plain[3:], *refused])})
     assert "refused 3 no_speech of the 24 clips" in card
     assert f"| recorded | {len(plain) - 3} |" in card
     check(card)
 
 
 def test_a_model_that_was_not_judged_has_a_card_that_says_so() -> None:
-    card = model_card(MAKING, {})
+    card = model_card(FACTS, {})
     check(card)
     assert "Nothing was judged" in sections(card)["What it scores on unseen speakers"]
 
 
 def one_accent() -> Evaluation:
-    return summarise(answers(3, 2, accents=("us",)), MODEL)
+    return evaluation_of(answers(3, 2, accents=("us",)))
 
 
 def no_label() -> Evaluation:
     known = answers(3, 2)
-    return summarise([replace(result, cosines=None) for result in known], replace(MODEL, labels=()))
+    return evaluation_of(
+        [replace(result, cosines=None) for result in known], replace(MODEL, labels=())
+    )
 
 
 def all_of_an_accent_refused() -> Evaluation:
-    return summarise(
+    return evaluation_of(
         [
             replace(result, us_score=None, cosines=None, refusal="no_speech")
             if result.clip.accent == "canada"
             else result
             for result in answers(3, 2)
-        ],
-        MODEL,
+        ]
     )
 
 
 def all_distorted_refused() -> Evaluation:
     plain = answers(3, 2)
     gone = [replace(r, us_score=None, refusal="no_speech") for r in distorted(plain)]
-    return summarise([*plain, *gone], MODEL)
+    return evaluation_of([*plain, *gone])
 
 
 def nothing() -> Evaluation:
-    return summarise([], MODEL)
+    return evaluation_of([])
 
 
 @pytest.mark.parametrize(
     "judged", [one_accent, no_label, all_of_an_accent_refused, all_distorted_refused, nothing]
 )
 def test_what_is_not_known_is_a_dash_and_never_nan(judged: Callable[[], Evaluation]) -> None:
-    card = model_card(MAKING, {"recorded": judged()})
+    card = model_card(FACTS, {"recorded": judged()})
     check(card)
     assert "\u2013" in card
 
@@ -198,19 +200,19 @@ def test_what_is_not_known_is_a_dash_and_never_nan(judged: Callable[[], Evaluati
     ],
 )
 def test_sources_are_credited_by_a_word_of_their_licence(licence: str, credit: str) -> None:
-    mine = heard("us", "p1", licence=licence)
+    mine = used("us", "p1", licence=licence)
     assert f"\n- {credit}" in model_card(with_training(mine), {})
-    assert credit not in model_card(with_training(heard("us", "p1", licence="MIT")), {})
-    judged_only = replace(MAKING, parts={"training": (), "judging": [mine]})
+    assert credit not in model_card(with_training(used("us", "p1", licence="MIT")), {})
+    judged_only = replace(FACTS, parts={"training": (), "judging": [mine]})
     assert f"\n- {credit}" in model_card(judged_only, {})
 
 
 def test_nothing_is_credited_where_nothing_asks_for_it() -> None:
-    assert "Credits" not in model_card(with_training(heard("us", "p1")), {})
+    assert "Credits" not in model_card(with_training(used("us", "p1")), {})
 
 
 def test_a_teacher_is_told_of_and_credited() -> None:
-    clips = (heard("us", "p1"), heard("", "p2"))
+    clips = (used("us", "p1"), used("", "p2"))
     card = model_card(with_training(*clips, teacher=True), {})
     assert "It also learned from" in card
     assert "\n- Moonshine tiny" in card
@@ -228,9 +230,9 @@ def test_a_teacher_is_told_of_and_credited() -> None:
     ],
 )
 def test_speech_that_nobody_spoke_is_told_of_where_it_trained(kind: str, sentence: str) -> None:
-    made = heard("us", "p1", kind=kind)
+    made = used("us", "p1", kind=kind)
     assert sentence in model_card(with_training(made), {})
-    judged_only = replace(MAKING, parts={"training": (heard("us", "p2"),), "judging": [made]})
+    judged_only = replace(FACTS, parts={"training": (used("us", "p2"),), "judging": [made]})
     assert sentence not in model_card(judged_only, {})
 
 
@@ -241,21 +243,21 @@ def test_accents_that_pass_for_us_without_being_labels_are_named_as_faults(
     others = tuple(group for group in evaluation.by_accent if group.name != "wales")
     for mean, named in ((0.7, True), (0.1, False), (float("nan"), False)):
         found = replace(evaluation, by_accent=(*others, replace(wales, mean_score=mean)))
-        faults = sections(model_card(MAKING, {"recorded": found}))["Known faults"]
+        faults = sections(model_card(FACTS, {"recorded": found}))["Known faults"]
         assert ("Voices from wales, no label of the model, score 70" in faults) is named
         assert ("wales" in faults) is named
         assert "Voices from england" not in faults
 
 
 def test_every_command_stands_alone_in_the_recipe() -> None:
-    recipe = sections(model_card(MAKING, {}))["Recipe"]
+    recipe = sections(model_card(FACTS, {}))["Recipe"]
     assert recipe.startswith(
         "\n    make speech\n    make train\n\nSeed 0. Training took 2 min on 1"
     )
 
 
 def test_names_with_bars_break_no_table() -> None:
-    odd = heard("us | them", "p1", kind="a|b", licence="this | that")
+    odd = used("us | them", "p1", kind="a|b", licence="this | that")
     card = model_card(with_training(odd), {})
     check(card)
     assert next(tables(card))[2][1:3] == ["us / them", "a/b"]

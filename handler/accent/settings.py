@@ -1,0 +1,109 @@
+"""What a worker is told: the core's section of an archive's settings, and the worker it makes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import torch
+
+from accent.classifier import AccentClassifier
+from accent.cores import CoreShare, available_cores
+from accent.limits import AudioLimits
+from accent.selection import EngineSettings, OpenedEngine, open_engine
+from accent.speech import SpeechGate, SpeechLimits
+
+MAX_THREADS_A_CLIP: Final = 8
+"""More threads for one clip were not measured: its products are soon too small to be shared."""
+
+_Part = TypeVar("_Part", AudioLimits, EngineSettings, SpeechLimits)
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """All that the core can be told; by default what the shipped settings say."""
+
+    audio: AudioLimits = field(default_factory=AudioLimits)
+    speech: SpeechLimits = field(default_factory=SpeechLimits)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+    threads_per_worker: int | None = None
+    """CPU threads of a worker; None: as OMP_NUM_THREADS says, else 1."""
+
+    windows_per_pass: int | None = None
+    """Windows of equal length that share a pass; None: 1 on a CPU, 16 on a GPU."""
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, Any]) -> "WorkerSettings":
+        """The settings in the section `accent` of model-config.yaml; other entries are ignored.
+
+        Raises `EngineError` for an engine or a precision that is none.
+        """
+        return cls(
+            _part(AudioLimits, entries),
+            _part(SpeechLimits, entries),
+            _part(EngineSettings, entries),
+            entries.get("threads_per_worker"),
+            entries.get("windows_per_pass"),
+        )
+
+    def core_share(self, environment: Mapping[str, str]) -> CoreShare:
+        """The threads of a worker, of its own and borrowed, in a process with `environment`.
+
+        Whoever starts workers knows how many share the cores and says so in OMP_NUM_THREADS;
+        without that, one thread a worker never oversubscribes them. Workers lend each other
+        their share in the folder that AUREA_CORES_FOLDER names.
+        """
+        threads = int(self.threads_per_worker or environment.get("OMP_NUM_THREADS", "1"))
+        folder = environment.get("AUREA_CORES_FOLDER")
+        cores = min(available_cores(), MAX_THREADS_A_CLIP)
+        return CoreShare(threads, cores, Path(folder) if folder else None)
+
+
+@dataclass(frozen=True)
+class OpenedClassifier:
+    """A classifier that has scored already, and the engine that it computes with."""
+
+    classifier: AccentClassifier
+    engine: OpenedEngine
+
+
+def open_classifier(
+    folder: Path,
+    settings: WorkerSettings,
+    *,
+    name: str,
+    version: str,
+    cores: CoreShare,
+    device: str = "cpu",
+) -> OpenedClassifier:
+    """Open the model, or unpacked archive, in `folder` and warm it up, on a torch device.
+
+    `name` and `version` are what answers tell. Sets torch's threads for this process.
+
+    Raises `EngineError` if the engine that is asked for cannot be had here, and
+    `ModelFolderError` for a broken folder.
+    """
+    torch.set_num_threads(cores.own_threads)
+    opened = open_engine(
+        folder,
+        settings.engine,
+        device=device,
+        cores=cores,
+        windows_per_pass=settings.windows_per_pass,
+    )
+    classifier = AccentClassifier(
+        opened.model,
+        opened.engine,
+        name=name,
+        version=version,
+        limits=settings.audio,
+        gate=SpeechGate(settings.speech),
+    )
+    classifier.warm_up()
+    return OpenedClassifier(classifier, opened)
+
+
+def _part(kind: type[_Part], entries: Mapping[str, Any]) -> _Part:
+    names = {each.name for each in fields(kind)}
+    return kind(**{name: value for name, value in entries.items() if name in names})
