@@ -14,8 +14,8 @@ from typing import Final
 
 import httpx
 
-from aurea.archive.build import MODEL_STORE, PROVENANCE_FILE
-from aurea.paths import ROOT
+from aurea.archive.layout import PROVENANCE_FILE
+from aurea.paths import MODEL_STORE, ROOT
 from bench.processes import RivalFailed, Tree, await_true, environment
 from bench.results import FRAMEWORKS, ORIGINAL, REFERENCE, SERVICE
 
@@ -170,7 +170,7 @@ def build_archive(model: Path, precision: str = "") -> Path:
     Raises `RivalFailed` if it cannot be built.
     """
     name = archive_name(precision)
-    command = [sys.executable, "-m", "aurea.archive.build", str(model)]
+    command = [sys.executable, "-m", "scripts.package", str(model)]
     command += ["--name", name, "--version", VERSION]
     if precision:
         command += ["--engine", "openvino", "--precision", precision]

@@ -3,6 +3,8 @@
 They are read as plain data, without torch.
 """
 
+import json
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -71,6 +73,21 @@ def core_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise UnreadableSettings(f"{CONFIG_FILE}: {CORE_SECTION} holds no settings.")
     return section
+
+
+def with_engine(text: str, *, engine: str = "", precision: str = "") -> str:
+    """The text of settings with another engine or precision; an empty one stays as it is.
+
+    Comments stay where they are. Raises `UnreadableSettings` where the text has no such entry.
+    """
+    for key, value in (("engine", engine), ("precision", precision)):
+        if value:
+            entry = re.search(rf"^  {key}:( .*)$", text, re.MULTILINE)
+            if entry is None:
+                raise UnreadableSettings(f"{CONFIG_FILE} has no entry {key} to put {value!r} into.")
+            # JSON's strings are YAML's, so that no value can be more than one.
+            text = f"{text[: entry.start(1)]} {json.dumps(value)}{text[entry.end(1) :]}"
+    return text
 
 
 def strange_settings(settings: Mapping[str, Any]) -> list[str]:

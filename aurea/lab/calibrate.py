@@ -21,7 +21,8 @@ from accent.layout import CLASSIFIER_FILE, EMBEDDING_FILE, HYPERPARAMS_FILE, LAB
 from accent.scoring import posterior
 from accent.specification import read_spec
 
-from aurea.archive.build import CALIBRATION_FILE, PackagingError
+from aurea.archive.build import PackagingError
+from aurea.archive.layout import CALIBRATION_FILE
 from aurea.files import whole_file
 from aurea.lab.corpus import halve_by_speaker, read_clips
 from aurea.lab.evaluate import (

@@ -40,8 +40,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from aurea.archive.build import CALIBRATION_FILE
 from aurea.archive.distort import DISTORTIONS
+from aurea.archive.layout import CALIBRATION_FILE
 from aurea.files import whole_file, write_whole
 from aurea.lab.augment import crop_at, perturbed_crop, spec_augment
 from aurea.lab.corpus import Clip, Split, choose_labels, merge_accents, read_clips, split_by_speaker

@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol
 
 import psutil
 
-from aurea.archive.vetting import ReferenceClip, Vetted, archive_labels, archive_reference, vet
+from aurea.archive.documents import ReferenceClip
+from aurea.archive.vetting import Vetted, archive_labels, archive_reference, vet
 from aurea.torchserve.management import (
     Addresses,
     ManagementError,

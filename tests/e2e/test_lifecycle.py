@@ -17,8 +17,7 @@ import pytest
 import yaml
 from accent.layout import REFERENCE_FILE
 
-from aurea.archive.build import CONFIG_FILE
-from aurea.archive.vetting import MANIFEST_FILE
+from aurea.archive.layout import CONFIG_FILE, MANIFEST_FILE
 from aurea.paths import ROOT
 from aurea.versions.registry import STATE_FOLDER, Canary, Registry, State
 from tests.e2e.conftest import (

@@ -21,7 +21,8 @@ from accent.loading import AccentModel, load_model
 from accent.scoring import posterior
 from accent.waveform import Waveform
 
-from aurea.archive.engines import MAX_POINTS, make_graphs
+from aurea.archive.graph_files import make_graphs
+from aurea.archive.judging import MAX_POINTS
 from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
 from tests.clips import VOICES, voice
 from tests.workers import idle_worker, other_worker

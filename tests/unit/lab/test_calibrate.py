@@ -15,7 +15,8 @@ from accent.loading import load_model
 from accent.scoring import posterior
 from accent.specification import read_spec
 
-from aurea.archive.build import CALIBRATION_FILE, inputs_digest, package
+from aurea.archive.build import inputs_digest, package
+from aurea.archive.layout import CALIBRATION_FILE
 from aurea.lab import calibrate
 from aurea.lab.corpus import Clip
 from aurea.lab.evaluate import RESULTS_FILE, evaluate_clips

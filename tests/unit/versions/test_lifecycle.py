@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from accent.layout import REFERENCE_FILE
 
-from aurea.archive.vetting import MANIFEST_FILE, ArchiveRefused
+from aurea.archive.layout import MANIFEST_FILE
+from aurea.archive.vetting import ArchiveRefused
 from aurea.paths import HANDLER
 from aurea.torchserve.management import (
     Addresses,
