@@ -23,7 +23,7 @@ def write_archive(contents: Path, target: Path, *, version: str) -> None:
     What was at `target` stays until the new archive is whole. Raises `ArchiverFailed`.
     """
     store = target.parent.resolve()
-    with tempfile.TemporaryDirectory(prefix=".archiving-", dir=store) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".packaging-", dir=store) as scratch:
         # It gathers the files in the system's temporary folder, under the model's name, and
         # first removes what lies there, be it another packaging's or another user's.
         own_temporary_folder = Path(scratch) / "tmp"
