@@ -267,3 +267,21 @@ def test_labels_of_an_archive_are_read(build: Build, tmp_path: Path) -> None:
     assert archive_labels(build()) == LABELS
     with pytest.raises(ArchiveRefused, match="cannot be read"):
         archive_labels(tmp_path / "none.mar")
+
+
+def test_an_archive_that_holds_a_file_twice_is_refused(build: Build) -> None:
+    archive = build()
+    with zipfile.ZipFile(archive, "a") as content, pytest.warns(UserWarning, match="Duplicate"):
+        content.writestr("accent_handler.py", b"print('other code')")
+    with pytest.raises(ArchiveRefused, match="twice"):
+        vetted(archive, trust=True)
+
+
+def test_labels_that_are_none_are_refused(build: Build) -> None:
+    with pytest.raises(ArchiveRefused, match=r"accent_encoder\.txt"):
+        vetted(build({"accent_encoder.txt": "no labels"}), trust=True)
+
+
+def test_a_text_that_is_too_large_is_refused(build: Build) -> None:
+    with pytest.raises(ArchiveRefused, match=r"MANIFEST\.json is larger than 1,000,000 bytes"):
+        vetted(build({MANIFEST_FILE: b" " * 1_000_001}), trust=True)
