@@ -14,8 +14,8 @@ from typing import Final
 
 import httpx
 
-from aurea.archive.build import MODEL_STORE, PROVENANCE_FILE
-from aurea.paths import ROOT
+from aurea.archive.layout import PROVENANCE_FILE
+from aurea.paths import MODEL_STORE, ROOT
 from bench.processes import RivalFailed, Tree, await_true, environment
 from bench.results import FRAMEWORKS, ORIGINAL, REFERENCE, SERVICE
 

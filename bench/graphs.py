@@ -1,10 +1,8 @@
 """An unpacked archive with the graphs of every precision, those that it left out included."""
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import openvino
 from accent.engine import PRECISIONS, Precision
@@ -12,10 +10,21 @@ from accent.layout import ENGINES_FILE
 from accent.loading import AccentModel, load_model
 from pydantic_settings import CliPositionalArg
 
-from aurea.archive.build import PROVENANCE_FILE
+from aurea.archive.documents import EngineEntry, EnginesDocument, write_document
 from aurea.archive.graph import build_graph
+from aurea.archive.layout import PROVENANCE_FILE
 from aurea.archive.reference import calibration_speech
 from aurea.command_line import CommandLine, read
+
+
+class GraphOptions(CommandLine):
+    """Complete an unpacked archive with the graphs of every precision."""
+
+    archive: CliPositionalArg[Path]
+    """Folder of the unpacked archive."""
+
+    target: CliPositionalArg[Path]
+    """Folder of the copy that has them all."""
 
 
 def complete(archive: Path, target: Path) -> None:
@@ -27,34 +36,34 @@ def complete(archive: Path, target: Path) -> None:
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(archive, part)
-    document: dict[str, Any] = {"engines": []}
+    document = EnginesDocument(engines=[])
     if (part / ENGINES_FILE).is_file():
-        document = json.loads((part / ENGINES_FILE).read_text(encoding="utf-8"))
-    missing = [precision for precision in PRECISIONS if not _entry(document["engines"], precision)]
+        document = EnginesDocument.model_validate_json((part / ENGINES_FILE).read_bytes())
+    missing = [precision for precision in PRECISIONS if not _entry(document.engines, precision)]
     model = load_model(archive)
     for precision in missing:
-        document["engines"].append(
-            (_entry(document.get("not_packed", []), precision) or {"within_bounds": False})
-            | {"engine": "openvino", "precision": precision}
-            | {"graph": _graph(part, document, model, precision)}
+        measured = _entry(document.not_packed, precision) or EngineEntry(
+            engine="openvino", precision=precision
         )
-    (part / ENGINES_FILE).write_text(json.dumps(document), encoding="utf-8")
+        graph = _graph(part, document, model, precision)
+        document.engines.append(measured.model_copy(update={"graph": graph}))
+    write_document(document, part / ENGINES_FILE)
     part.replace(target)
 
 
-def _entry(entries: Sequence[dict[str, Any]], precision: str) -> dict[str, Any] | None:
+def _entry(entries: Sequence[EngineEntry], precision: str) -> EngineEntry | None:
     wanted = ("openvino", precision)
-    return next((e for e in entries if (e["engine"], e["precision"]) == wanted), None)
+    return next((entry for entry in entries if (entry.engine, entry.precision) == wanted), None)
 
 
 def _graph(
-    folder: Path, document: Mapping[str, Any], model: AccentModel, precision: Precision
+    folder: Path, document: EnginesDocument, model: AccentModel, precision: Precision
 ) -> str:
     """The file of a graph, made unless another precision has the same one."""
     twin = {"fp32": "bf16", "bf16": "fp32"}.get(precision, "")
-    entry = _entry(document["engines"], twin)
-    if entry is not None:
-        return str(entry["graph"])
+    entry = _entry(document.engines, twin)
+    if entry is not None and entry.graph is not None:
+        return entry.graph
     name = f"accent-{precision}.xml"
     graph = build_graph(model, precision, calibration_speech())
     openvino.save_model(graph, folder / name, compress_to_fp16=False)
@@ -66,16 +75,6 @@ def _is_copy(archive: Path, target: Path) -> bool:
         return (archive / PROVENANCE_FILE).read_bytes() == (target / PROVENANCE_FILE).read_bytes()
     except OSError:
         return False
-
-
-class GraphOptions(CommandLine):
-    """Complete an unpacked archive with the graphs of every precision."""
-
-    archive: CliPositionalArg[Path]
-    """Folder of the unpacked archive."""
-
-    target: CliPositionalArg[Path]
-    """Folder of the copy that has them all."""
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from aurea.archive.build import MODEL_STORE
+from aurea.paths import MODEL_STORE
 from bench.clips import read_manifest
 from bench.contestants import (
     BENCH_PYTHON,

@@ -1,16 +1,11 @@
-"""Builds model_store/NAME.mar: the handler, its package, a model and their settings.
+"""Builds model_store/NAME.mar: the handler, the core, a model and their settings.
 
 The archive holds all that a TorchServe elsewhere needs, given the pinned packages. A model
 that could not be served is refused here and not at a worker's start.
 """
 
-import argparse
 import hashlib
-import json
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -18,37 +13,39 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import yaml
 from accent.layout import MODEL_FILES
+from pydantic import ValidationError
 
-from aurea.models.choice import (
-    DEFAULT_CACHE,
-    DEFAULT_EMBEDDED,
-    ModelUnavailable,
-    choose_model,
+from aurea.archive.archiver import ArchiverFailed, write_archive
+from aurea.archive.documents import Provenance, write_document
+from aurea.archive.layout import (
+    CALIBRATION_FILE,
+    CARD_FILE,
+    CONFIG_FILE,
+    CORE_FOLDER,
+    HANDLER_FILE,
+    METRICS_FILE,
+    PROVENANCE_FILE,
 )
-from aurea.paths import ROOT
+from aurea.archive.settings import (
+    UnreadableSettings,
+    core_settings,
+    parse_settings,
+    with_engine,
+)
+from aurea.files import sha256_of
+from aurea.names import BadName, check_name, check_version
+from aurea.paths import HANDLER, MODEL_STORE
 
+# The modules that torch comes with are imported where they are used: an archive that is up to
+# date needs none of them, and `make serve` starts sooner.
 if TYPE_CHECKING:
     from accent.loading import AccentModel
     from accent.selection import EngineSettings
 
-HANDLER_DIR: Final = ROOT / "handler"
-CONFIG_FILE: Final = "model-config.yaml"
-HANDLER_FILES: Final = ("accent_handler.py", "accent_metrics.py")
-MODEL_STORE: Final = ROOT / "model_store"
-PROVENANCE_FILE: Final = "provenance.json"
-CALIBRATION_FILE: Final = "calibration.json"
-"""What a model's softmax scale rests on; `make calibrate` writes it into the model's folder."""
-
-CARD_FILE: Final = "README.md"
-
-# What makes and judges engines; all of it decides an archive as the handler does.
-_ENGINE_SOURCES: Final = tuple(
-    Path(__file__).with_name(name)
-    for name in ("distort.py", "engines.py", "graph.py", "reference.py")
-)
-_REFERENCE_SPEECH: Final = Path(__file__).with_name("reference_speech")
+_ROOM: Final = Path(__file__).parent
+# An archive is read by these, and looks the same whatever they say.
+_READERS: Final = frozenset({"vetting.py"})
 
 
 class PackagingError(Exception):
@@ -81,48 +78,36 @@ def package(
     `engine` and `precision` take the place of what the handler's settings say. Its engines
     are made and judged here, which takes some seconds.
 
-    Raises `PackagingError` for a folder that the server could not serve (a missing or
-    malformed file, weights that do not fit, no label `us`) and for settings that are none.
+    Raises `PackagingError` for a name or a version that cannot be served, for a folder that
+    the server could not serve (a missing or malformed file, weights that do not fit, no label
+    `us`) and for settings that are none.
     """
+    _check_identity(name, version)
     target = store / f"{name}.mar"
     config = _model_config(engine, precision)
     inputs = inputs_digest(model_folder, name, version, config)
     if _packaged_inputs(target) == inputs:
         return Archive(target, name, version, rebuilt=False)
-    # Imported late: an archive that is up to date needs no torch, and starts sooner.
-    sys.path.insert(0, str(HANDLER_DIR))
     from aurea.archive.engines import pack_engines
 
     settings = _engine_settings(config)
     model = _verified(model_folder)
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".packaging-", dir=store) as scratch:
-        # The archiver flattens a folder it is given, so the package travels in a parent.
-        extras = Path(scratch) / "extras"
-        shutil.copytree(
-            HANDLER_DIR / "accent", extras / "accent", ignore=shutil.ignore_patterns("__pycache__")
-        )
-        for file_name in HANDLER_FILES[1:]:
-            shutil.copyfile(HANDLER_DIR / file_name, extras / file_name)
+        contents = Path(scratch)
+        _copy_code(contents)
         for file_name in _files_to_pack(model_folder):
-            shutil.copyfile(model_folder / file_name, extras / file_name)
-        report = pack_engines(model_folder, model, extras, settings)
-        provenance = {"inputs_sha256": inputs, "handler_sha256": _handler_digests()}
-        (extras / PROVENANCE_FILE).write_text(json.dumps(provenance, indent=2) + "\n")
-        (Path(scratch) / CONFIG_FILE).write_text(config, encoding="utf-8")
-        command = [
-            str(Path(sys.executable).parent / "torch-model-archiver"),
-            *("--model-name", name),
-            *("--version", version),
-            *("--handler", str(HANDLER_DIR / HANDLER_FILES[0])),
-            *("--config-file", str(Path(scratch) / CONFIG_FILE)),
-            *("--extra-files", str(extras)),
-            *("--export-path", scratch),
-        ]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            raise PackagingError(f"torch-model-archiver failed:\n{result.stdout}{result.stderr}")
-        (Path(scratch) / target.name).replace(target)
+            shutil.copyfile(model_folder / file_name, contents / file_name)
+        report = pack_engines(model_folder, model, contents, settings)
+        write_document(
+            Provenance(inputs_sha256=inputs, handler_sha256=_handler_digests()),
+            contents / PROVENANCE_FILE,
+        )
+        (contents / CONFIG_FILE).write_text(config, encoding="utf-8")
+        try:
+            write_archive(contents, target, version=version)
+        except ArchiverFailed as error:
+            raise PackagingError(f"torch-model-archiver failed:\n{error}") from None
     return Archive(target, name, version, rebuilt=True, report=report)
 
 
@@ -143,27 +128,65 @@ def is_built_from(
     return _packaged_inputs(archive) == inputs_digest(model_folder, name, version, config)
 
 
+def inputs_digest(model_folder: Path, name: str, version: str, config: str = "") -> str:
+    """The sha256 of all that decides an archive: handler, settings, engines, model, its name.
+
+    `config` is the text of the settings where they differ from the handler's own.
+
+    Raises `PackagingError` for a file of the model that cannot be read.
+    """
+    handler = [path for path in sorted(HANDLER.rglob("*")) if path.suffix in {".py", ".yaml"}]
+    compiler = version_of("openvino")
+    digest = hashlib.sha256(f"{name}\0{version}\0{compiler}\0{config}".encode())
+    for path in [
+        *handler,
+        *_packaging_sources(),
+        *(model_folder / file_name for file_name in _files_to_pack(model_folder)),
+    ]:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise PackagingError(
+                f"{model_folder} cannot be packaged: {path.name}: {error.strerror}. "
+                f"A model is a folder with {', '.join(MODEL_FILES)}."
+            ) from None
+        digest.update(f"{path.name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _check_identity(name: str, version: str) -> None:
+    try:
+        check_name(name)
+        check_version(version)
+    except BadName as error:
+        raise PackagingError(f"{error}") from None
+
+
+def _packaging_sources() -> list[Path]:
+    """What makes, judges and describes engines, and the speech that they are judged by."""
+    code = [path for path in sorted(_ROOM.glob("*.py")) if path.name not in _READERS]
+    speech = [path for path in sorted((_ROOM / "reference_speech").rglob("*")) if path.is_file()]
+    return code + speech
+
+
 def _model_config(engine: str, precision: str) -> str:
-    text = (HANDLER_DIR / CONFIG_FILE).read_text(encoding="utf-8")
-    for key, value in (("engine", engine), ("precision", precision)):
-        if value:
-            entry = re.search(rf"^  {key}:( .*)$", text, re.MULTILINE)
-            if entry is None:
-                raise PackagingError(f"{CONFIG_FILE} has no entry {key} to put {value!r} into.")
-            # JSON's strings are YAML's, so that no value can be more than one.
-            text = f"{text[: entry.start(1)]} {json.dumps(value)}{text[entry.end(1) :]}"
-    return text
+    text = (HANDLER / CONFIG_FILE).read_text(encoding="utf-8")
+    try:
+        return with_engine(text, engine=engine, precision=precision)
+    except UnreadableSettings as error:
+        raise PackagingError(f"{error}") from None
 
 
 def _engine_settings(config: str) -> "EngineSettings":
     from accent.selection import EngineError, EngineSettings
 
-    entries = (yaml.safe_load(config) or {}).get("accent") or {}
     try:
+        entries = core_settings(parse_settings(config))
         return EngineSettings(
             **{key: entries[key] for key in ("engine", "precision") if key in entries}
         )
-    except EngineError as error:
+    except (EngineError, UnreadableSettings) as error:
         raise PackagingError(str(error)) from None
 
 
@@ -187,83 +210,30 @@ def _verified(model_folder: Path) -> "AccentModel":
     return model
 
 
+def _copy_code(contents: Path) -> None:
+    shutil.copytree(
+        HANDLER / CORE_FOLDER,
+        contents / CORE_FOLDER,
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    for file_name in (HANDLER_FILE, METRICS_FILE):
+        shutil.copyfile(HANDLER / file_name, contents / file_name)
+
+
 def _handler_digests() -> dict[str, str]:
-    sources = [HANDLER_DIR / name for name in HANDLER_FILES]
-    sources += sorted((HANDLER_DIR / "accent").glob("*.py"))
-    return {
-        path.relative_to(HANDLER_DIR).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sources
-    }
-
-
-def inputs_digest(model_folder: Path, name: str, version: str, config: str = "") -> str:
-    """The sha256 of all that decides an archive: handler, settings, engines, model, its name.
-
-    `config` is the text of the settings where they differ from the handler's own.
-
-    Raises `PackagingError` for a file of the model that cannot be read.
-    """
-    sources = [path for path in sorted(HANDLER_DIR.rglob("*")) if path.suffix in {".py", ".yaml"}]
-    speech = [path for path in sorted(_REFERENCE_SPEECH.rglob("*")) if path.is_file()]
-    compiler = version_of("openvino")
-    digest = hashlib.sha256(f"{name}\0{version}\0{compiler}\0{config}".encode())
-    for path in [
-        *sources,
-        *_ENGINE_SOURCES,
-        *speech,
-        *(model_folder / file_name for file_name in _files_to_pack(model_folder)),
-    ]:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise PackagingError(
-                f"{model_folder} cannot be packaged: {path.name}: {error.strerror}. "
-                f"A model is a folder with {', '.join(MODEL_FILES)}."
-            ) from None
-        digest.update(f"{path.name}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
+    sources = [HANDLER / HANDLER_FILE, HANDLER / METRICS_FILE]
+    sources += sorted((HANDLER / CORE_FOLDER).rglob("*.py"))
+    return {path.relative_to(HANDLER).as_posix(): sha256_of(path) for path in sources}
 
 
 def _files_to_pack(model_folder: Path) -> list[str]:
-    told = [name for name in (CALIBRATION_FILE, CARD_FILE) if (model_folder / name).is_file()]
-    return [*MODEL_FILES, *told]
+    found = [name for name in (CALIBRATION_FILE, CARD_FILE) if (model_folder / name).is_file()]
+    return [*MODEL_FILES, *found]
 
 
 def _packaged_inputs(archive: Path) -> str | None:
     try:
         with zipfile.ZipFile(archive) as content:
-            return str(json.loads(content.read(PROVENANCE_FILE))["inputs_sha256"])
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError):
+            return Provenance.model_validate_json(content.read(PROVENANCE_FILE)).inputs_sha256
+    except (OSError, zipfile.BadZipFile, KeyError, ValidationError, NotImplementedError):
         return None
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("model", help="auto, commonaccent, embedded or a folder")
-    parser.add_argument("--name", default="", help="name of the archive; the model's by default")
-    parser.add_argument("--version", default="1.0", help="version it is registered as")
-    parser.add_argument("--engine", default="", help="auto, torch or openvino")
-    parser.add_argument("--precision", default="", help="auto, fp32, bf16 or int8")
-    arguments = parser.parse_args()
-    try:
-        choice = choose_model(arguments.model, cache=DEFAULT_CACHE, embedded=DEFAULT_EMBEDDED)
-        archive = package(
-            choice.folder,
-            name=arguments.name or choice.name,
-            version=arguments.version,
-            engine=arguments.engine,
-            precision=arguments.precision,
-        )
-    except (ModelUnavailable, PackagingError) as error:
-        sys.exit(f"{error}")
-    if choice.notice:
-        print(choice.notice)
-    if archive.report:
-        print(archive.report)
-    state = "built" if archive.rebuilt else "up to date"
-    print(f"{archive.path.relative_to(ROOT)} ({archive.name} {archive.version}): {state}")
-
-
-if __name__ == "__main__":
-    main()

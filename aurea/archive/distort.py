@@ -102,7 +102,7 @@ def babble(size: int, others: Sequence[Waveform], rng: np.random.Generator) -> W
 
 
 def room(waveform: Waveform, decay_s: float, rng: np.random.Generator) -> Waveform:
-    """(samples,) as heard in a room whose sound falls by 60 dB within `decay_s`.
+    """(samples,) as a microphone records it in a room whose sound falls by 60 dB within `decay_s`.
 
     The impulse response is a direct sound and a decaying tail of noise (Moorer, 1979).
     """

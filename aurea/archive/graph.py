@@ -4,24 +4,12 @@ The graph is written operation by operation instead of converted from SpeechBrai
 modules, because the layout decides the speed: frames stay rows, (batch, frames, channels),
 and every convolution is a plain matrix product over them. A dilated one first gathers its
 neighbouring frames, which pads by reflection in the same step. Masks are gone, since a
-clip never shares a pass with padding.
-
-A clip of 5 s at full width on one thread of an AVX-512 processor with VNNI and BF16: 2.3
-times as fast as SpeechBrain's modules under torch in fp32, 4.5 times in bf16, 7.5 times in
-int8 with the rest in bf16. Of the last, about seven tenths of the time are the eight products
-in int8, which run at the processor's own rate, and another sixth those in bf16, at theirs.
-Converted modules were 0.9, 2 and 5 times as fast.
-
-What was tried and left out: 8 bits for Res2Net too (a thirtieth faster; scores of one clip in two
-lossless formats lie further apart, by a third), for the attention (no faster), rounding weights
-after the Hessian of their inputs (GPTQ: no gain, for what is left is lost in the activations),
-pooling in fp32 (a tenth slower, a tenth nearer), fixed numbers of frames (no faster), joining
-the blocks' outputs in 8 bits, and the softmax divided after the sums over frames (under a
-hundredth each).
+clip never shares a pass with padding. What that gains, and what was tried without gain:
+docs/engines.md.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -35,30 +23,10 @@ from accent.waveform import Waveform
 from speechbrain.lobes.models.ECAPA_TDNN import SERes2NetBlock, TDNNBlock
 from torch import nn
 
-Matrix = npt.NDArray[np.float64]
+from aurea.archive.quantization import LEVELS, Matrix, Product, QuantizedProduct, quantize
 
 _INT8_PRODUCTS: Final = ("first", ".expand", ".merge", "aggregate")
-_LEVELS: Final = 255.0
-# Speech that is not in the calibration reaches further, and what is cut off costs more
-# than coarser levels: without this, the 99th percentile of the deviation is twice as large.
-_HEADROOM: Final = 1.3
-_SMALLEST: Final = 1e-9
 _VARIANCE_FLOOR: Final = 1e-12
-
-
-@dataclass(frozen=True)
-class QuantizedProduct:
-    """`weights` @ x + `bias` on 8-bit values.
-
-    x is (…, inputs) and becomes round(`gain` x + `offset`), 0 to 255; `weights` is
-    (outputs, inputs) int8, `scale` (outputs,) their unit, `bias` (outputs,).
-    """
-
-    gain: Matrix
-    offset: Matrix
-    weights: npt.NDArray[np.int8]
-    scale: Matrix
-    bias: Matrix
 
 
 def build_graph(
@@ -76,10 +44,10 @@ def build_graph(
         return _Builder(model, {}).build()
     if not calibration:
         raise ValueError("int8 needs calibration waveforms")
-    return _Builder(model, _quantize(model, calibration)).build()
+    return _Builder(model, _quantized(model, calibration)).build()
 
 
-def _quantize(
+def _quantized(
     model: AccentModel, calibration: Sequence[Waveform]
 ) -> Mapping[str, QuantizedProduct]:
     builder = _Builder(model, {})
@@ -87,7 +55,7 @@ def _quantize(
     products = {
         name: product for name, product in builder.products.items() if name.endswith(_INT8_PRODUCTS)
     }
-    graph.add_outputs([product.source for product in products.values()])
+    graph.add_outputs([builder.sources[name] for name in products])
     compiled = ov.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def inputs() -> Iterator[tuple[str, Matrix]]:
@@ -98,70 +66,7 @@ def _quantize(
             for index, name in enumerate(products, start=1):
                 yield name, results[index].reshape(-1, results[index].shape[-1])
 
-    # Twice over the speech, so that it need not be kept: half a gigabyte at full width.
-    low: dict[str, Matrix] = {}
-    high: dict[str, Matrix] = {}
-    for name, rows in inputs():
-        low[name] = np.minimum(low.get(name, np.inf), rows.min(axis=0))
-        high[name] = np.maximum(high.get(name, -np.inf), rows.max(axis=0))
-    quantized = {
-        name: _quantize_product(product, low[name], high[name])
-        for name, product in products.items()
-    }
-    lost = {name: np.zeros_like(product.bias) for name, product in products.items()}
-    count = dict.fromkeys(products, 0)
-    for name, rows in inputs():
-        lost[name] += _lost(products[name], quantized[name], rows)
-        count[name] += len(rows)
-    return {
-        name: replace(product, bias=product.bias + lost[name] / count[name])
-        for name, product in quantized.items()
-    }
-
-
-def _quantize_product(product: "_Product", low: Matrix, high: Matrix) -> QuantizedProduct:
-    """Round a product whose inputs lay between `low` and `high`, (inputs,), in calibration.
-
-    A gain of its own for each input moves range from activations into weights or back; the
-    square root shares the loss between them (SmoothQuant; Xiao et al., 2022). The middle of
-    each range becomes level 127.5, so that inputs with a small gain have room on both sides.
-    """
-    span = np.maximum(high - low, _SMALLEST)
-    largest_weight = np.maximum(np.abs(product.weights).max(axis=0), _SMALLEST)
-    gain = np.sqrt(largest_weight / span)
-    gain *= _LEVELS / (_HEADROOM * (gain * span).max())
-    offset = _LEVELS / 2 - gain * (low + high) / 2
-    weights = product.weights / gain
-    scale = np.maximum(np.abs(weights).max(axis=1), _SMALLEST) / 127.0
-    rounded = np.round(weights / scale[:, None])
-    return QuantizedProduct(
-        gain=gain,
-        offset=offset,
-        weights=rounded.astype(np.int8),
-        scale=scale,
-        bias=product.bias - (rounded * scale[:, None]) @ offset,
-    )
-
-
-def _lost(product: "_Product", quantized: QuantizedProduct, rows: Matrix) -> Matrix:
-    """What rounding takes from the outputs, summed over (rows, inputs).
-
-    An error that is the same in every frame is the one that pooling does not average away,
-    so its mean goes into the bias.
-    """
-    levels = np.clip(np.round(rows * quantized.gain + quantized.offset), 0, _LEVELS)
-    exact = product.weights @ rows.sum(axis=0, dtype=np.float64) + len(rows) * product.bias
-    found = quantized.scale * (quantized.weights @ levels.sum(axis=0))
-    return np.asarray(exact - found - len(rows) * quantized.bias)
-
-
-@dataclass(frozen=True)
-class _Product:
-    """A matrix product of the graph: what goes in, and the exact weights and bias."""
-
-    source: ov.Output
-    weights: Matrix
-    bias: Matrix
+    return quantize(products, inputs)
 
 
 @dataclass(frozen=True)
@@ -192,10 +97,11 @@ class _Layer:
 
 
 class _Builder:
-    """Writes the graph, and remembers its products by name."""
+    """Writes the graph, and remembers its products and what goes into each, by name."""
 
     def __init__(self, model: AccentModel, quantized: Mapping[str, QuantizedProduct]) -> None:
-        self.products: dict[str, _Product] = {}
+        self.products: dict[str, Product] = {}
+        self.sources: dict[str, ov.Output] = {}
         self._spec = model.spec
         self._embedding = model.network.embedding_model
         self._classifier = model.network.classifier
@@ -286,7 +192,7 @@ class _Builder:
         centred = ops.subtract(z, mean)
         squares = ops.multiply(centred, centred)
         deviation = _root(ops.reduce_mean(squares, _int([1]), True))
-        # What the attention hears of the whole clip is the same for each of its frames.
+        # What the attention knows of the whole clip is the same for each of its frames.
         context = self._product(
             ops.concat([mean, deviation], 2),
             "attention.context",
@@ -360,11 +266,12 @@ class _Builder:
 
     def _product(self, x: ov.Node, name: str, weights: Matrix, bias: Matrix) -> ov.Node:
         """weights @ x + bias for each row of x, on 8-bit values where it is quantized."""
-        self.products[name] = _Product(x.output(0), weights, bias)
+        self.products[name] = Product(weights, bias)
+        self.sources[name] = x.output(0)
         quantized = self._quantized.get(name)
         if quantized is None:
             return ops.add(ops.matmul(x, _float(weights), False, True), _float(bias))
-        limits = (_float(0.0), _float(_LEVELS))
+        limits = (_float(0.0), _float(LEVELS))
         levels = ops.fake_quantize(
             ops.add(ops.multiply(x, _float(quantized.gain)), _float(quantized.offset)),
             *limits,

@@ -1,11 +1,10 @@
 """Speech that ships: what a quantizer is calibrated on, and what engines are judged by.
 
-Both are synthesised, by the parts of `make speech`, from sentences and blends of voices that
-no training of the project has heard. Their voices and sentences differ, so that a verdict
+Both are synthesised, by `aurea.lab.reference_speech`, from sentences and blends of voices that
+no training of the project has used. Their voices and sentences differ, so that a verdict
 rests on nothing that the quantizer has seen.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from accent.decode import decode
 from accent.waveform import Waveform
-from tqdm import tqdm
 
-from aurea.archive.distort import coloured_noise, distort, encode
+from aurea.archive.distort import distort
 
 FOLDER: Final = Path(__file__).with_name("reference_speech")
 SENTENCES_FILE: Final = "sentences.txt"
@@ -37,13 +35,10 @@ Mostly two seconds of it, because a judgement takes as long as its speech lasts.
 """
 
 _CALIBRATION_COPIES: Final = ((), ("telephone_8k",), ("white_20db",), ("cut_2s",))
-_BIT_RATE: Final = 32_000
-# Synthetic pauses are emptier than any recording's; this is the floor of a quiet room.
-_ROOM_LEVEL: Final = 0.001
 
 
 @dataclass(frozen=True)
-class ReferenceClip:
+class SpeechClip:
     """A clip that is measured: `waveform` is (samples,) float32 at 16 kHz."""
 
     name: str
@@ -72,18 +67,18 @@ def calibration_speech(folder: Path = FOLDER) -> list[Waveform]:
     ]
 
 
-def verification_speech(folder: Path = FOLDER) -> list[ReferenceClip]:
+def verification_speech(folder: Path = FOLDER) -> list[SpeechClip]:
     """What an engine is judged by: each clip of its part as it is, and its copies."""
     return [
-        ReferenceClip(f"{clip.name} {title}".strip(), _copy(clip.waveform, distortions, index))
+        SpeechClip(f"{clip.name} {title}".strip(), _copy(clip.waveform, distortions, index))
         for index, clip in enumerate(_decoded("verification", folder))
         for title, distortions in VERIFICATION_COPIES.items()
     ]
 
 
-def _decoded(part: Part, folder: Path) -> Iterator[ReferenceClip]:
+def _decoded(part: Part, folder: Path) -> Iterator[SpeechClip]:
     for path in reference_files(part, folder):
-        yield ReferenceClip(path.stem, decode(path.read_bytes()).waveform)
+        yield SpeechClip(path.stem, decode(path.read_bytes()).waveform)
 
 
 def _copy(waveform: Waveform, distortions: Sequence[str], seed: int) -> Waveform:
@@ -91,49 +86,3 @@ def _copy(waveform: Waveform, distortions: Sequence[str], seed: int) -> Waveform
     for name in distortions:
         waveform = decode(distort(name, waveform, (), rng)).waveform
     return waveform
-
-
-def make_reference_speech(folder: Path = FOLDER) -> Mapping[Part, int]:
-    """Speak the sentences of each part, each in a US and a British accent.
-
-    Raises `aurea.lab.packages.PackageUnavailable` if the synthesiser cannot be had.
-    """
-    # Imported late: packaging reads this speech without what synthesises it.
-    from aurea.lab.speech.synthesis import Speaker
-    from aurea.lab.speech.utterances import utterances
-    from aurea.lab.speech.voices import VOICES
-
-    voices = [Path(voice.member).stem for voice in VOICES]
-    speaker = Speaker()
-    counts: dict[Part, int] = {}
-    for position, part in enumerate(PARTS):
-        sentences = (folder / part / SENTENCES_FILE).read_text(encoding="utf-8").splitlines()
-        spoken = list(utterances(1, sentences, voices[position :: len(PARTS)]))
-        for take in tqdm(spoken, desc=part, unit="clip", disable=None):
-            samples, rate_hz = speaker.speak(take)
-            rng = np.random.default_rng(sentences.index(take.sentence))
-            noise = coloured_noise(samples.size, 1.0, rng)
-            name = f"{sentences.index(take.sentence):02}_{take.accent}.ogg"
-            (folder / part / name).write_bytes(
-                encode(
-                    (samples + noise / noise.std() * _ROOM_LEVEL).astype(np.float32),
-                    rate_hz,
-                    "ogg",
-                    "libopus",
-                    _BIT_RATE,
-                )
-            )
-        counts[part] = len(spoken)
-    return counts
-
-
-def main() -> None:
-    """Read the command line and make the speech anew."""
-    parser = argparse.ArgumentParser(prog="reference", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder with the sentences")
-    counts = make_reference_speech(parser.parse_args().out)
-    print(", ".join(f"{part}: {count} clips" for part, count in counts.items()))
-
-
-if __name__ == "__main__":
-    main()

@@ -4,32 +4,36 @@ Nothing in it is run, and nothing is unpacked but its labels and its reference c
 """
 
 import hashlib
-import json
-import re
 import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
-import yaml
+from accent.errors import ModelFolderError
 from accent.layout import LABELS_FILE, MODEL_FILES, REFERENCE_FILE, US_LABEL
-from pydantic import BaseModel, Field, ValidationError
+from accent.specification import read_labels
+from pydantic import ValidationError
 
+from aurea.archive.documents import Manifest, ReferenceClip, ReferenceDocument
+from aurea.archive.layout import CONFIG_FILE, CORE_FOLDER, HANDLER_FILE, MANIFEST_FILE
+from aurea.archive.settings import UnreadableSettings, parse_settings, strange_settings
 from aurea.files import sha256_of
+from aurea.names import BadName, check_name, check_version
 from aurea.paths import HANDLER
 
-MANIFEST_FILE: Final = "MAR-INF/MANIFEST.json"
-
-_HANDLER_FILE: Final = "accent_handler.py"
-_CONFIG_FILE: Final = "model-config.yaml"
-_OUR_MANIFEST: Final = {"handler": _HANDLER_FILE, "configFile": _CONFIG_FILE}
-_RUN_BY_MANIFEST: Final = (
-    *_OUR_MANIFEST,
-    *("modelFile", "serializedFile", "requirementsFile", "envelope", "extensions"),
-)
-_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_OUR_RUNTIMES: Final = (None, "python")
+# What the manifest has TorchServe run, install or read; all but two of `make mar`'s are empty.
+_OUR_MANIFEST: Final = {
+    "handler": HANDLER_FILE,
+    "configFile": CONFIG_FILE,
+    "modelFile": None,
+    "serializedFile": None,
+    "requirementsFile": None,
+    "envelope": None,
+    "extensions": None,
+}
 # A file that Python takes code from, or that a worker could be led to.
 _CODE_SUFFIXES: Final = frozenset({".py", ".pyc", ".pyd", ".so", ".pth", ".egg", ".whl", ".zip"})
 _MAX_FILES: Final = 500
@@ -39,23 +43,6 @@ _MAX_TEXT_BYTES: Final = 1_000_000
 
 class ArchiveRefused(Exception):
     """An archive that could do harm. The message says what is wrong and what to do."""
-
-
-class ReferenceClip(BaseModel):
-    """A clip in the archive and what its packager measured on it."""
-
-    file: str
-    us_confidence: dict[str, float]
-    """By precision, 0 to 100."""
-    top_accent: str
-
-
-class Reference(BaseModel):
-    """What a running worker must reproduce."""
-
-    clips: list[ReferenceClip] = Field(min_length=1)
-    tolerance_points: dict[str, float]
-    """By precision: the largest deviation of us_confidence, in points."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +56,13 @@ class Vetted:
     labels: tuple[str, ...]
     strange_code: tuple[str, ...]
     """Code and settings that this checkout does not know; empty unless they are trusted."""
-    reference: Reference | None
+    reference: ReferenceDocument | None
     """None only where the archive is trusted without one."""
 
     def clip(self, clip: ReferenceClip) -> bytes:
         """The bytes of a reference clip."""
         with zipfile.ZipFile(self.path) as content:
-            return content.read(_clip_name(clip))
+            return content.read(clip.member)
 
 
 def vet(
@@ -128,14 +115,14 @@ def archive_labels(path: Path) -> tuple[str, ...]:
         raise ArchiveRefused(f"The labels of {path} cannot be read: {error}") from None
 
 
-def archive_reference(path: Path) -> tuple[Reference, bytes] | None:
+def archive_reference(path: Path) -> tuple[ReferenceDocument, bytes] | None:
     """What an archive's packager measured, with its first clip; None where there is none."""
     try:
         with zipfile.ZipFile(path) as content:
             reference = _reference(content)
             if reference is None:
                 return None
-            return reference, content.read(_clip_name(reference.clips[0]))
+            return reference, content.read(reference.clips[0].member)
     except (OSError, zipfile.BadZipFile, ArchiveRefused):
         return None
 
@@ -158,7 +145,7 @@ def _check_members(content: zipfile.ZipFile) -> None:
         raise ArchiveRefused("The archive holds a file twice.")
     missing = {
         *MODEL_FILES,
-        *(_HANDLER_FILE, _CONFIG_FILE, "accent/__init__.py", MANIFEST_FILE),
+        *(HANDLER_FILE, CONFIG_FILE, f"{CORE_FOLDER}/__init__.py", MANIFEST_FILE),
     } - set(names)
     if missing:
         raise ArchiveRefused(
@@ -169,36 +156,32 @@ def _check_members(content: zipfile.ZipFile) -> None:
         raise ArchiveRefused(f"The archive is damaged: {damaged}. Copy or build it anew.")
 
 
-def _manifest(content: zipfile.ZipFile) -> dict[str, Any]:
+def _manifest(content: zipfile.ZipFile) -> Manifest:
     try:
-        model = json.loads(_text(content, MANIFEST_FILE))["model"]
-    except (ValueError, KeyError, TypeError):
+        return Manifest.model_validate_json(_text(content, MANIFEST_FILE))
+    except ValidationError:
         raise ArchiveRefused(f"{MANIFEST_FILE} cannot be read.") from None
-    if not isinstance(model, dict):
-        raise ArchiveRefused(f"{MANIFEST_FILE} describes no model.")
-    return model
 
 
-def _check_identity(manifest: dict[str, Any], served_name: str) -> str:
-    name, version = str(manifest.get("modelName")), str(manifest.get("modelVersion"))
+def _check_identity(manifest: Manifest, served_name: str) -> str:
+    name, version = manifest.model.model_name, manifest.model.model_version
     if name != served_name:
         raise ArchiveRefused(
             f"The archive is of model {name!r:.100}, served here is {served_name}. Build it "
             f"under that name: make mar NAME={served_name} VERSION={version:.32} MODEL=..."
         )
-    if not _VERSION.fullmatch(version):
+    try:
+        check_name(name)
+        check_version(version)
+    except BadName as error:
         raise ArchiveRefused(
-            f"The archive's version {version!r:.100} is not made of up to 32 letters, digits, "
-            "dots, dashes and underscores. Build it anew: make mar VERSION=2.0"
-        )
+            f"The archive's name or version cannot be served: {error} Build it anew: "
+            "make mar VERSION=2.0"
+        ) from None
     return version
 
 
 def _labels(content: zipfile.ZipFile) -> tuple[str, ...]:
-    # Imported late: it brings torch along, and most commands need no labels.
-    from accent.errors import ModelFolderError
-    from accent.specification import read_labels
-
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / LABELS_FILE
         copy.write_text(_text(content, LABELS_FILE))
@@ -211,8 +194,8 @@ def _labels(content: zipfile.ZipFile) -> tuple[str, ...]:
 def _check_labels(labels: Sequence[str], served: Sequence[str], allow_new: bool) -> None:
     if US_LABEL not in labels:
         raise ArchiveRefused(
-            f"The archive has no label '{US_LABEL}' (it has {', '.join(labels)}): a US "
-            "confidence could not be told."
+            f"The archive has no label '{US_LABEL}' (it has {', '.join(labels)}): there would "
+            "be no US confidence."
         )
     added = sorted(set(labels) - set(served))
     gone = sorted(set(served) - set(labels))
@@ -226,10 +209,9 @@ def _check_labels(labels: Sequence[str], served: Sequence[str], allow_new: bool)
         )
 
 
-def _strange_code(content: zipfile.ZipFile, manifest: dict[str, Any]) -> tuple[str, ...]:
+def _strange_code(content: zipfile.ZipFile, manifest: Manifest) -> tuple[str, ...]:
     known = {
-        path.relative_to(HANDLER).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in HANDLER.rglob("*.py")
+        path.relative_to(HANDLER).as_posix(): sha256_of(path) for path in HANDLER.rglob("*.py")
     }
     strange = [
         name
@@ -237,44 +219,43 @@ def _strange_code(content: zipfile.ZipFile, manifest: dict[str, Any]) -> tuple[s
         if PurePosixPath(name).suffix.lower() in _CODE_SUFFIXES
         and hashlib.sha256(content.read(name)).hexdigest() != known.get(name)
     ]
-    # What the manifest names beside the handler is run or installed, too.
-    named = [
-        f"{key}={manifest[key]!s:.60}"
-        for key in _RUN_BY_MANIFEST
-        if manifest.get(key) and manifest[key] != _OUR_MANIFEST.get(key)
+    return tuple(sorted(strange) + _strange_entries(manifest) + _strange_settings(content))
+
+
+def _strange_entries(manifest: Manifest) -> list[str]:
+    named = manifest.model.model_dump(by_alias=True)
+    strange = [
+        f"{key}={named[key]:.60}"
+        for key, ours in _OUR_MANIFEST.items()
+        if named[key] not in (None, ours)
     ]
-    return tuple(sorted(strange) + named + _strange_settings(content))
+    if manifest.runtime not in _OUR_RUNTIMES:
+        strange.append(f"runtime={manifest.runtime:.60}")
+    return strange
 
 
 def _strange_settings(content: zipfile.ZipFile) -> list[str]:
     # TorchServe takes numbers of workers, launchers and environments from there as well.
-    known = yaml.safe_load((HANDLER / _CONFIG_FILE).read_text())
     try:
-        settings = yaml.safe_load(_text(content, _CONFIG_FILE))
-    except yaml.YAMLError:
-        raise ArchiveRefused(f"{_CONFIG_FILE} is not readable as YAML.") from None
-    if not isinstance(settings, dict):
-        raise ArchiveRefused(f"{_CONFIG_FILE} holds no settings.")
-    return [f"{_CONFIG_FILE}: {key}" for key in settings if key not in known]
+        settings = parse_settings(_text(content, CONFIG_FILE))
+    except UnreadableSettings as error:
+        raise ArchiveRefused(f"{error}") from None
+    return [f"{CONFIG_FILE}: {key}" for key in strange_settings(settings)]
 
 
-def _reference(content: zipfile.ZipFile) -> Reference | None:
+def _reference(content: zipfile.ZipFile) -> ReferenceDocument | None:
     if REFERENCE_FILE not in content.namelist():
         return None
     try:
-        reference = Reference.model_validate_json(_text(content, REFERENCE_FILE))
+        reference = ReferenceDocument.model_validate_json(_text(content, REFERENCE_FILE))
     except ValidationError as error:
         raise ArchiveRefused(
             f"{REFERENCE_FILE} is not what `make mar` writes ({error.error_count()} faults)."
         ) from None
     for clip in reference.clips:
-        if _clip_name(clip) not in content.namelist():
+        if clip.member not in content.namelist():
             raise ArchiveRefused(f"{REFERENCE_FILE} names a clip that is not there: {clip.file}")
     return reference
-
-
-def _clip_name(clip: ReferenceClip) -> str:
-    return clip.file if clip.file.startswith("reference/") else f"reference/{clip.file}"
 
 
 def _text(content: zipfile.ZipFile, name: str) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from aurea.archive.vetting import ReferenceClip, Vetted
+from aurea.archive.documents import ReferenceClip
+from aurea.archive.vetting import Vetted
 from aurea.torchserve.client import TorchServe
 from aurea.versions.outcome import CommandRefused, Progress
 

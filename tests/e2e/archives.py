@@ -8,8 +8,7 @@ from typing import Any
 import yaml
 from accent.layout import REFERENCE_FILE
 
-from aurea.archive.build import CONFIG_FILE
-from aurea.archive.vetting import MANIFEST_FILE
+from aurea.archive.layout import CONFIG_FILE, MANIFEST_FILE
 from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
 from aurea.torchserve.client import TorchServe
 from aurea.versions.registry import STATE_FOLDER, Registry

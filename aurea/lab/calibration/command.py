@@ -9,7 +9,8 @@ from accent.errors import ModelFolderError
 from accent.layout import HYPERPARAMS_FILE
 from pydantic import Field, field_validator
 
-from aurea.archive.build import CALIBRATION_FILE, PackagingError
+from aurea.archive.build import PackagingError
+from aurea.archive.layout import CALIBRATION_FILE
 from aurea.command_line import CommandLine, read
 from aurea.lab.calibration.fitting import fit
 from aurea.lab.calibration.model_folder import calibration_document, write_scale

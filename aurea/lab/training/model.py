@@ -19,8 +19,8 @@ import torch
 from accent.layout import US_LABEL
 from accent.loading import AccentModel
 
-from aurea.archive.build import CALIBRATION_FILE
 from aurea.archive.distort import DISTORTIONS
+from aurea.archive.layout import CALIBRATION_FILE
 from aurea.files import write_whole
 from aurea.lab.corpus import Clip, Split, split_by_speaker
 from aurea.lab.evaluation.answer_log import RESULTS_FILE

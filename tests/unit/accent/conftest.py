@@ -7,7 +7,7 @@ import pytest
 from accent.engine import Precision
 from accent.loading import AccentModel, load_model
 
-from aurea.archive.engines import make_graphs
+from aurea.archive.graph_files import make_graphs
 from aurea.models.choice import DEFAULT_EMBEDDED
 from aurea.models.stand_in import FULL_CHANNELS, write_stand_in
 from tests.clips import Samples, every_format, voice

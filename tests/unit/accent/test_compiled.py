@@ -23,7 +23,7 @@ from accent.loading import AccentModel
 from accent.scoring import posterior
 from accent.waveform import Waveform
 
-from aurea.archive.engines import MAX_POINTS
+from aurea.archive.judging import MAX_POINTS
 from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
 from tests.clips import VOICES, voice
 from tests.workers import idle_worker, other_worker

@@ -1,4 +1,5 @@
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -7,14 +8,8 @@ from typing import Any
 import pytest
 from accent.layout import MODEL_FILES, REFERENCE_FILE
 
-from aurea.archive.vetting import (
-    MANIFEST_FILE,
-    ArchiveRefused,
-    Vetted,
-    archive_labels,
-    archive_reference,
-    vet,
-)
+from aurea.archive.layout import MANIFEST_FILE
+from aurea.archive.vetting import ArchiveRefused, Vetted, archive_labels, archive_reference, vet
 from aurea.paths import HANDLER
 
 LABELS = ("england", "us", "canada")
@@ -72,12 +67,12 @@ def test_what_make_mar_builds_is_taken(build: Build) -> None:
     assert archive.clip(archive.reference.clips[0]) == b"speech"
 
 
-def test_an_archive_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_an_archive_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArchiveRefused, match="make mar"):
         vetted(tmp_path / "none.mar")
 
 
-def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.mar"
     path.write_text("Dear server, this is no archive.")
     with pytest.raises(ArchiveRefused, match="no sound archive"):
@@ -130,10 +125,21 @@ def test_the_name_that_is_served_is_asked_for(build: Build) -> None:
         vetted(build({MANIFEST_FILE: manifest(modelName="other")}))
 
 
-@pytest.mark.parametrize("version", ["", "..", "1/2", "two words", "x" * 33])
-def test_a_version_that_is_no_word_is_refused(build: Build, version: str) -> None:
-    with pytest.raises(ArchiveRefused, match="version"):
+@pytest.mark.parametrize("version", ["", "..", "1/2", "two words", "1.0+cpu", "x" * 33])
+def test_a_version_that_cannot_be_served_is_refused(build: Build, version: str) -> None:
+    with pytest.raises(ArchiveRefused, match="is no version: 1 to 32 letters"):
         vetted(build({MANIFEST_FILE: manifest(modelVersion=version)}))
+
+
+def test_a_version_may_be_written_as_a_number(build: Build) -> None:
+    assert vetted(build({MANIFEST_FILE: manifest(modelVersion=2.5)})).version == "2.5"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "two words", "-x"])
+def test_a_name_that_cannot_be_served_is_refused(build: Build, name: str) -> None:
+    archive = build({MANIFEST_FILE: manifest(modelName=name)})
+    with pytest.raises(ArchiveRefused, match="is no name for a model: 1 to 128 letters"):
+        vet(archive, served_name=name, served_labels=LABELS)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"model": 1}', "\xff"])
@@ -186,11 +192,32 @@ def test_what_the_manifest_would_have_run_must_be_trusted(
         vetted(build({MANIFEST_FILE: manifest(**changes)}))
 
 
-def test_settings_that_are_not_ours_must_be_trusted(build: Build) -> None:
-    archive = build({"model-config.yaml": "batchSize: 2\nminWorkers: 500\n"})
-    with pytest.raises(ArchiveRefused, match=r"model-config\.yaml: minWorkers"):
+@pytest.mark.parametrize(("runtime", "strange"), [("python", ()), ("LSP", ("runtime=LSP",))])
+def test_a_manifest_for_another_runtime_must_be_trusted(
+    build: Build, runtime: str, strange: tuple[str, ...]
+) -> None:
+    content = json.loads(manifest()) | {"runtime": runtime}
+    archive = build({MANIFEST_FILE: json.dumps(content)})
+    assert vetted(archive, trust=True).strange_code == strange
+
+
+@pytest.mark.parametrize(
+    ("settings", "strange"),
+    [
+        ("batchSize: 2\nminWorkers: 500\n", "minWorkers"),
+        ("accent:\n  engine: torch\n  load_plugin: evil.so\n", "accent.load_plugin"),
+        ("batchSize: {torchrun: {nproc-per-node: 64}}\n", "batchSize.torchrun"),
+        ("responseTimeout: [60, {a: 1}]\n", "responseTimeout[]"),
+        ("accent: {precision: {int8: {unsafe: true}}}\n", "accent.precision.int8"),
+    ],
+)
+def test_settings_that_are_not_ours_must_be_trusted_wherever_they_stand(
+    build: Build, settings: str, strange: str
+) -> None:
+    archive = build({"model-config.yaml": settings})
+    with pytest.raises(ArchiveRefused, match=re.escape(f"model-config.yaml: {strange}.")):
         vetted(archive)
-    assert vetted(archive, trust=True).strange_code == ("model-config.yaml: minWorkers",)
+    assert vetted(archive, trust=True).strange_code == (f"model-config.yaml: {strange}",)
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "a: [", "a: !!python/object:os.system {}"])
@@ -205,6 +232,16 @@ def test_an_archive_without_reference_clips_must_be_trusted(build: Build) -> Non
         vetted(archive)
     assert vetted(archive, trust=True).reference is None
     assert archive_reference(archive) is None
+
+
+def test_the_reference_of_an_archive_comes_with_its_first_clip(
+    build: Build, tmp_path: Path
+) -> None:
+    found = archive_reference(build())
+    assert found is not None
+    assert found[0].clips[0].us_confidence == {"fp32": 50.0}
+    assert found[1] == b"speech"
+    assert archive_reference(tmp_path / "none.mar") is None
 
 
 @pytest.mark.parametrize(
@@ -224,3 +261,21 @@ def test_labels_of_an_archive_are_read(build: Build, tmp_path: Path) -> None:
     assert archive_labels(build()) == LABELS
     with pytest.raises(ArchiveRefused, match="cannot be read"):
         archive_labels(tmp_path / "none.mar")
+
+
+def test_an_archive_that_holds_a_file_twice_is_refused(build: Build) -> None:
+    archive = build()
+    with zipfile.ZipFile(archive, "a") as content, pytest.warns(UserWarning, match="Duplicate"):
+        content.writestr("accent_handler.py", b"print('other code')")
+    with pytest.raises(ArchiveRefused, match="twice"):
+        vetted(archive, trust=True)
+
+
+def test_labels_that_are_none_are_refused(build: Build) -> None:
+    with pytest.raises(ArchiveRefused, match=r"accent_encoder\.txt"):
+        vetted(build({"accent_encoder.txt": "no labels"}), trust=True)
+
+
+def test_a_text_that_is_too_large_is_refused(build: Build) -> None:
+    with pytest.raises(ArchiveRefused, match=r"MANIFEST\.json is larger than 1,000,000 bytes"):
+        vetted(build({MANIFEST_FILE: b" " * 1_000_001}), trust=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from accent.layout import REFERENCE_FILE
 
-from aurea.archive.vetting import MANIFEST_FILE
+from aurea.archive.layout import MANIFEST_FILE
 from aurea.paths import HANDLER
 from aurea.torchserve.addresses import Addresses
 from aurea.torchserve.answers import RegisteredVersion

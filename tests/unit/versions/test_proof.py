@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from aurea.archive.vetting import Reference, Vetted
+from aurea.archive.documents import ReferenceDocument
+from aurea.archive.vetting import Vetted
 from aurea.torchserve.client import TorchServe
 from aurea.versions.outcome import CommandRefused
 from aurea.versions.proof import prove
@@ -25,7 +26,7 @@ class Scorer(TorchServe):
 
 @pytest.fixture
 def vetted(monkeypatch: pytest.MonkeyPatch) -> Vetted:
-    reference = Reference.model_validate(
+    reference = ReferenceDocument.model_validate(
         {
             "clips": [
                 {"file": "a", "us_confidence": {"fp32": 70, "int8": 71}, "top_accent": "us"},

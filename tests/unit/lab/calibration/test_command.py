@@ -14,7 +14,8 @@ from accent.layout import HYPERPARAMS_FILE, MODEL_FILES
 from accent.loading import load_model
 from accent.specification import read_spec
 
-from aurea.archive.build import CALIBRATION_FILE, inputs_digest, package
+from aurea.archive.build import inputs_digest, package
+from aurea.archive.layout import CALIBRATION_FILE
 from aurea.lab.calibration import command
 from aurea.lab.corpus import Clip
 from aurea.lab.evaluation import engine

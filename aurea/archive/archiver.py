@@ -1,0 +1,52 @@
+"""torch-model-archiver, run so that nothing it touches is shared with anyone else."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from aurea.archive.layout import CONFIG_FILE, HANDLER_FILE
+
+_CONTENTS: Final = "contents"
+
+
+class ArchiverFailed(Exception):
+    """torch-model-archiver wrote no archive. The message is what it said."""
+
+
+def write_archive(contents: Path, target: Path, *, version: str) -> None:
+    """Archive what lies in the folder `contents` as `target`, whose stem is the model's name.
+
+    The handler and the settings are in `contents` under the names that `layout` gives.
+    What was at `target` stays until the new archive is whole. Raises `ArchiverFailed`.
+    """
+    store = target.parent.resolve()
+    with tempfile.TemporaryDirectory(prefix=".packaging-", dir=store) as scratch:
+        # It gathers the files in the system's temporary folder, under the model's name, and
+        # first removes what lies there, be it another packaging's or another user's.
+        own_temporary_folder = Path(scratch) / "tmp"
+        own_temporary_folder.mkdir()
+        # It takes commas, stars and brackets in a path for patterns: the path is a bare name.
+        (Path(scratch) / _CONTENTS).symlink_to(contents.resolve(), target_is_directory=True)
+        command = [
+            *(sys.executable, "-m", "model_archiver.model_packaging"),
+            *("--model-name", target.stem),
+            *("--version", version),
+            *("--handler", f"{_CONTENTS}/{HANDLER_FILE}"),
+            *("--config-file", f"{_CONTENTS}/{CONFIG_FILE}"),
+            *("--extra-files", _CONTENTS),
+            *("--export-path", "."),
+        ]
+        result = subprocess.run(
+            command,
+            cwd=scratch,
+            env=os.environ | {"TMPDIR": str(own_temporary_folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise ArchiverFailed(f"{result.stdout}{result.stderr}")
+        (Path(scratch) / target.name).replace(target)

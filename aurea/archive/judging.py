@@ -1,0 +1,174 @@
+"""Engines held against torch in fp32: how far each strays, and how fast it is.
+
+An engine is judged by how far its `us_confidence` strays from torch in fp32, in percentage
+points at the model's own softmax scale, on speech that its quantizer has not seen. Random
+weights hide such errors, so the figures of a stand-in mean nothing.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accent.compiled import CompiledEngine, EngineUnavailable
+from accent.cores import CoreShare
+from accent.engine import Engine, Precision, TorchEngine
+from accent.loading import AccentModel
+from accent.scoring import cut_windows, posterior
+from accent.selection import TORCH, PackedEngine
+from accent.waveform import SAMPLE_RATE_HZ
+from tqdm import tqdm
+
+from aurea.archive.reference import SpeechClip
+
+MAX_P99_POINTS: Final = 1.0
+"""Bound on the 99th percentile of the deviations that `auto` accepts, in points."""
+
+MAX_POINTS: Final = 3.0
+"""Bound on the largest deviation that `auto` accepts, in points."""
+
+_TIMED_S: Final = 5.0
+_TIMED_ROUNDS: Final = 5
+# A precision that strays further has to be faster by a tenth to be preferred.
+_PRICE: Final[Mapping[Precision, float]] = {"fp32": 1.0, "bf16": 1.1, "int8": 1.2}
+
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """How far an engine strays from torch in fp32, in points of `us_confidence`."""
+
+    p50: float
+    p99: float
+    max: float
+    top_accent_agreement: float
+    """Share of the clips whose best accent is the same, 0 to 1."""
+
+    @property
+    def within_bounds(self) -> bool:
+        """Whether `auto` may take it."""
+        return self.p99 <= MAX_P99_POINTS and self.max <= MAX_POINTS
+
+
+@dataclass(frozen=True)
+class JudgedEngine:
+    """One engine of a model: its verdict, and the seconds of a pass over 5 s on one thread."""
+
+    packed: PackedEngine
+    deviations: Deviations
+    pass_s: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All engines of a model, the fastest first, and the scores behind their verdicts.
+
+    `us_points` has `us_confidence` of each clip by precision, 0 to 100 and not rounded.
+    """
+
+    engines: tuple[JudgedEngine, ...]
+    clips: tuple[str, ...]
+    us_points: Mapping[Precision, Points]
+    top_accents: tuple[str, ...]
+    softmax_scale: float
+
+
+def judge(
+    model: AccentModel, graphs: Mapping[Precision, Path], clips: Sequence[SpeechClip]
+) -> Judgement:
+    """Hold every engine against torch in fp32, and time a pass of each.
+
+    A precision that OpenVINO cannot compute here at all is left out.
+    """
+    reference = TorchEngine(model.network)
+    with tqdm(total=(1 + len(graphs)) * len(clips), unit="clip", disable=None, leave=False) as bar:
+        expected = _cosines(reference, clips, bar, TORCH.name)
+        cosines: dict[Precision, Points] = {"fp32": expected}
+        verdicts = [(TORCH, deviations_of(model, expected, expected))]
+        timed: list[Engine] = [reference]
+        for precision, graph in graphs.items():
+            try:
+                engine = CompiledEngine(model, graph, precision, CoreShare(torch.get_num_threads()))
+                alone = CompiledEngine(model, graph, precision, CoreShare(1))
+            except EngineUnavailable as error:
+                bar.write(f"not measured: {error}", file=sys.stderr)
+                continue
+            found = _cosines(engine, clips, bar, f"openvino {precision}")
+            deviations = deviations_of(model, expected, found)
+            packed = PackedEngine("openvino", precision, graph.name, deviations.within_bounds)
+            verdicts.append((packed, deviations))
+            cosines.setdefault(precision, found)
+            timed.append(alone)
+        bar.set_description("speed")
+        seconds = _pass_seconds(timed)
+    return Judgement(
+        fastest_first(
+            JudgedEngine(packed, deviations, pass_s)
+            for (packed, deviations), pass_s in zip(verdicts, seconds, strict=True)
+        ),
+        tuple(clip.name for clip in clips),
+        {precision: _us_points(model, found) for precision, found in cosines.items()},
+        tuple(model.labels[index] for index in expected.argmax(axis=1)),
+        model.spec.softmax_scale,
+    )
+
+
+def fastest_first(engines: Iterable[JudgedEngine]) -> tuple[JudgedEngine, ...]:
+    """Ordered as `auto` prefers them: a narrower precision must be faster by a tenth."""
+    return tuple(
+        sorted(engines, key=lambda engine: engine.pass_s * _PRICE[engine.packed.precision])
+    )
+
+
+def deviations_of(model: AccentModel, expected: Points, found: Points) -> Deviations:
+    """Compare two (clips, labels) of cosines by their `us_confidence` and best accents."""
+    points = np.abs(_us_points(model, found) - _us_points(model, expected))
+    p50, p99 = np.percentile(points, [50, 99])
+    same = found.argmax(axis=1) == expected.argmax(axis=1)
+    return Deviations(float(p50), float(p99), float(points.max()), float(same.mean()))
+
+
+def _cosines(engine: Engine, clips: Sequence[SpeechClip], bar: "tqdm[Any]", name: str) -> Points:
+    """(clips, labels): the mean over each clip's windows, as an answer has it."""
+    bar.set_description(name)
+    rows = []
+    for clip in clips:
+        windows = []
+        for score in engine.score(cut_windows(clip.waveform)):
+            if isinstance(score, Exception):
+                raise score
+            windows.append(score.cosines.astype(np.float64))
+        rows.append(np.mean(windows, axis=0))
+        bar.update()
+    return np.stack(rows)
+
+
+def _us_points(model: AccentModel, cosines: Points) -> Points:
+    return 100.0 * posterior(cosines, model.spec.softmax_scale)[:, model.us_index]
+
+
+def _pass_seconds(engines: Sequence[Engine]) -> list[float]:
+    """The shortest of some passes over 5 s of noise, taken in turns, on one thread each.
+
+    The processor's time: what else runs on this machine must not decide an archive.
+    """
+    noise = np.random.default_rng(0).standard_normal(int(_TIMED_S * SAMPLE_RATE_HZ))
+    window = (0.1 * noise).astype(np.float32)
+    best = [np.inf] * len(engines)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(_TIMED_ROUNDS):
+            for index, engine in enumerate(engines):
+                started = time.process_time()
+                engine.score([window])
+                best[index] = min(best[index], time.process_time() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return best
