@@ -54,7 +54,8 @@ def read(settings: type[_Settings], arguments: Sequence[str] | None = None) -> _
     except ValidationError as error:
         for fault in error.errors():
             place = ".".join(str(part) for part in fault["loc"]).replace("_", "-")
-            print(f"--{place}: {fault['msg']}", file=sys.stderr)
+            message = fault["msg"].removeprefix("Value error, ")
+            print(f"--{place}: {message}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,4 +1,4 @@
-"""The clips that everything is asked about: how long, and in which formats."""
+"""The clips that every contestant gets: how long, and in which formats."""
 
 import json
 from collections.abc import Sequence
@@ -12,14 +12,16 @@ from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from scipy.signal import resample_poly
 
 from aurea.archive.distort import encode
-from aurea.paths import ROOT
+from aurea.archive.reference import FOLDER as REFERENCE_SPEECH
+from aurea.archive.reference import reference_files
 
-SPEECH_FOLDER: Final = ROOT / "tests" / "speech"
 MANIFEST_FILE: Final = "clips.json"
 
 # Any few in a row last 5 s in the mean, so that the slowest server, which gets to few of them,
 # is asked for as much speech a clip as the fastest.
 _DURATIONS_S: Final = (5.0, 2.0, 8.0, 5.0, 3.0, 7.0, 5.0, 2.5, 7.5, 5.0, 10.0, 4.0, 3.5, 2.5)
+# Files of the part that no quantizer has seen; more would only take longer to read.
+_FILES: Final = 8
 # What SpeechBrain's own reader takes, or nothing could be compared.
 _FORMATS: Final[Sequence[tuple[str, str, str, int, int | None]]] = (
     ("wav", "wav", "pcm_s16le", 16_000, None),
@@ -40,14 +42,13 @@ class BenchClip:
     duration_s: float
 
 
-def make_clips(folder: Path, speech: Path = SPEECH_FOLDER) -> list[BenchClip]:
+def make_clips(folder: Path, speech: Path = REFERENCE_SPEECH) -> list[BenchClip]:
     """Write clips of 2 to 10 s, 5 s in the mean, in several formats; always the same ones.
 
     Raises `FileNotFoundError` where there is no speech to make them of.
     """
-    voices = [decode(path.read_bytes()).waveform for path in sorted(speech.glob("*.flac"))]
-    if not voices:
-        raise FileNotFoundError(f"{speech} holds no speech.")
+    files = reference_files("verification", speech)[:_FILES]
+    voices = [decode(path.read_bytes()).waveform for path in files]
     folder.mkdir(parents=True, exist_ok=True)
     clips = []
     for index, duration_s in enumerate(_DURATIONS_S):

@@ -83,7 +83,7 @@ def service(place: Place, precision: str = "") -> Contestant:
         f"openvino {precision}" if precision else "auto",
         [
             sys.executable,
-            *("-m", "aurea.service.serve"),
+            *("-m", "scripts.serve"),
             *("--model", str(place.model)),
             *("--name", name),
             *("--version", VERSION),
@@ -170,7 +170,7 @@ def build_archive(model: Path, precision: str = "") -> Path:
     Raises `RivalFailed` if it cannot be built.
     """
     name = archive_name(precision)
-    command = [sys.executable, "-m", "aurea.archive.build", str(model)]
+    command = [sys.executable, "-m", "scripts.package", str(model)]
     command += ["--name", name, "--version", VERSION]
     if precision:
         command += ["--engine", "openvino", "--precision", precision]

@@ -3,7 +3,6 @@
 A process that holds them and does what lines of JSON ask for, one line of JSON each.
 """
 
-import argparse
 import gc
 import json
 import sys
@@ -25,6 +24,7 @@ from accent.selection import AUTO, EngineError, EngineSettings, open_engine, pac
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from torch.utils.flop_counter import FlopCounterMode
 
+from aurea.command_line import CommandLine, read
 from bench.clips import read_manifest
 from bench.results import CLIP_S, SPEECHBRAIN
 from bench.rivals.speechbrain_model import SpeechBrainModel
@@ -215,16 +215,27 @@ def _rate(
     return 2 * rows * columns * inner / min(taken) / 1e9
 
 
+class EngineOptions(CommandLine):
+    """Hold engines and do what lines of JSON ask for."""
+
+    model: Path
+    """Folder of the model."""
+
+    archive: Path
+    """Folder of the unpacked archive, with the graphs to compare."""
+
+    clips: Path
+    """Folder of the bench's clips."""
+
+    threads: int
+    """Threads of an engine."""
+
+
 def main() -> None:
     """Answer requests until the input ends."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--archive", type=Path, required=True)
-    parser.add_argument("--clips", type=Path, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    bench = Bench(arguments.model, arguments.archive, arguments.clips, arguments.threads)
+    options = read(EngineOptions)
+    torch.set_num_threads(options.threads)
+    bench = Bench(options.model, options.archive, options.clips, options.threads)
     requests: Mapping[str, Callable[..., Any]] = {
         "expect": bench.expect,
         "describe": bench.describe,

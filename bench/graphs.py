@@ -1,6 +1,5 @@
 """An unpacked archive with the graphs of every precision, those that it left out included."""
 
-import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,12 @@ import openvino
 from accent.engine import PRECISIONS, Precision
 from accent.layout import ENGINES_FILE
 from accent.loading import AccentModel, load_model
+from pydantic_settings import CliPositionalArg
 
 from aurea.archive.build import PROVENANCE_FILE
 from aurea.archive.graph import build_graph
 from aurea.archive.reference import calibration_speech
+from aurea.command_line import CommandLine, read
 
 
 def complete(archive: Path, target: Path) -> None:
@@ -67,13 +68,20 @@ def _is_copy(archive: Path, target: Path) -> bool:
         return False
 
 
+class GraphOptions(CommandLine):
+    """Complete an unpacked archive with the graphs of every precision."""
+
+    archive: CliPositionalArg[Path]
+    """Folder of the unpacked archive."""
+
+    target: CliPositionalArg[Path]
+    """Folder of the copy that has them all."""
+
+
 def main() -> None:
     """Complete an unpacked archive."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("archive", type=Path)
-    parser.add_argument("target", type=Path)
-    arguments = parser.parse_args()
-    complete(arguments.archive, arguments.target)
+    options = read(GraphOptions)
+    complete(options.archive, options.target)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from typing import Any, Final
 from accent.classifier import Answer
 from accent.layout import REFERENCE_FILE
 
-"""In the archive: the clips that its packager scored, and their scores."""
-
 _STAGES: Final = {
     "decode": "decode_s",
     "gate": "gate_s",
@@ -39,14 +37,14 @@ class AnswerMetrics:
         self._metrics = {name: metric for kind in kinds for name, metric in kind.items()}
 
     def started(self, model_dir: Path) -> None:
-        """A worker has loaded the model of `model_dir`: count it, and tell its reference."""
+        """A worker has loaded the model of `model_dir`: count it, and report its reference."""
         self._emit("accent_worker_starts_total", 1)
         reference = reference_us_confidence(model_dir)
         if reference is not None:
             self._emit("accent_reference_us_confidence", reference)
 
     def record(self, answers: Sequence[Answer], busy_s: float) -> None:
-        """Tell of one batch, which kept the worker busy for `busy_s` seconds. Never raises.
+        """Record one batch, which kept the worker busy for `busy_s` seconds. Never raises.
 
         Stages, audio and score are those of clips that got a score; a refusal is counted
         by its code.

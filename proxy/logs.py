@@ -56,7 +56,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-def tell(logger: logging.Logger, event: str, **fields: Any) -> None:
+def log_event(logger: logging.Logger, event: str, **fields: Any) -> None:
     """Logs an event whose fields are for machines to read."""
     logger.info(event, extra={"fields": fields})
 
@@ -71,6 +71,6 @@ def configure_logging(log_file: Path | None) -> None:
     handler.setFormatter(JsonLines())
     handler.addFilter(RequestIdFilter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # These tell of every request what the proxy's own line tells better.
+    # These log every request, which the proxy's own line describes better.
     for name in ("httpx", "httpcore", "python_multipart"):
         logging.getLogger(name).setLevel(logging.ERROR)

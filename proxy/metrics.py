@@ -14,7 +14,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from proxy import VERSION
+from aurea import __version__
 
 MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 OTHER: Final = "other"
@@ -36,7 +36,7 @@ UpstreamError = Literal[
     "not_registered",  # it does not know the version, or the model
     "malformed",  # an answer that is neither a score nor a refusal of the contract
     "unexpected",  # any other status of its own
-    "undescribed",  # it does not tell its versions and workers
+    "undescribed",  # it does not describe its versions and workers
 ]
 
 
@@ -44,7 +44,7 @@ class Metrics:
     """All that one process measures. The names are a contract with dashboards and alerts."""
 
     def __init__(self) -> None:
-        # They would double the number of series, and tell what a scraper knows by itself.
+        # They would double the number of series, and say what a scraper knows by itself.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._versions: set[str] = set()
@@ -96,12 +96,12 @@ class Metrics:
             "Always 1.",
             ("version", "python"),
             registry=self._registry,
-        ).labels(VERSION, platform.python_version()).set(1)
+        ).labels(__version__, platform.python_version()).set(1)
 
     def answered(
         self, route: str, status: int, code: str, version: str | None, duration_s: float
     ) -> None:
-        """Tells of one answer. `version` is None where no model was asked.
+        """Counts one answer. `version` is None where no model was asked.
 
         `route` must be one of a known few. Versions beyond the first `MAX_VERSIONS` are
         counted as one.
@@ -111,7 +111,7 @@ class Metrics:
         self._requests.labels(status, code, version).inc()
 
     def upstream_error(self, kind: UpstreamError) -> None:
-        """Tells of one fault between proxy and TorchServe."""
+        """Counts one fault between proxy and TorchServe."""
         self._upstream_errors.labels(kind).inc()
 
     def exposition(self) -> bytes:

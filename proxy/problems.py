@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -77,3 +78,11 @@ class Problem(Exception):
             code=self.code,
             request_id=request_id,
         ).model_dump()
+
+
+def problem_response(problem: Problem, request_id: str, retry_after_s: int) -> JSONResponse:
+    """The answer that states a problem, with Retry-After where waiting may help."""
+    headers = {"Retry-After": str(retry_after_s)} if problem.status == 503 else None
+    return JSONResponse(
+        problem.document(request_id), problem.status, headers=headers, media_type=MEDIA_TYPE
+    )

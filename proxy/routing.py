@@ -1,16 +1,21 @@
-"""Which version a request tries first: a share of them goes to a candidate, the rest to none.
-
-The share is in a small file that others replace while the proxy runs.
-"""
+"""The canary share, and what else a small file says that others replace while the proxy runs."""
 
 import hashlib
 import logging
 import time
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
-from proxy.settings import HeaderWord
+from aurea.torchserve.answers import HeaderWord
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +36,43 @@ class Canary(BaseModel):
         return int.from_bytes(digest[:8], "big") < self.percent / 100 * 2**64
 
 
+class AudioLimits(BaseModel):
+    """How long a clip may be for the default version, in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    max_audio_s: float = Field(gt=0, allow_inf_nan=False)
+    min_audio_s: float = Field(ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _leave_room(self) -> "AudioLimits":
+        if self.min_audio_s > self.max_audio_s:
+            raise ValueError("the shortest clip is longer than the longest")
+        return self
+
+
 class Routing(BaseModel):
     """What the file says. A key that is not known here is no business of the proxy."""
 
     canary: Canary | None = None
     failed: list[HeaderWord] = []
     """Versions that should be served and could not be loaded."""
+    limits: AudioLimits | None = None
+    """None: those of the settings hold."""
+
+    @field_validator("limits", mode="wrap")
+    @classmethod
+    def _without_malformed_limits(
+        cls, value: object, validate: ValidatorFunctionWrapHandler
+    ) -> AudioLimits | None:
+        # They are only shown, which is no reason to lose the candidate.
+        try:
+            limits: AudioLimits | None = validate(value)
+        except ValidationError as error:
+            count = error.error_count()
+            logger.error("the routing file's limits are malformed (%d errors)", count)
+            return None
+        return limits
 
 
 class Router:
@@ -68,7 +104,8 @@ class Router:
         else:
             self._seen, routing = seen, _parse(content)
         if routing != self._routing:
-            logger.info("routing is now %s", routing.model_dump_json())
+            exclude = {"limits"} if routing.limits is None else None
+            logger.info("routing is now %s", routing.model_dump_json(exclude=exclude))
         self._routing = routing
 
 

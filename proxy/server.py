@@ -19,10 +19,11 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from proxy.app import create_app, create_metrics_app
-from proxy.envelope import Drain, new_request_id, problem_response
-from proxy.logs import configure_logging, tell
+from proxy.drain import Drain
+from proxy.logs import configure_logging, log_event
 from proxy.metrics import OTHER
-from proxy.problems import Problem
+from proxy.middleware import new_request_id
+from proxy.problems import Problem, problem_response
 from proxy.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Connection(H11Protocol):
         request_id = new_request_id()
         problem = Problem("malformed_request", msg)
         self.app_state["metrics"].answered(OTHER, problem.status, problem.code, None, 0.0)
-        tell(
+        log_event(
             logger,
             "request",
             request_id=request_id,
@@ -86,7 +87,7 @@ class Connection(H11Protocol):
         headers = [
             *response.raw_headers,
             (b"x-request-id", request_id.encode()),
-            (b"x-model", str(self.app_state["upstream"].default_model).encode()),
+            (b"x-model", str(self.app_state["model_status"].default_model).encode()),
             (b"connection", b"close"),
         ]
         for event in (
@@ -125,7 +126,7 @@ class Server(uvicorn.Server):
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Takes a signal. Not kept for uvicorn to raise again: a clean drain exits with 0."""
+        """Handles a signal. Not kept for uvicorn to raise again: a clean drain exits with 0."""
         if self.should_exit:
             self._hurried = True
             return

@@ -1,13 +1,12 @@
 """Every knob of the proxy, once. No other file of the proxy reads the environment."""
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-HeaderWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
-"""The name or the version of a model: fit for a header, an address and a label."""
+from aurea.torchserve.addresses import SOCKET_URL
+from aurea.torchserve.answers import HeaderWord
 
 
 class Settings(BaseSettings):
@@ -25,7 +24,7 @@ class Settings(BaseSettings):
     """Name under which TorchServe serves the model."""
     model_notice: str = ""
     """Sentence shown in `GET /`, for instance that a fallback model is served."""
-    torchserve_url: str = "http://torchserve"
+    torchserve_url: str = SOCKET_URL
     """TorchServe's inference address. Only a label where `torchserve_socket` is set."""
     torchserve_socket: Path | None = None
     """Unix socket of TorchServe's inference address, or none for TCP."""
@@ -35,13 +34,17 @@ class Settings(BaseSettings):
     """The file in which TorchServe keeps its tokens."""
     routing_file: Path | None = None
     """JSON file with the version that gets a share of the requests besides the default, as
-    `{"canary": {"version": "2.0", "percent": 10}}`, followed while the proxy runs, or none."""
+    `{"canary": {"version": "2.0", "percent": 10}}`, and with the limits of the default, as
+    `{"limits": {"max_audio_s": 300, "min_audio_s": 0.5}}`. Followed while the proxy runs, or
+    none."""
     max_upload_bytes: int = Field(default=25_000_000, gt=0)
     """Largest file taken, in bytes."""
     max_audio_s: float = Field(default=300.0, gt=0)
-    """Longest audio the model takes, in seconds. Only shown: the model enforces it."""
+    """Longest audio the model takes, in seconds, where `routing_file` has no limits. Only shown:
+    the model enforces it."""
     min_audio_s: float = Field(default=0.5, ge=0)
-    """Shortest audio the model takes, in seconds. Only shown: the model enforces it."""
+    """Shortest audio the model takes, in seconds, where `routing_file` has no limits. Only shown:
+    the model enforces it."""
     deadline_s: float = Field(default=60.0, gt=0)
     """Seconds after which a request is answered 504, reading the upload included."""
     ask_again_after_s: float = Field(default=20.0, gt=0)

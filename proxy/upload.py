@@ -39,13 +39,13 @@ class HeldBytes:
 
     @contextmanager
     def lease(self) -> Iterator[Callable[[int], None]]:
-        """Yields a function that takes bytes, or raises `Problem` (overloaded).
+        """Yields a function that reserves bytes, or raises `Problem` (overloaded).
 
-        What was taken is given back at the end.
+        What was reserved is given back at the end.
         """
         leased_bytes = 0
 
-        def take(count: int) -> None:
+        def reserve(count: int) -> None:
             nonlocal leased_bytes
             if self._held_bytes + count > self._limit_bytes:
                 raise Problem("overloaded")
@@ -53,18 +53,18 @@ class HeldBytes:
             self._held_bytes += count
 
         try:
-            yield take
+            yield reserve
         finally:
             self._held_bytes -= leased_bytes
 
 
 async def read_upload(
-    request: Request, max_upload_bytes: int, take: Callable[[int], None]
+    request: Request, max_upload_bytes: int, reserve: Callable[[int], None]
 ) -> bytes:
-    """Returns the bytes of the form's file. `take` is told of all bytes as they come in.
+    """Returns the bytes of the form's file. `reserve` is called for all bytes as they come in.
 
     Raises `Problem` (missing_file, empty_file, malformed_request, file_too_large), whatever
-    `take` raises, and Starlette's `ClientDisconnect`.
+    `reserve` raises, and Starlette's `ClientDisconnect`.
     """
     too_large = Problem(
         "file_too_large", f"The file is larger than the {max_upload_bytes} bytes taken."
@@ -83,7 +83,7 @@ async def read_upload(
             received_bytes += len(chunk)
             if received_bytes > max_body_bytes:
                 raise too_large
-            take(len(chunk))
+            reserve(len(chunk))
             yield chunk
 
     parser = _MemoryParser(

@@ -1,6 +1,6 @@
 """`make mar`"""
 
-from aurea.archive.build import main
+from aurea.service.packaging import main
 
 if __name__ == "__main__":
     main()

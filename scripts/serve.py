@@ -1,6 +1,6 @@
 """`make serve`"""
 
-from aurea.service.serve import main
+from aurea.service.command import main
 
 if __name__ == "__main__":
     main()

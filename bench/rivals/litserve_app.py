@@ -1,17 +1,17 @@
 """LitServe, set up as its documentation does for a form with a file on CPUs."""
 
-import argparse
 from pathlib import Path
 
 import litserve
 
-from bench.rivals.scorers import KINDS, open_scorer
+from aurea.command_line import CommandLine, read
+from bench.rivals.scorers import Kind, open_scorer
 
 
 class AccentApi(litserve.LitAPI):  # type: ignore[misc] # LitServe is not where this is checked
     """A worker: loads in `setup`, answers one upload at a time."""
 
-    def __init__(self, kind: str, folder: Path, threads: int) -> None:
+    def __init__(self, kind: Kind, folder: Path, threads: int) -> None:
         super().__init__(api_path="/classify-us-accent")
         self._kind, self._folder, self._threads = kind, folder, threads
 
@@ -32,22 +32,35 @@ class AccentApi(litserve.LitAPI):  # type: ignore[misc] # LitServe is not where 
         return {"us_confidence": round(score, 1)}
 
 
+class LitServeOptions(CommandLine):
+    """Serve a model on a port of 127.0.0.1 by LitServe."""
+
+    kind: Kind
+    """Whose model: SpeechBrain's, or our engine's."""
+
+    model: Path
+    """Folder of the model, or of the unpacked archive."""
+
+    port: int
+    """Port of 127.0.0.1."""
+
+    workers: int
+    """Processes that score."""
+
+    threads: int
+    """Threads of each."""
+
+
 def main() -> None:
     """Serve a model on a port of 127.0.0.1 with so many workers."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", choices=KINDS, required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    arguments = parser.parse_args()
+    options = read(LitServeOptions)
     server = litserve.LitServer(
-        AccentApi(arguments.kind, arguments.model, arguments.threads),
+        AccentApi(options.kind, options.model, options.threads),
         accelerator="cpu",
-        workers_per_device=arguments.workers,
+        workers_per_device=options.workers,
         timeout=120,
     )
-    server.run(host="127.0.0.1", port=arguments.port, generate_client_file=False)
+    server.run(host="127.0.0.1", port=options.port, generate_client_file=False)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The original's design, written anew: the whole work inside `async def`, by way of the disk."""
 
-import argparse
 import os
 import tempfile
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI, File, UploadFile
 
+from aurea.command_line import CommandLine, read
 from bench.rivals.speechbrain_model import SpeechBrainModel
 
 
@@ -28,14 +28,21 @@ def create_app(model: SpeechBrainModel) -> FastAPI:
     return app
 
 
+class OriginalOptions(CommandLine):
+    """Serve a model on a port of 127.0.0.1 as the original does."""
+
+    model: Path
+    """Folder of the model."""
+
+    port: int
+    """Port of 127.0.0.1."""
+
+
 def main() -> None:
     """Serve a model on a port of 127.0.0.1."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    arguments = parser.parse_args()
-    app = create_app(SpeechBrainModel(arguments.model, Path.cwd() / "savedir"))
-    uvicorn.run(app, host="127.0.0.1", port=arguments.port)
+    options = read(OriginalOptions)
+    app = create_app(SpeechBrainModel(options.model, Path.cwd() / "savedir"))
+    uvicorn.run(app, host="127.0.0.1", port=options.port)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final, TypeAlias
-
-import yaml
+from typing import Literal, TypeAlias
 
 Scorer: TypeAlias = Callable[[bytes], float]
 """Encoded audio -> us_confidence, 0 to 100."""
 
-KINDS: Final = ("speechbrain", "ours")
+Kind: TypeAlias = Literal["speechbrain", "ours"]
 
 
-def open_scorer(kind: str, folder: Path, *, threads: int) -> Scorer:
-    """A scorer of a kind in `KINDS` over the model, or unpacked archive, in `folder`."""
+def open_scorer(kind: Kind, folder: Path, *, threads: int) -> Scorer:
+    """A scorer of a kind over the model, or unpacked archive, in `folder`."""
     import torch
 
     torch.set_num_threads(threads)
@@ -26,29 +23,22 @@ def open_scorer(kind: str, folder: Path, *, threads: int) -> Scorer:
 
 
 class OurScorer:
-    """The handler of an unpacked archive, which chooses its engine as under TorchServe."""
+    """The core over an unpacked archive, which chooses its engine as it does under TorchServe."""
 
     def __init__(self, archive: Path, *, threads: int) -> None:
-        from accent_handler import AccentHandler
+        from accent.classifier import AccentClassifier
+        from accent.cores import CoreShare
+        from accent.selection import EngineSettings, open_engine
 
-        config = yaml.safe_load((archive / "model-config.yaml").read_text(encoding="utf-8"))
-        config["accent"]["threads_per_worker"] = threads
-        self._handler = AccentHandler()
-        self._handler.initialize(
-            SimpleNamespace(
-                model_name="bench",
-                manifest={"model": {"modelVersion": "1.0"}},
-                system_properties={"model_dir": str(archive), "gpu_id": None},
-                model_yaml_config=config,
-                metrics=None,
-            )
+        opened = open_engine(archive, EngineSettings(), cores=CoreShare(threads))
+        self._classifier = AccentClassifier(
+            opened.model, opened.engine, name="bench", version="1.0"
         )
+        self._classifier.warm_up()
 
     def __call__(self, data: bytes) -> float:
         """us_confidence of an encoded clip. Raises `ValueError` for a refused one."""
-        clips = self._handler.inference(self._handler.preprocess([{"body": data}]))
-        (answer,) = self._handler.postprocess(clips)
-        document: dict[str, Any] = answer.document
+        (answer,) = self._classifier.classify([data])
         if answer.status != 200:
-            raise ValueError(document["code"])
-        return float(document["us_confidence"])
+            raise ValueError(answer.document["code"])
+        return float(answer.document["us_confidence"])

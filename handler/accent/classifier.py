@@ -1,4 +1,4 @@
-"""A batch of uploads -> a batch of answers, each item with a fate of its own."""
+"""A batch of uploads -> a batch of answers: what fails for one upload leaves the others alone."""
 
 import logging
 import time
@@ -30,7 +30,7 @@ class Answer:
 
 @dataclass
 class Clip:
-    """One upload on its way through the stages. Once it has a refusal, the rest passes it by."""
+    """One upload on its way through the stages. Once it is refused, later stages skip it."""
 
     audio: Audio | None = None
     speech: SpeechFacts | None = None
@@ -43,7 +43,7 @@ class Clip:
 
 
 class AccentClassifier:
-    """Decodes, gates, scores and answers batches. Another server than TorchServe may own it."""
+    """Decodes, gates, scores and answers batches; knows nothing of the server that holds it."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class AccentClassifier:
         self._gate = gate or SpeechGate()
 
     def warm_up(self) -> None:
-        """Pay for lazy set-up before the first clip does, and fail now if scoring fails."""
+        """Do what is done only once, before the first clip waits for it; fail if scoring does."""
         noise = np.random.default_rng(0).standard_normal(int(MAX_WINDOW_S * SAMPLE_RATE_HZ))
         window = noise.astype(np.float32) * np.float32(0.1)
         self._gate.measure(window)
@@ -76,7 +76,7 @@ class AccentClassifier:
         return [self._decode_one(upload) for upload in uploads]
 
     def score(self, clips: Sequence[Clip]) -> None:
-        """Stage two: the windows of all clips to cosines, in as few passes as may be."""
+        """Stage two: the windows of all clips to cosines, in as few passes as possible."""
         owners = [clip for clip in clips if clip.refusal is None for _ in clip.windows]
         windows = [window for clip in clips if clip.refusal is None for window in clip.windows]
         for clip, score in zip(owners, self._engine.score(windows), strict=True):
@@ -105,12 +105,12 @@ class AccentClassifier:
             clip.gate_s = time.perf_counter() - clip.started - clip.decode_s
             clip.windows = cut_windows(clip.audio.waveform)
         except Refusal as refusal:
-            # Its tracebacks lead to the samples, and back to this clip: only the cycle
-            # collector would free them, and it counts objects, not megabytes.
+            # A traceback refers to the samples and to this clip, a cycle that only the cycle
+            # collector frees; it counts objects, not megabytes, and would run too late.
             refusal.__context__ = None
             clip.refusal = refusal.with_traceback(None)
         except Exception:
-            # Whatever one clip does to decoder or gate, MemoryError included, stays with it.
+            # No failure in the decoder or the gate, MemoryError included, reaches another clip.
             _log.exception("decoding a clip failed")
             clip.refusal = InternalError()
         return clip

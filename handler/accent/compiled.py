@@ -23,7 +23,7 @@ DEVICE: Final = "CPU"
 
 # Clips are of any length, and OpenVINO as well as the oneDNN within it keep what they
 # prepared for each: 1.7 MB a length, thousands of them. Preparing a length that they forgot
-# takes about 5 ms. oneDNN is told by its environment variable alone.
+# takes about 5 ms. oneDNN reads its bound from an environment variable only.
 _KEPT_PREPARATIONS: Final = 64
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KEPT_PREPARATIONS))
 
@@ -39,9 +39,9 @@ class EngineUnavailable(Exception):
 class CompiledEngine:
     """OpenVINO on the CPU, one window at a time: batches buy nothing there.
 
-    Takes the threads that `cores` gives it and binds none of them to a core: workers know
-    nothing of each other and would bind theirs to the same ones. While the share of all other
-    workers is lent to it, it takes as many as there are.
+    It uses as many threads as `cores` allows and binds none of them to a core: workers know
+    nothing of each other and would bind theirs to the same ones. While all other workers are
+    idle it uses all cores.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class CompiledEngine:
         self._request_on_all = self._request
         if cores.all_threads > cores.own_threads:
             self._request_on_all = _compile(graph, precision, cores.all_threads)
-            # The first pass makes ready what the others use, and takes three times as long.
+            # The first pass prepares what later ones use, and lasts three times as long.
             self._request_on_all.infer([np.zeros((1, 200, spec.n_mels), np.float32)])
 
     def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
@@ -113,7 +113,7 @@ def _compile(graph: Path, precision: Precision, threads: int) -> openvino.InferR
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise EngineUnavailable(f"OpenVINO cannot take {graph.name}: {reason}") from error
-    # Where the processor lacks a precision OpenVINO quietly takes the next wider one.
+    # Where the processor lacks a precision OpenVINO silently computes in the next wider one.
     if compiled.get_property(ov_hints.inference_precision) != hint:
         raise EngineUnavailable(f"OpenVINO has no {precision} on this processor")
     return compiled.create_infer_request()

@@ -74,11 +74,14 @@ class CoreShare:
 
         A share that was given back a moment ago is left to its owner, whose next clip is near.
         """
-        if self._own is None or not self._working or self.all_threads == self.own_threads:
+        if self._folder is None or self._own is None or not self._working:
+            yield False
+            return
+        if self.all_threads == self.own_threads:
             yield False
             return
         with ExitStack() as held:
-            alone = self._borrow_from_all(held)
+            alone = _borrow_from_all(self._folder, held)
             if not alone:
                 # Nobody shall wait through this pass for what it does not use.
                 held.close()
@@ -105,21 +108,6 @@ class CoreShare:
                     break
         return False
 
-    def _borrow_from_all(self, held: ExitStack) -> bool:
-        """Lock the files of all others into `held`; False where one of them may have work."""
-        if self._folder is None:
-            return False
-        own_name = str(os.getpid())
-        try:
-            return all(
-                _borrow(path, held)
-                for path in self._folder.iterdir()
-                if path.name != own_name and path.name.isdecimal()
-            )
-        except OSError:
-            # Too many open files, or the folder is gone.
-            return False
-
 
 def _own_file(folder: Path) -> TextIO:
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,6 +115,20 @@ def _own_file(folder: Path) -> TextIO:
     path.touch()
     # Nothing is ever written to it, and a worker has no file open that it could be.
     return path.open()
+
+
+def _borrow_from_all(folder: Path, held: ExitStack) -> bool:
+    """Lock the files of all others into `held`; False where one of them may have work."""
+    own_name = str(os.getpid())
+    try:
+        return all(
+            _borrow(path, held)
+            for path in folder.iterdir()
+            if path.name != own_name and path.name.isdecimal()
+        )
+    except OSError:
+        # Too many open files, or the folder is gone.
+        return False
 
 
 def _borrow(path: Path, held: ExitStack) -> bool:

@@ -44,8 +44,8 @@ _MAX_DAMAGED_SHARE: Final = 0.2
 # FFmpeg reserves what a chunk's header claims, up to 2 GB, before it looks for the bytes.
 # No honest chunk of an upload of 25 MB needs more than this.
 _MAX_FFMPEG_BLOCK_BYTES: Final = 64 << 20
-# Of every WAV with 16-bit samples FFmpeg asks up to 2,500 packets whether they hide another
-# format, which takes longer than all the rest. A format of that kind would not be read anyway.
+# FFmpeg searches up to 2,500 packets of every WAV with 16-bit samples for another format hidden
+# in them, which lasts longer than all the rest. Such a format would not be read anyway.
 _MAX_PROBED_PACKETS: Final = 1
 # FFmpeg opens a decoder for each of a file's tracks, half a megabyte apiece. Films have fewer.
 _MAX_STREAMS: Final = 32
@@ -230,7 +230,7 @@ class _Track:
         self._recording = _Recording(min(self._longest_s, _USUAL_LONGEST_S))
 
     def push(self, frame: av.AudioFrame) -> None:
-        """Take the next frame; raises `AudioTooLong` or `UnsupportedAudio`."""
+        """Add the next frame; raises `AudioTooLong` or `UnsupportedAudio`."""
         count = frame.samples
         if not count:
             return
@@ -326,7 +326,7 @@ class _Recording:
         self._size = 0
 
     def append(self, block: Waveform) -> None:
-        """Take (samples,) float32 at 16 kHz."""
+        """Add (samples,) float32 at 16 kHz."""
         end = self._size + block.size
         if end > self._samples.size:
             longer = _pages(2 * end)
@@ -337,7 +337,7 @@ class _Recording:
 
     @property
     def waveform(self) -> Waveform:
-        """What was taken so far."""
+        """All samples added so far."""
         return self._samples[: self._size]
 
 

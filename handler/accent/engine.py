@@ -49,7 +49,7 @@ class TorchEngine:
     (speechbrain issue 1374). On a CPU sharing buys no speed and costs memory, so there
     the default is one window a pass.
 
-    Embeddings may be computed in bf16; a GPU without it takes float16. Features and cosines
+    Embeddings may be computed in bf16; a GPU without it uses float16. Features and cosines
     are always float32.
     """
 
@@ -89,7 +89,7 @@ class TorchEngine:
         except Exception as error:
             if len(group) == 1:
                 return {group[0]: error}
-        # One of them broke the shared pass; alone, each gets what it deserves.
+        # One of them broke the shared pass: computed alone, only that one fails.
         alone: dict[int, WindowScores | Exception] = {}
         for position in group:
             alone |= self._score_group(windows, [position])
@@ -97,17 +97,24 @@ class TorchEngine:
 
     def _pass(self, windows: Sequence[Waveform]) -> list[WindowScores]:
         with torch.inference_mode():
-            started = time.perf_counter()
+            started = self._time_s()
             features = self._network.features(torch.from_numpy(np.stack(windows)).to(self._device))
-            featured = time.perf_counter()
+            featured = self._time_s()
             cosines = self._network.cosines(features, self._dtype).cpu().numpy()
-            finished = time.perf_counter()
+            finished = self._time_s()
         check_finite(cosines)
         share = 1.0 / len(windows)
         return [
             WindowScores(row, (featured - started) * share, (finished - featured) * share)
             for row in cosines
         ]
+
+    def _time_s(self) -> float:
+        """The clock, once the device has done all that it was given so far."""
+        if self._device.type == "cuda":
+            # A GPU is only handed its work; without this a stage takes as long as its launch.
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
 
 
 def check_finite(values: npt.NDArray[np.float32]) -> None:

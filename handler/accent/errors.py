@@ -25,14 +25,14 @@ class EmptyFile(Refusal):
 
 
 class AudioTooLong(Refusal):
-    """More seconds of audio than the server takes."""
+    """More seconds of audio than the server accepts."""
 
     status = 413
     code = "audio_too_long"
 
 
 class UnsupportedAudio(Refusal):
-    """Not decodable as audio, or outside the channels and sample rates taken."""
+    """Not decodable as audio, or outside the channels and sample rates accepted."""
 
     status = 415
     code = "unsupported_audio"

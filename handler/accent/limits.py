@@ -10,19 +10,19 @@ class AudioLimits:
     """What a clip may be."""
 
     max_audio_s: float = 300.0
-    """Longest clip taken, in seconds of audio."""
+    """Longest clip accepted, in seconds of audio."""
 
     min_audio_s: float = 0.5
     """Shortest clip that a score may rest on, in seconds of audio."""
 
     max_channels: int = 8
-    """Most channels taken."""
+    """Most channels accepted."""
 
     min_sample_rate_hz: int = 8_000
-    """Lowest sample rate taken."""
+    """Lowest sample rate accepted, in Hz."""
 
     max_sample_rate_hz: int = 192_000
-    """Highest sample rate taken."""
+    """Highest sample rate accepted, in Hz."""
 
     silence_dbfs: float = -70.0
     """A clip whose loudest tenth of a second lies below is silence; dB of full scale, RMS."""
@@ -32,9 +32,9 @@ class AudioLimits:
 
 
 def check_layout(sample_rate_hz: int, channels: int, limits: AudioLimits, *, claimed: bool) -> None:
-    """Raise `UnsupportedAudio` for a rate or a number of channels that is not taken.
+    """Raise `UnsupportedAudio` for a rate or a number of channels that is not accepted.
 
-    What a container merely claims may be missing: the decoded frames tell.
+    With `claimed`, a rate or number that the container leaves out is no fault yet.
     """
     if claimed and not (sample_rate_hz and channels):
         return

@@ -27,7 +27,7 @@ class StreamingResampler:
     """torchaudio's sinc resampler to 16 kHz, fed block by block.
 
     The blocks overlap by the kernel's reach, so that the result is that of one pass over
-    the whole signal. A rate whose ratio to 16 kHz is unwieldy is taken at the nearest
+    the whole signal. A rate whose ratio to 16 kHz is unwieldy is resampled at the nearest
     ratio whose kernel stays small: 22,255 Hz is 2e-7 off, at worst, next to 16 kHz, 3.3e-4.
     """
 
@@ -41,7 +41,7 @@ class StreamingResampler:
         self._blocks: list[Waveform] = [np.zeros(self._buffered, np.float32)]
 
     def push(self, block: Waveform) -> Waveform:
-        """Take (samples,) float32 and return what is ready at 16 kHz, perhaps nothing."""
+        """Add (samples,) float32 and return what is ready at 16 kHz, perhaps nothing."""
         if self._kernel is None:
             return block
         self._add(block)

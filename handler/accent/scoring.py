@@ -39,7 +39,7 @@ def posterior(
 ) -> npt.NDArray[np.float64]:
     """softmax(scale x cosine) over the last axis, labels: what the margin loss trains.
 
-    Wang et al., Additive Margin Softmax, 2018; speechbrain issue 1294 tells why the raw
+    Wang et al., Additive Margin Softmax, 2018; speechbrain issue 1294 explains why the raw
     outputs are no probabilities.
     """
     logits = softmax_scale * cosines.astype(np.float64)

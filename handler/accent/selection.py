@@ -88,7 +88,7 @@ def open_engine(
 ) -> OpenedEngine:
     """Open what `settings` ask for of the archive unpacked in `folder`, on a torch device.
 
-    A compiled engine computes on `cores`, by default one; torch on the threads that it was told.
+    A compiled engine computes on `cores`, by default one; torch on the threads that it was set to.
 
     A GPU computes with torch, in bf16 unless another precision is asked for. On a CPU, what
     `auto` passes over is logged with its reason; what was asked for by name is not replaced.

@@ -33,7 +33,7 @@ class NetworkSpec:
     channels, kernel_sizes, dilations : one entry a block; the last is the aggregation.
     attention_channels, se_channels, res2net_scale : inner widths of the blocks.
     embedding_size : values in an embedding.
-    n_labels : accents told apart.
+    n_labels : accents that are distinguished.
     activation : dotted name of the blocks' activation.
     std_norm : whether features are divided by their deviation over the clip.
     softmax_scale : factor on the cosines that makes softmax the model's posterior.

@@ -1,239 +1,11 @@
-"""The proxy as its own process, in front of a stand-in TorchServe."""
+"""A stand-in TorchServe and proxies in front of it, shared where no test breaks them."""
 
-import json
-import os
-import re
-import resource
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO, Any
 
-import httpx
 import pytest
 
-from aurea.paths import ROOT
-from proxy.problems import TABLE, TITLES
-from tests.contract.standin import MODEL, StandIn
-
-WAIT_S = 60.0
-CLASSIFY = "/classify-us-accent"
-_DOCUMENTED_NOWHERE = {"not_found", "method_not_allowed"}
-
-
-class Proxy:
-    """`python -m proxy` on a free port. Every answer taken through it is checked as a whole."""
-
-    def __init__(
-        self, standin: StandIn, *, file_size_limit_bytes: int | None = None, **settings: object
-    ) -> None:
-        variables = {
-            "PORT": 0,
-            "MODEL_NAME": MODEL,
-            "TORCHSERVE_SOCKET": standin.socket_path,
-            "MANAGEMENT_URL": standin.management_url,
-            "KEY_FILE": standin.key_file,
-        } | {name.upper(): value for name, value in settings.items()}
-        # The system's temporary folder for this process: empty, and watched by tests.
-        self.temp_folder = Path(tempfile.mkdtemp(dir=standin.key_file.parent))
-        environment = {
-            **{name: value for name, value in os.environ.items() if name[:6] != "AUREA_"},
-            **{f"AUREA_{name}": str(value) for name, value in variables.items()},
-            "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "TMPDIR": str(self.temp_folder),
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "proxy"],
-            env=environment,
-            cwd=self.temp_folder,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        if file_size_limit_bytes is not None:
-            resource.prlimit(
-                self.process.pid,
-                resource.RLIMIT_FSIZE,
-                (file_size_limit_bytes, file_size_limit_bytes),
-            )
-        self._standard_error = ""
-        self._log_file = variables.get("LOG_FILE")
-        assert self.process.stderr is not None
-        self._reader = threading.Thread(target=self._read_log, args=(self.process.stderr,))
-        self._reader.start()
-        address = self.await_log(r"running on http://127\.0\.0\.1:(\d+)")
-        self.port = int(address.group(1))
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=WAIT_S, trust_env=False)
-        self.description: dict[str, Any] = self._get_description()
-
-    @property
-    def log(self) -> str:
-        """All that was logged so far."""
-        if isinstance(self._log_file, Path) and self._log_file.exists():
-            return self._log_file.read_text("utf-8")
-        return self._standard_error
-
-    def _get_description(self) -> dict[str, Any]:
-        """The proxy's own OpenAPI document."""
-        response = httpx.get(f"{self.url}/openapi.json", timeout=WAIT_S, trust_env=False)
-        return dict(response.json())
-
-    def get(self, path: str, **headers: str) -> httpx.Response:
-        return self.check(self.client.get(path, headers=headers))
-
-    def classify(self, clip: bytes, **headers: str) -> httpx.Response:
-        """Sends a clip as a phone would; own connection, for use from many threads."""
-        with httpx.Client(base_url=self.url, timeout=WAIT_S, trust_env=False) as client:
-            return self.check(
-                client.post(
-                    CLASSIFY,
-                    files={"file": ("my secret name.wav", clip, "audio/wav")},
-                    headers=headers,
-                )
-            )
-
-    def post(self, **arguments: Any) -> httpx.Response:
-        return self.check(self.client.post(CLASSIFY, **arguments))
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S)
-
-    def check(self, response: httpx.Response) -> httpx.Response:
-        """What holds for every answer: headers, the shape of problems, the description."""
-        headers = response.headers
-        assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", headers["x-request-id"])
-        assert re.fullmatch(rf"{MODEL}/[\w.-]+", headers["x-model"])
-        assert "server" not in headers
-        code = None
-        if response.status_code >= 400:
-            assert headers["content-type"] == "application/problem+json"
-            body = response.json()
-            code = body["code"]
-            assert list(body) == ["type", "title", "status", "detail", "code", "request_id"]
-            assert body["type"] == "about:blank"
-            assert body["status"] == response.status_code == TABLE[code].status
-            assert body["title"] == TITLES[response.status_code]
-            assert body["request_id"] == headers["x-request-id"]
-            assert body["detail"]
-        assert ("retry-after" in headers) == (response.status_code == 503)
-        self._check_is_described(response, code)
-        return response
-
-    def _check_is_described(self, response: httpx.Response, code: str | None) -> None:
-        if code in _DOCUMENTED_NOWHERE:
-            return
-        operations = self.description["paths"].get(response.request.url.path, {})
-        operation = operations.get(response.request.method.lower())
-        if operation is None:
-            return
-        told = operation["responses"][str(response.status_code)]
-        assert set(told["headers"]) <= {name.title() for name in response.headers} | {
-            "X-Request-ID"
-        }
-        if code is not None:
-            schema = told["content"]["application/problem+json"]["schema"]
-            assert code in schema["properties"]["code"]["enum"]
-
-    def await_log(self, pattern: str) -> re.Match[str]:
-        """The first place in the log that fits, once it is there."""
-        deadline_s = time.monotonic() + WAIT_S
-        while (found := re.search(pattern, self.log)) is None:
-            ended = self.process.poll() is not None
-            late = time.monotonic() >= deadline_s
-            if ended:
-                self._reader.join()
-            assert not late and (not ended or re.search(pattern, self.log)), self.log
-            time.sleep(0.01)
-        return found
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """All lines that were logged so far, each of them a JSON object."""
-        whole, _, _ = self.log.rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
-
-    def await_event(self, request_id: str, event: str = "request") -> dict[str, Any]:
-        """The fields of the one such event of a request, once it is logged."""
-
-        def found() -> list[dict[str, Any]]:
-            return [
-                line
-                for line in self.lines
-                if (line.get("request_id"), line.get("event")) == (request_id, event)
-            ]
-
-        eventually(found)
-        (line,) = found()
-        return line
-
-    def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-
-    def await_end(self) -> int:
-        """The exit status; the log is complete then."""
-        status = self.process.wait(WAIT_S)
-        self._reader.join()
-        return status
-
-    def close(self) -> None:
-        self.client.close()
-        # Tests of the drain end their proxies themselves.
-        self.process.kill()
-        self.await_end()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-
-    def _read_log(self, stream: IO[str]) -> None:
-        for line in stream:
-            self._standard_error += line
-
-
-def read_answer(connection: socket.socket) -> bytes:
-    """All that comes until the peer closes."""
-    answer = b""
-    while chunk := connection.recv(65_536):
-        answer += chunk
-    return answer
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Waits for what must come about, however busy the machine is."""
-    deadline_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
-
-
-def form(clip: bytes) -> tuple[bytes, str]:
-    """A well-formed body with one file, and its content type."""
-    boundary = "standin-boundary"
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n'
-        "Content-Type: audio/wav\r\n\r\n"
-    )
-    body = head.encode() + clip + f"\r\n--{boundary}--\r\n".encode()
-    return body, f"multipart/form-data; boundary={boundary}"
-
-
-def raw_request(clip: bytes, *headers: str) -> bytes:
-    """A whole HTTP request that uploads a clip."""
-    body, content_type = form(clip)
-    lines = [
-        f"POST {CLASSIFY} HTTP/1.1",
-        "Host: localhost",
-        f"Content-Type: {content_type}",
-        f"Content-Length: {len(body)}",
-        *headers,
-    ]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+from tests.contract.proxy_process import Proxy
+from tests.contract.standin import StandIn
 
 
 @pytest.fixture(scope="session")
@@ -261,6 +33,19 @@ def shared_proxy(shared_standin: StandIn) -> Iterator[Proxy]:
 def proxy(shared_proxy: Proxy, standin: StandIn) -> Proxy:  # noqa: ARG001
     """A proxy with default settings, shared by all tests that do not end it."""
     return shared_proxy
+
+
+@pytest.fixture(scope="session")
+def shared_impatient_proxy(shared_standin: StandIn) -> Iterator[Proxy]:
+    proxy = Proxy(shared_standin, ask_again_after_s=0.2)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def impatient(shared_impatient_proxy: Proxy, standin: StandIn) -> Proxy:  # noqa: ARG001
+    """A proxy that asks again for a clip after 0.2 s without an answer, shared as `proxy` is."""
+    return shared_impatient_proxy
 
 
 @pytest.fixture

@@ -262,6 +262,7 @@ class StandIn:
                     "modelVersion": version,
                     "modelUrl": "standin.mar",
                     "minWorkers": 1,
+                    "batchSize": 1,
                     "workers": [
                         {"id": str(9000 + number), "status": status, "pid": 1}
                         for number, status in enumerate(self.workers_of.get(version, self.workers))

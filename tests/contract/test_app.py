@@ -1,13 +1,13 @@
-"""The routes beside the upload, and the description of all of them."""
+"""The routes beside the upload."""
 
-import json
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
-from fastapi.openapi.models import OpenAPI
 
-from proxy.problems import TABLE
-from tests.contract.conftest import CLASSIFY, Proxy, eventually
+from tests.contract.proxy_process import CLASSIFY, Proxy, eventually
+from tests.contract.routing_file import share, write
 from tests.contract.standin import MODEL, VERSION, StandIn
 
 
@@ -66,14 +66,14 @@ def test_a_model_that_is_not_registered_is_not_ready_and_has_no_versions(
 
 
 def test_the_front_page_tells_what_is_served(start: Callable[..., Proxy], standin: StandIn) -> None:
-    standin.versions = [VERSION, "1.0"]
+    standin.versions = [VERSION, "10.0", "1.0", "9.0"]
     proxy = start(model_notice="A small model.", max_upload_bytes=1_000_000)
     response = proxy.get("/")
     assert response.headers["x-model"] == f"{MODEL}/{VERSION}"
     about = response.json()
     assert about["service"]
     assert about["model"] == {"name": MODEL, "version": VERSION, "notice": "A small model."}
-    assert about["versions"] == ["1.0", VERSION]
+    assert about["versions"] == ["1.0", VERSION, "9.0", "10.0"]
     limits = about["limits"]
     assert limits["max_upload_bytes"] == 1_000_000
     assert (limits["max_audio_s"], limits["min_audio_s"]) == (300.0, 0.5)
@@ -82,49 +82,46 @@ def test_the_front_page_tells_what_is_served(start: Callable[..., Proxy], standi
         assert proxy.get(link).status_code == 200
 
 
-def test_the_description_is_valid_openapi(proxy: Proxy) -> None:
-    described = OpenAPI.model_validate(proxy.description)
-    assert described.openapi.startswith("3.1")
-    assert set(proxy.description["paths"]) == {CLASSIFY, "/healthz", "/readyz", "/"}
-    components = proxy.description.get("components", {}).get("schemas", {})
-    text = json.dumps(proxy.description)
-    for reference in text.split('"#/components/schemas/')[1:]:
-        assert reference.partition('"')[0] in components
-    assert "HTTPValidationError" not in text
+def test_versions_are_told_by_their_numbers_whether_loaded_or_not(
+    start: Callable[..., Proxy], standin: StandIn, tmp_path: Path
+) -> None:
+    standin.versions = [VERSION, "10.0", "9.1"]
+    write(tmp_path / "routing.json", {"failed": ["11.0", "2.0"]})
+    ready = start(routing_file=tmp_path / "routing.json").get("/readyz").json()
+    assert [each["version"] for each in ready["versions"]] == [
+        VERSION,
+        "2.0",
+        "9.1",
+        "10.0",
+        "11.0",
+    ]
 
 
-def test_the_description_tells_the_upload_and_every_answer_to_it(proxy: Proxy) -> None:
-    operation = proxy.description["paths"][CLASSIFY]["post"]
-    assert list(operation["requestBody"]["content"]) == ["multipart/form-data"]
-    schema = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert schema["required"] == ["file"]
-    assert schema["properties"]["file"]["format"] == "binary"
-    told = {
-        (int(status), code)
-        for status, answer in operation["responses"].items()
-        if status != "200"
-        for code in answer["content"]["application/problem+json"]["schema"]["properties"]["code"][
-            "enum"
-        ]
-    }
-    elsewhere = {"not_found", "method_not_allowed"}
-    assert told == {(row.status, code) for code, row in TABLE.items() if code not in elsewhere}
-    for status, answer in operation["responses"].items():
-        wanted = {"X-Model", "X-Request-ID"} | ({"Retry-After"} if status == "503" else set())
-        assert set(answer["headers"]) == wanted
+def shows_limits(limits: tuple[float, ...], proxy: Proxy) -> bool:
+    """Whether front page and description both show these: shortest and longest clip in s."""
+    min_audio_s, max_audio_s = limits
+    shown = proxy.get("/").json()["limits"]
+    form = proxy.description["paths"][CLASSIFY]["post"]["requestBody"]["content"]
+    described = form["multipart/form-data"]["schema"]["properties"]["file"]["description"]
+    return (shown["min_audio_s"], shown["max_audio_s"]) == limits and (
+        f" {min_audio_s:g} to {max_audio_s:g} s, at most" in described
+    )
 
 
-def test_the_examples_in_the_description_fit_their_schemas(proxy: Proxy) -> None:
-    answers = proxy.description["paths"][CLASSIFY]["post"]["responses"]
-    for status, answer in answers.items():
-        for content in answer["content"].values():
-            for code, example in content.get("examples", {}).items():
-                assert example["value"]["code"] == code
-                assert str(example["value"]["status"]) == status
-                assert set(example["value"]) == set(content["schema"]["required"]) | {"type"}
-
-
-def test_the_documentation_page_is_there(proxy: Proxy) -> None:
-    response = proxy.get("/docs")
-    assert response.headers["content-type"].startswith("text/html")
-    assert "/openapi.json" in response.text
+def test_the_limits_shown_are_those_of_the_default_version_of_the_moment(
+    start: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    file = tmp_path / "routing.json"
+    proxy = start(routing_file=file, min_audio_s=0.25, max_audio_s=77)
+    assert shows_limits((0.25, 77), proxy)
+    for routing, wanted in (
+        ({"limits": {"min_audio_s": 0.5, "max_audio_s": 300.0}}, (0.5, 300)),
+        ({"limits": {"min_audio_s": 0, "max_audio_s": 12.5}, **share(5)}, (0, 12.5)),
+        (share(5), (0.25, 77)),
+        ({"limits": {"min_audio_s": 1, "max_audio_s": 60}}, (1, 60)),
+        ({"limits": None}, (0.25, 77)),
+    ):
+        write(file, routing)
+        eventually(partial(shows_limits, wanted, proxy))
+    lines = [each["message"] for each in proxy.lines if "routing is now" in each.get("message", "")]
+    assert [("limits" in line) for line in lines] == [True, True, False, True, False]

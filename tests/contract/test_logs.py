@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aurea.paths import ROOT
 from proxy.logs import LOG_FILES_KEPT, JsonLines
-from tests.contract.conftest import CLASSIFY, WAIT_S, Proxy
+from tests.contract.proxy_process import CLASSIFY, WAIT_S, Proxy
 from tests.contract.standin import MODEL, VERSION, StandIn, refusal
 
 TIME = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z"

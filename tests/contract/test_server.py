@@ -3,6 +3,8 @@
 import asyncio
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.contract.conftest import (
+from aurea.paths import ROOT
+from tests.contract.proxy_process import (
     CLASSIFY,
     WAIT_S,
     Proxy,
@@ -60,7 +63,7 @@ class Client(threading.Thread):
                     return
 
     def _client(self) -> httpx.Client:
-        return httpx.Client(base_url=self._proxy.url, timeout=WAIT_S, trust_env=False)
+        return self._proxy.new_client()
 
     def _classify(self, client: httpx.Client) -> None:
         response = client.post(CLASSIFY, files={"file": b"clip"})
@@ -76,7 +79,7 @@ def test_under_load_every_accepted_request_is_answered(
         return document()
 
     async def take_long(_: Prediction) -> object:
-        await asyncio.sleep(2)
+        await asyncio.sleep(1)
         return document()
 
     standin.behaviours = {b"clip": take_a_while, b"long": take_long}
@@ -88,7 +91,7 @@ def test_under_load_every_accepted_request_is_answered(
     eventually(lambda: sum(len(client.statuses) for client in clients) > 30)
     eventually(lambda: any(seen.body == b"long" for seen in standin.predictions))
     signalled_s = time.monotonic()
-    proxy.process.send_signal(signal_number)
+    proxy.send_signal(signal_number)
     for thread in [*clients, long_client]:
         thread.join()
     assert [client.dropped for client in clients] == [[]] * 6
@@ -101,13 +104,13 @@ def test_under_load_every_accepted_request_is_answered(
 
 def test_connections_still_in_the_backlog_are_served(start: Callable[..., Proxy]) -> None:
     proxy = start()
-    proxy.process.send_signal(signal.SIGSTOP)
+    proxy.send_signal(signal.SIGSTOP)
     with ExitStack() as stack:
         waiting = [stack.enter_context(proxy.connect()) for _ in range(40)]
         for connection in waiting:
             connection.sendall(raw_request(b"clip"))
         proxy.terminate()
-        proxy.process.send_signal(signal.SIGCONT)
+        proxy.send_signal(signal.SIGCONT)
         answers = [read_answer(connection) for connection in waiting]
     assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 40
     assert proxy.await_end() == 0
@@ -205,6 +208,20 @@ def test_connections_without_a_whole_request_head_are_ended(start: Callable[...,
         assert read_answer(trickling) == b""
         assert read_answer(used).startswith(b"HTTP/1.1 200 ")
     assert "Traceback" not in proxy.log
+
+
+def test_python_runs_the_package_as_it_is(tmp_path: Path) -> None:
+    """What the other tests fork is what this command starts."""
+    log_file = tmp_path / "proxy.log"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxy"],
+        cwd=ROOT,
+        env={"AUREA_PORT": "0", "AUREA_LOG_FILE": str(log_file), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    eventually(lambda: log_file.exists() and "running on" in log_file.read_text("utf-8"))
+    process.terminate()
+    assert process.wait(WAIT_S) == 0
+    assert "drained" in log_file.read_text("utf-8")
 
 
 def test_the_log_goes_to_a_file_where_one_is_named(

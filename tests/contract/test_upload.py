@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.contract.conftest import CLASSIFY, Proxy, eventually, form, raw_request, read_answer
-from tests.contract.standin import StandIn
+from tests.contract.proxy_process import CLASSIFY, Proxy, eventually, form, raw_request, read_answer
+from tests.contract.standin import StandIn, hang
 
 BOUNDARY = "multipart/form-data; boundary=b"
 
@@ -247,17 +247,19 @@ def test_uploads_beyond_those_held_at_once_are_refused_as_overload(
 
 
 def test_uploads_that_pass_the_bytes_held_at_once_are_refused_as_overload(
-    start: Callable[..., Proxy],
+    start: Callable[..., Proxy], standin: StandIn
 ) -> None:
+    clip = bytes(900_000)
+    standin.behaviours[clip] = hang
     proxy = start(max_held_bytes=1_000_000)
     connection = proxy.connect()
-    connection.sendall(raw_request(bytes(900_000))[:-10])
-    eventually(lambda: proxy.classify(bytes(200_000)).status_code == 503)
+    connection.sendall(raw_request(clip))
+    eventually(lambda: standin.predictions)
     refused = proxy.classify(bytes(200_000))
     assert refused.json()["code"] == "overloaded"
     assert proxy.classify(b"small enough").status_code == 200
     connection.close()
-    eventually(lambda: proxy.classify(bytes(900_000)).status_code == 200)
+    eventually(lambda: proxy.classify(bytes(899_999)).status_code == 200)
 
 
 def test_the_answer_to_a_refused_upload_comes_while_the_client_still_sends(
@@ -269,9 +271,7 @@ def test_the_answer_to_a_refused_upload_comes_while_the_client_still_sends(
     def watch(response: httpx.Response) -> None:
         seen.append(response.status_code)
 
-    with httpx.Client(
-        base_url=proxy.url, trust_env=False, event_hooks={"response": [watch]}
-    ) as client:
+    with proxy.new_client(event_hooks={"response": [watch]}) as client:
         client.post(CLASSIFY, content=body, headers={"Content-Type": content_type})
         assert client.get("/healthz").status_code == 200
     assert seen == [413, 200]

@@ -1,10 +1,9 @@
-"""The numbers of the running service, and a real Prometheus that watches it fail and mend.
+"""A real Prometheus that watches the service fail and mend, with the shipped rules sped up.
 
-Where Prometheus is not installed, the tests that need it skip and say so.
+Where Prometheus is not installed, the test skips and says so.
 """
 
 import contextlib
-import json
 import re
 import shutil
 import signal
@@ -18,22 +17,24 @@ import httpx
 import pytest
 
 from aurea.paths import ROOT
-from aurea.torchserve.management import ADDRESSES_FILE, Addresses, TorchServe
+from aurea.torchserve.client import TorchServe
 from tests.clips import SPEECH
 from tests.dashboard import has_data, read_queries
-from tests.e2e.conftest import RunningService, free_port
+from tests.e2e.archives import addresses_of
+from tests.e2e.conftest import Serve
+from tests.e2e.services import RunningService, free_port
 
 MONITORING = ROOT / "deploy" / "monitoring"
 SPEED_UP = 30
 """How much shorter than in the shipped rules every window and every `for` is here."""
 
-Serve = Callable[..., RunningService]
-
 
 @pytest.fixture(scope="module")
 def watched(serve: Serve) -> RunningService:
     """A service of its own, with one worker: it is going to be harmed."""
-    return serve(WORKERS="1")
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed (Debian's package has it)")
+    return serve()
 
 
 @pytest.fixture(scope="module")
@@ -41,73 +42,6 @@ def torchserve(watched: RunningService) -> Iterator[TorchServe]:
     client = TorchServe(addresses_of(watched))
     yield client
     client.close()
-
-
-def addresses_of(service: RunningService) -> Addresses:
-    return Addresses.model_validate_json((service.run_dir / ADDRESSES_FILE).read_text())
-
-
-def sample(page: str, name: str, **labels: str) -> float:
-    """The sum of a metric's samples that carry these labels; 0 without any."""
-    total = 0.0
-    for line in page.splitlines():
-        match = re.fullmatch(r"(\w+){(.*?),?} (\S+)( \d+)?", line)
-        if match and match[1] == name:
-            found = dict(re.findall(r'(\w+)="([^"]*)"', match[2]))
-            total += float(match[3]) if labels.items() <= found.items() else 0.0
-    return total
-
-
-def test_the_handler_tells_its_numbers_at_torchserves_own_address(
-    watched: RunningService,
-) -> None:
-    us, english = ((SPEECH / f"{voice}.flac").read_bytes() for voice in ("af_heart", "bm_george"))
-    url = addresses_of(watched).metrics_url
-    before = httpx.get(url, trust_env=False).text
-    scores = [watched.classify(clip).json()["us_confidence"] for clip in (us, us, english)]
-    assert watched.classify(b"no audio").status_code == 415
-    assert watched.classify(b"").status_code == 400
-
-    def grown(name: str, **labels: str) -> float:
-        return sample(page, name, version="1.0", **labels) - sample(
-            before, name, version="1.0", **labels
-        )
-
-    # TorchServe reads the lines of a worker on a thread of its own.
-    deadline = time.monotonic() + 30
-    while True:
-        page = httpx.get(url, trust_env=False).text
-        if grown("accent_us_confidence_tenths_count") == 3:
-            break
-        assert time.monotonic() < deadline, page
-        time.sleep(0.1)
-    assert grown("accent_outcomes_total", code="ok") == 3
-    assert grown("accent_outcomes_total", code="unsupported_audio") == 1
-    assert grown("accent_us_confidence_tenths_sum") == pytest.approx(sum(scores) / 10)
-    assert grown("accent_us_confidence_clips_total") == 3
-    for stage in ("decode", "gate", "features", "forward", "whole"):
-        assert grown("accent_stage_seconds_count", stage=stage) == 3
-    assert grown("accent_audio_seconds_sum") > 3
-    assert grown("accent_batch_size_sum") == 4
-    assert grown("accent_batch_seconds_sum") >= grown("accent_stage_seconds_sum", stage="forward")
-    assert sample(page, "accent_worker_starts_total", version="1.0") >= 1
-
-
-def test_every_line_of_torchserve_and_its_workers_is_one_json_object(
-    watched: RunningService,
-) -> None:
-    clip = (SPEECH / "af_heart.flac").read_bytes()
-    assert watched.classify(clip).status_code == 200
-    for name in ("torchserve.log", "model.log"):
-        log = watched.log(name)
-        lines = [json.loads(line) for line in log.splitlines()]
-        assert lines
-        for line in lines:
-            assert set(line) == {"time", "level", "logger", "thread", "message"}
-            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
-        # Neither a request nor a metric leaves a line.
-        assert "[METRICS]" not in log
-        assert "Backend received inference" not in log
 
 
 class Watcher:
@@ -187,8 +121,6 @@ def sped_up(rules: str) -> str:
 
 @pytest.fixture(scope="module")
 def watcher(watched: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
-    if shutil.which("prometheus") is None:
-        pytest.skip("prometheus is not installed (Debian's package has it)")
     started = Watcher(tmp_path_factory.mktemp("prometheus"), watched)
     yield started
     started.close()
@@ -219,6 +151,7 @@ def load(watched: RunningService) -> Iterator[None]:
         thread.join(90)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("load")
 def test_the_right_alert_fires_clears_and_every_panel_has_data(
     watched: RunningService, torchserve: TorchServe, watcher: Watcher

@@ -3,32 +3,37 @@
 import ctypes
 import os
 import struct
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from tests.clips import encode, voice
-from tests.e2e.conftest import RunningService
+from tests.e2e.services import RunningService
 
-UPLOADS = 200
+UPLOADS = 100
 IN_CREATE, IN_MODIFY, IN_MOVED_TO = 0x100, 0x2, 0x80
 LOGS = {"proxy.log", "proxy.out", "torchserve.log", "torchserve.out", "model.log"}
 
 
 @pytest.fixture(scope="module")
-def two_megabytes() -> bytes:
-    clip = encode(voice(10.9, seed=4, sample_rate_hz=96_000), 96_000, "wav-s16")
-    assert 2_000_000 < len(clip) < 2_200_000
-    return clip
+def uploads() -> list[bytes]:
+    """Large uploads, of short speech, in containers that are read in different ways."""
+    large = encode(np.stack([voice(1.4, seed=4, sample_rate_hz=96_000)] * 2), 96_000, "wav-f64")
+    assert 2_000_000 < len(large) < 2_200_000
+    short = voice(1.4, seed=4, sample_rate_hz=48_000)
+    others = [encode(short, 48_000, name) for name in ("m4a-aac", "webm-opus-live", "flac")]
+    return [large, large, *others]
 
 
-def test_nothing_is_written_while_200_uploads_of_2_mb_pass(
-    service: RunningService, two_megabytes: bytes
+def test_nothing_is_written_while_uploads_of_2_mb_pass(
+    service: RunningService, uploads: list[bytes]
 ) -> None:
     processes = [service.proxy(), service.java(), *service.workers()]
     # The service's own temporary folder lies in its run folder, so all it makes shows there.
@@ -46,7 +51,7 @@ def test_nothing_is_written_while_200_uploads_of_2_mb_pass(
     looker.start()
     try:
         with watched(folders) as names, ThreadPoolExecutor(4) as pool:
-            for response in pool.map(service.classify, [two_megabytes] * UPLOADS):
+            for response in pool.map(service.classify, uploads * (UPLOADS // len(uploads))):
                 assert response.status_code == 200, response.text
             appeared = names() - LOGS
     finally:
@@ -56,7 +61,19 @@ def test_nothing_is_written_while_200_uploads_of_2_mb_pass(
     # Wherever else they might write, the system's temporary folder included.
     assert {Path(path).name for path in opened} <= LOGS
     written = sum(_bytes_to_disk(process) - before[process.pid] for process in processes)
-    assert written < len(two_megabytes), f"{written} bytes went to disk"
+    assert written < len(uploads[0]), f"{written} bytes went to disk"
+
+
+def test_the_watch_sees_a_file_that_is_written_and_one_without_a_name(tmp_path: Path) -> None:
+    process = psutil.Process()
+    with watched({tmp_path}) as names:
+        assert not names()
+        with (tmp_path / "upload").open("wb"):
+            assert str(tmp_path / "upload") in set(_files_open_for_writing(process))
+        assert names() == {"upload"}
+    with tempfile.TemporaryFile(dir=tmp_path):
+        opened = set(_files_open_for_writing(process))
+        assert any(Path(path).is_relative_to(tmp_path) for path in opened)
 
 
 def test_the_temporary_folder_of_every_process_is_watched(service: RunningService) -> None:

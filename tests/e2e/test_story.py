@@ -4,142 +4,23 @@ One test tells the whole story, for each step stands on the ones before. The com
 those of the README's section on operations.
 """
 
-import itertools
 import json
 import os
-import shutil
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import torch
 
-from aurea.archive.build import package
-from aurea.paths import ROOT
-from aurea.torchserve.management import ADDRESSES_FILE, Addresses, TorchServe
-from aurea.versions.comparison import Samples, samples
+from aurea.torchserve.client import TorchServe
 from tests.clips import encode, voice
-from tests.e2e.conftest import RunningService
-from tests.e2e.test_lifecycle import make
-
-EMBEDDED = ROOT / "model_store" / "embedded"
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One request of the load: when it was sent (`time.monotonic()`) and what came back."""
-
-    sent_s: float
-    clip: int
-    request_id: str
-    status: int
-    code: str
-    version: str
-    us_confidence: float | None
-
-
-class Load:
-    """Sends clips from several threads until nobody listens any more, or it is ended."""
-
-    def __init__(self, url: str, clips: Sequence[bytes], threads: int = 4) -> None:
-        self.answered: list[Answered] = []
-        self.broken: list[str] = []
-        self._url = url
-        self._clips = clips
-        self._numbers = itertools.count()
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._send) for _ in range(threads)]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """Wait for the answers that are still to come, and send nothing more."""
-        self._end.set()
-        for thread in self._threads:
-            thread.join(90)
-
-    def await_more(self, count: int, timeout_s: float = 120) -> None:
-        """Wait until so many more requests have been sent and answered."""
-        wanted, started = len(self.answered) + count, time.monotonic()
-        while len(self.answered) < wanted:
-            assert time.monotonic() < started + timeout_s, f"no {count} more answers"
-            time.sleep(0.05)
-
-    def between(self, start_s: float, end_s: float = float("inf")) -> list[Answered]:
-        """What was sent in a span of time."""
-        return [each for each in list(self.answered) if start_s <= each.sent_s < end_s]
-
-    def _send(self) -> None:
-        with httpx.Client(timeout=90, trust_env=False) as client:
-            while not self._end.is_set():
-                number = next(self._numbers)
-                clip, request_id = number % len(self._clips), f"story-{number}"
-                sent_s = time.monotonic()
-                try:
-                    response = client.post(
-                        f"{self._url}/classify-us-accent",
-                        files={"file": ("clip", self._clips[clip])},
-                        headers={"X-Request-ID": request_id},
-                    )
-                except httpx.ConnectError:
-                    return
-                except httpx.TransportError as error:
-                    self.broken.append(repr(error))
-                    return
-                self.answered.append(
-                    Answered(
-                        sent_s,
-                        clip,
-                        request_id,
-                        response.status_code,
-                        response.json().get("code", "ok"),
-                        response.headers["x-model"].partition("/")[2],
-                        response.json().get("us_confidence"),
-                    )
-                )
-
-
-class Page:
-    """Both metrics pages of a service at one moment."""
-
-    def __init__(self, addresses: Addresses) -> None:
-        self._samples: Samples = {}
-        for url in (addresses.metrics_url, addresses.proxy_metrics_url):
-            self._samples |= samples(httpx.get(url, timeout=30, trust_env=False).text)
-
-    def __call__(self, name: str, **labels: str) -> float:
-        """The sum of all samples of a name that have these labels."""
-        return sum(
-            value
-            for (each, found), value in self._samples.items()
-            if each == name and labels.items() <= dict(found).items()
-        )
-
-
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive of version 2.0: the embedded model, whose accents have changed places."""
-    folder = tmp_path_factory.mktemp("second")
-    model = Path(shutil.copytree(EMBEDDED, folder / "model"))
-    head = torch.load(model / "classifier.ckpt", weights_only=True)
-    for name, weight in head.items():
-        if weight.ndim == 2:
-            head[name] = weight.roll(1, 0)
-    torch.save(head, model / "classifier.ckpt")
-    return package(model, name="embedded", version="2.0", store=folder / "store").path
+from tests.e2e.archives import addresses_of, relabelled
+from tests.e2e.conftest import Serve
+from tests.e2e.load import Answered, Load, Page
+from tests.e2e.services import RunningService, make
 
 
 @pytest.fixture(scope="module")
@@ -148,26 +29,26 @@ def clips() -> list[bytes]:
 
 
 @pytest.fixture
-def running(serve: Callable[..., RunningService]) -> Iterator[RunningService]:
-    service = serve(WORKERS="1")
+def story(serve: Serve) -> Iterator[RunningService]:
+    service = serve()
     yield service
     service.close()
 
 
 def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
-    running: RunningService,
-    serve: Callable[..., RunningService],
-    second: Path,
+    story: RunningService,
+    serve: Serve,
+    archive: Path,
     clips: list[bytes],
+    tmp_path: Path,
 ) -> None:
-    addresses = Addresses.model_validate_json((running.run_dir / ADDRESSES_FILE).read_bytes())
+    addresses = addresses_of(story)
     torchserve = TorchServe(addresses)
+    second = relabelled(archive, tmp_path / "second.mar", "2.0", torchserve)
     expected: dict[str, list[float]] = {}
 
     def models(arguments: str) -> Any:
-        done = make(
-            "models", f"RUN_DIR={running.run_dir}", f"ARGS={arguments} --json", timeout_s=300
-        )
+        done = make("models", f"RUN_DIR={story.run_dir}", f"ARGS={arguments} --json", timeout_s=300)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
 
@@ -194,7 +75,7 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
         return page
 
     know("1.0")
-    with Load(running.url, clips) as load:
+    with Load(story.url, clips) as load:
         # 1.0 alone.
         begun_s = time.monotonic()
         await_page(lambda page: page("aurea_proxy_in_flight") > 0)
@@ -225,7 +106,7 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
         assert_answered_by({"1.0", "2.0"}, shared)
         assert 0.03 <= sum(each.version == "2.0" for each in shared) / len(shared) <= 0.2
         for each in shared[:5]:
-            again = running.classify(clips[each.clip], headers={"X-Request-ID": each.request_id})
+            again = story.classify(clips[each.clip], headers={"X-Request-ID": each.request_id})
             assert again.headers["x-model"] == f"embedded/{each.version}"
         seen = Page(addresses)
         for name in (
@@ -320,14 +201,14 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
     assert not load.broken
 
     # The service ends under load, one that it can finish in time however slow its cores are,
-    with Load(running.url, clips, threads=2) as load:
+    with Load(story.url, clips, threads=2) as load:
         load.await_more(10)
-        running.stop()
+        story.stop()
     assert not load.broken
     assert_answered_by({"1.0"}, load.answered)
 
     # and starts again with what was left registered.
-    restarted = serve(PORT=str(running.port), RUN_DIR=str(running.run_dir), WORKERS="1")
+    restarted = serve(story.run_dir, port=str(story.port))
     listed = models("list")
     assert (listed["default"], listed["previous"], listed["canary"]) == ("1.0", None, None)
     assert [each["version"] for each in listed["versions"]] == ["1.0"]
@@ -335,7 +216,6 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
         load.await_more(20)
     assert not load.broken
     assert_answered_by({"1.0"}, load.answered)
-    addresses = Addresses.model_validate_json((running.run_dir / ADDRESSES_FILE).read_bytes())
-    last = Page(addresses)
+    last = Page(addresses_of(restarted))
     assert last("aurea_proxy_requests_total", status="200", version="1.0") == len(load.answered)
     restarted.close()

@@ -31,6 +31,7 @@ def test_a_number_has_its_digits_and_what_is_not_known_a_dash(text: str, expecte
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert columns([("a", "1.50", "x"), ("longer", "2", "")]) == ["a       1.50  x", "longer  2"]
+    assert columns([("a", "1e3"), ("", "007")]) == ["a  1e3", "   007"]
     assert columns([]) == []
 
 

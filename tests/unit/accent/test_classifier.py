@@ -51,6 +51,7 @@ def without_timings(document: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name != "timings"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows_per_pass", [1, 8])
 def test_a_clip_scores_the_same_alone_and_in_ten_mixed_batches(
     small_model: AccentModel, windows_per_pass: int

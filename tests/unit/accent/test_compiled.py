@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import openvino
@@ -17,11 +19,11 @@ from accent import compiled
 from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
 from accent.cores import CoreShare
 from accent.engine import PRECISIONS, Precision, TorchEngine, WindowScores
-from accent.loading import AccentModel, load_model
+from accent.loading import AccentModel
 from accent.scoring import posterior
 from accent.waveform import Waveform
 
-from aurea.archive.engines import MAX_POINTS, make_graphs
+from aurea.archive.engines import MAX_POINTS
 from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
 from tests.clips import VOICES, voice
 from tests.workers import idle_worker, other_worker
@@ -33,13 +35,8 @@ Graphs = dict[Precision, Path]
 
 
 @pytest.fixture(scope="module")
-def model() -> AccentModel:
-    return load_model(EMBEDDED)
-
-
-@pytest.fixture(scope="module")
-def graphs(model: AccentModel, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
-    return make_graphs(model, tmp_path_factory.mktemp("graphs"))
+def model(embedded_model: AccentModel) -> AccentModel:
+    return embedded_model
 
 
 @pytest.fixture(params=PRECISIONS)
@@ -206,6 +203,7 @@ print(all(os.sched_getaffinity(thread) == before for thread in threads))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores to tell them apart")
 def test_no_thread_is_bound_to_a_core(graphs: Graphs) -> None:
     result = subprocess.run(
@@ -238,6 +236,7 @@ print(used_mb() - before)
 """
 
 
+@pytest.mark.long
 def test_clips_of_many_lengths_leave_little_in_memory(graphs: Graphs) -> None:
     result = subprocess.run(
         [sys.executable, "-c", MEMORY, str(EMBEDDED), str(graphs["fp32"])],
@@ -276,6 +275,55 @@ def test_int8_keeps_its_rest_in_fp32_where_there_is_no_bf16(
     assert settings.get_property(ov_hints.inference_precision) == openvino.Type.f32
 
 
+class MadeUpCore:
+    """OpenVINO on a processor that computes in `actual` whatever it is asked for, or as asked."""
+
+    def __init__(self, actual: openvino.Type | None = None) -> None:
+        self._actual = actual
+        self.hint: openvino.Type | None = None
+
+    def compile_model(self, _: Path, __: str, settings: dict[Any, Any]) -> SimpleNamespace:
+        self.hint = settings[ov_hints.inference_precision]
+        return SimpleNamespace(
+            get_property=lambda _: self._actual or self.hint, create_infer_request=lambda: "request"
+        )
+
+
+def test_a_precision_that_the_processor_silently_replaces_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(openvino, "Core", lambda: MadeUpCore(openvino.Type.f32))
+    with pytest.raises(EngineUnavailable, match="OpenVINO has no bf16 on this processor"):
+        compiled._compile(Path("graph.xml"), "bf16", 1)
+
+
+@pytest.mark.parametrize(
+    ("precision", "hardware", "expected"),
+    [
+        ("fp32", {"fp32", "bf16", "int8"}, openvino.Type.f32),
+        ("bf16", {"fp32", "bf16"}, openvino.Type.bf16),
+        ("int8", {"fp32", "bf16", "int8"}, openvino.Type.bf16),
+        ("int8", {"fp32", "int8"}, openvino.Type.f32),
+    ],
+)
+def test_what_is_not_int8_is_computed_in_the_narrowest_type_that_the_processor_has(
+    precision: Precision,
+    hardware: set[str],
+    expected: openvino.Type,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    core = MadeUpCore()
+    monkeypatch.setattr(openvino, "Core", lambda: core)
+    monkeypatch.setattr(compiled, "hardware_precisions", lambda: frozenset(hardware))
+    compiled._compile(Path("graph.xml"), precision, 1)
+    assert core.hint == expected
+
+
+def test_the_processor_has_a_name() -> None:
+    name = compiled.processor_name()
+    assert name == name.strip() != ""
+
+
 @pytest.mark.parametrize(
     ("instructions", "expected"),
     [
@@ -288,12 +336,16 @@ def test_int8_keeps_its_rest_in_fp32_where_there_is_no_bf16(
         ({}, {"fp32"}),
     ],
 )
+@pytest.mark.parametrize("capabilities", [("FP32", "BF16", "INT8"), ("FP32", "INT8"), ("FP32",)])
 def test_a_precision_without_instructions_of_its_own_does_not_count(
-    instructions: dict[str, bool], expected: set[str], monkeypatch: pytest.MonkeyPatch
+    capabilities: tuple[str, ...],
+    instructions: dict[str, bool],
+    expected: set[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not {"BF16", "INT8"} <= set(
-        openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    ):
-        pytest.skip("OpenVINO itself cannot use them here")
+    # A processor is made up, for this one may have none of these instructions.
+    core = SimpleNamespace(get_property=lambda *_: list(capabilities))
+    monkeypatch.setattr(openvino, "Core", lambda: core)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
-    assert hardware_precisions() == expected
+    usable = {name.lower() for name in capabilities}
+    assert hardware_precisions() == expected & usable

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,17 +9,11 @@ from accent.engine import TorchEngine, WindowScores, _half
 from accent.loading import AccentModel, load_model
 from accent.waveform import Waveform
 
-from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
 from tests.clips import voice
 
 LENGTHS_S = (0.5, 0.5, 1.0, 1.0, 1.0, 2.0, 3.7)
 # A sum in another order may round to the next bf16 value.
 BF16_TOLERANCE = 5e-3
-
-
-@pytest.fixture(scope="module")
-def embedded_model() -> AccentModel:
-    return load_model(EMBEDDED)
 
 
 def windows() -> list[Waveform]:
@@ -33,6 +28,7 @@ def cosines(scores: Sequence[WindowScores | Exception]) -> list[Waveform]:
     return [score.cosines for score in scores if isinstance(score, WindowScores)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows_per_pass", [1, 8])
 def test_a_window_scores_the_same_alone_and_in_any_company(
     small_model: AccentModel, windows_per_pass: int
@@ -49,6 +45,7 @@ def test_a_window_scores_the_same_alone_and_in_any_company(
             np.testing.assert_allclose(row, alone[index], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_full_width_network_scores_the_same_in_a_shared_pass(full_width_folder: Path) -> None:
     network = load_model(full_width_folder).network
     pool = [voice(1.0, seed=seed).astype(np.float32) for seed in range(4)]
@@ -138,6 +135,80 @@ def test_bf16_leaves_the_network_as_it_was(embedded_model: AccentModel) -> None:
     np.testing.assert_array_equal(
         cosines(TorchEngine(embedded_model.network).score([window]))[0], before
     )
+
+
+class PretendGpu:
+    """A device that is only handed its work, and the clock beside it: both stand still until
+    somebody waits for the device.
+
+    It stands in for a GPU, of which there is none where these tests run: a launch takes a
+    millisecond, the work itself what `network` says, and only synchronising waits for it.
+    """
+
+    LAUNCH_S = 0.001
+
+    def __init__(self, features_s: float, forward_s: float) -> None:
+        self.now_s = 100.0
+        self.waits = 0
+        self._busy_until_s = 0.0
+        self._features_s, self._forward_s = features_s, forward_s
+
+    def to(self, device: torch.device) -> "PretendGpu":
+        assert device.type == "cuda"
+        return self
+
+    def features(self, waveforms: torch.Tensor) -> torch.Tensor:
+        self._launch(self._features_s * len(waveforms))
+        return waveforms
+
+    def cosines(self, features: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        assert dtype == torch.float32
+        self._launch(self._forward_s * len(features))
+        return torch.zeros(len(features), 3)
+
+    def _launch(self, work_s: float) -> None:
+        self.now_s += self.LAUNCH_S
+        self._busy_until_s = max(self._busy_until_s, self.now_s) + work_s
+
+    def synchronize(self, device: torch.device) -> None:
+        assert device == torch.device("cuda:1")
+        self.waits += 1
+        self.now_s = max(self.now_s, self._busy_until_s)
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+@pytest.mark.parametrize(
+    ("features_s", "forward_s", "windows_per_pass"),
+    [(0.002, 0.01, 1), (0.002, 0.01, 4), (0.5, 0.001, 2), (0.0, 0.0, 16)],
+)
+def test_on_a_gpu_the_seconds_are_those_of_the_work_and_not_of_its_launch(
+    features_s: float,
+    forward_s: float,
+    windows_per_pass: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu: Any = PretendGpu(features_s, forward_s)
+    monkeypatch.setattr(torch.cuda, "synchronize", gpu.synchronize)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, _: tensor)
+    monkeypatch.setattr("accent.engine.time", gpu)
+    engine = TorchEngine(gpu, "cuda:1", windows_per_pass)
+    scores = engine.score([np.zeros(8_000, np.float32)] * 4)
+    launch_s = gpu.LAUNCH_S / min(windows_per_pass, 4)
+    for score in scores:
+        assert isinstance(score, WindowScores), score
+        assert score.features_s == pytest.approx(features_s + launch_s)
+        assert score.forward_s == pytest.approx(forward_s + launch_s)
+
+
+def test_on_a_cpu_nothing_is_waited_for(
+    small_model: AccentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = PretendGpu(0.0, 0.0)
+    monkeypatch.setattr(torch.cuda, "synchronize", gpu.synchronize)
+    TorchEngine(small_model.network).score(windows()[:2])
+    assert gpu.waits == 0
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,13 @@ LONGEST: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("kind", LONGEST)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow if kind == "8 kHz, wav" else pytest.mark.long)
+        for kind in LONGEST
+    ],
+)
 def test_the_longest_clips_are_decoded_and_scored_in_little_memory(
     kind: str, small_folder: Path, tmp_path: Path
 ) -> None:
@@ -155,12 +161,14 @@ def test_the_longest_clips_are_decoded_and_scored_in_little_memory(
     assert memory.whole < MAX_ADDED_MB
 
 
+@pytest.mark.long
 def test_many_windows_of_a_network_of_full_width_add_no_more(tmp_path: Path) -> None:
     model = write_stand_in(tmp_path / "model", channels=FULL_CHANNELS, embedding_size=192)
     upload = encode(repeated(40.0, 16_000), 16_000, "flac")
     assert memory_of(model, upload, tmp_path, windows=4).whole < MAX_ADDED_MB
 
 
+@pytest.mark.long
 def test_clips_leave_nothing_behind_whether_taken_or_refused(
     small_folder: Path, tmp_path: Path
 ) -> None:

@@ -17,14 +17,14 @@ from accent.loading import load_model
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from aurea.archive.graph import build_graph
-from aurea.paths import ROOT
+from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
 from tests.clips import ENCODINGS, encode, voice
+from tests.grids import grid
 
 LOSSLESS = [name for name, encoding in ENCODINGS.items() if encoding.lossless]
 LENGTHS_S = [0.5, 1.0, 2.5, 5.0, 9.9, 10.0]
 RATES_HZ = [8_000, 11_025, 16_000, 22_050, 22_255, 44_100, 48_000, 96_000]
 TOLERANCE = 1e-4
-EMBEDDED = ROOT / "model_store" / "embedded"
 
 
 class Pair:
@@ -92,14 +92,15 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         yield pair
 
 
-@pytest.mark.parametrize("encoding", LOSSLESS)
-@pytest.mark.parametrize("rate_hz", RATES_HZ)
+@pytest.mark.parametrize(
+    ("encoding", "rate_hz", "duration_s"), grid(LOSSLESS, RATES_HZ, LENGTHS_S, together=1)
+)
 def test_every_lossless_encoding_and_rate_at_every_length(
-    small: Pair, encoding: str, rate_hz: int
+    small: Pair, encoding: str, rate_hz: int, duration_s: float
 ) -> None:
-    for seed, duration_s in enumerate(LENGTHS_S):
-        clip = encode(voice(duration_s, seed=seed, sample_rate_hz=rate_hz), rate_hz, encoding)
-        assert small.difference(clip, ENCODINGS[encoding].suffix) < TOLERANCE
+    seed = LENGTHS_S.index(duration_s)
+    clip = encode(voice(duration_s, seed=seed, sample_rate_hz=rate_hz), rate_hz, encoding)
+    assert small.difference(clip, ENCODINGS[encoding].suffix) < TOLERANCE
 
 
 @pytest.mark.parametrize("channels", [2, 8])
@@ -108,20 +109,24 @@ def test_channels_are_averaged_as_speechbrain_does(small: Pair, channels: int) -
     assert small.difference(encode(clip, 44_100, "wav-s16"), "wav") < TOLERANCE
 
 
-@pytest.mark.parametrize("duration_s", [0.5, 2.5, 10.0])
-@pytest.mark.parametrize("rate_hz", [16_000, 44_100])
-def test_the_pretrained_models_width_and_head(full: Pair, duration_s: float, rate_hz: int) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("duration_s", "rate_hz"), grid([0.5, 2.5, 10.0], [16_000, 44_100], together=1)
+)
+def test_the_pretrained_models_width(full: Pair, duration_s: float, rate_hz: int) -> None:
     clip = encode(voice(duration_s, seed=3, sample_rate_hz=rate_hz), rate_hz, "wav-s16")
     assert full.difference(clip, "wav") < TOLERANCE
 
 
-@pytest.mark.parametrize("duration_s", LENGTHS_S)
-@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100, 48_000])
+@pytest.mark.parametrize(
+    ("duration_s", "rate_hz"), grid(LENGTHS_S, [8_000, 16_000, 44_100, 48_000], together=1)
+)
 def test_the_model_that_ships(embedded: Pair, duration_s: float, rate_hz: int) -> None:
     clip = encode(voice(duration_s, seed=4, sample_rate_hz=rate_hz), rate_hz, "flac")
     assert embedded.difference(clip, "flac") < TOLERANCE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("encoding", "duration_s", "rate_hz"),
     [("wav-u8", 1.0, 22_050), ("wav-s24", 5.0, 8_000), ("flac", 9.9, 11_025)],

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,13 @@ import numpy.typing as npt
 import pytest
 import torch
 from accent.decode import AudioFacts
-from accent.loading import load_model
+from accent.loading import AccentModel, load_model
 from accent.scoring import accents, answer_document, cut_windows, posterior
 from accent.waveform import SAMPLE_RATE_HZ
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.models import REAL_HEAD, write_full_width_stand_in
 
 LABELS = ("england", "us", "canada")
 LIMIT = 10 * SAMPLE_RATE_HZ
@@ -76,16 +79,35 @@ def test_the_posterior_is_the_softmax_of_scale_times_cosine(
     assert ours.sum() == pytest.approx(1.0)
 
 
-def test_a_voice_midway_between_us_and_canada_scores_half(full_width_folder: Any) -> None:
-    model = load_model(full_width_folder)
-    assert model.labels[:3] == ("england", "us", "canada")
+def at_midway(model: AccentModel, other: int) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    """Cosines and document of an embedding halfway between `us` and another label's."""
     head = torch.nn.functional.normalize(model.network.classifier.weight, dim=1)
-    midway = head[1] / 2 + head[2] / 2
+    midway = head[model.us_index] / 2 + head[other] / 2
     cosines: npt.NDArray[np.float32] = (
         model.network.classifier(midway[None, None]).flatten().numpy()
     )
-    result = accents(cosines, model.labels, model.us_index, model.spec.softmax_scale)
+    return cosines, accents(cosines, model.labels, model.us_index, model.spec.softmax_scale)
 
+
+@pytest.mark.parametrize("other", [0, 7, 14])
+def test_a_voice_midway_between_us_and_another_scores_half(
+    other: int, full_width_folder: Path
+) -> None:
+    model = load_model(full_width_folder)
+    cosines, result = at_midway(model, other)
+    assert cosines[other] == pytest.approx(cosines[model.us_index], abs=1e-6)
+    assert result["us_confidence"] == 50.0
+    assert {entry["label"] for entry in result["accents"][:2]} == {"us", model.labels[other]}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not REAL_HEAD.is_dir(), reason="the pretrained model's head is not beside this checkout"
+)
+def test_a_voice_midway_between_the_real_us_and_canada_scores_half(tmp_path: Path) -> None:
+    model = load_model(write_full_width_stand_in(tmp_path / "model"))
+    assert model.labels[:3] == ("england", "us", "canada")
+    cosines, result = at_midway(model, 2)
     assert 100 * float(cosines[1]) == pytest.approx(83.4, abs=0.05)
     assert result["us_confidence"] == 50.0
     assert {entry["label"] for entry in result["accents"][:2]} == {"us", "canada"}

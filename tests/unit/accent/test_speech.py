@@ -1,7 +1,8 @@
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,23 +12,37 @@ import pytest
 import scipy.signal
 import soundfile
 from accent.decode import decode
-from accent.errors import AudioTooShort, NoSpeech
-from accent.speech import FRAME_S, FRAME_SAMPLES, SpeechGate, SpeechLimits
+from accent.errors import NoSpeech
+from accent.speech import SpeechGate, SpeechLimits
+from accent.speech_network import FRAME_SAMPLES
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.paths import ROOT
 from tests import sounds
-from tests.clips import ENCODINGS, SPEECH, VOICES, Samples, encode, voice
-from tests.models import SHARED
+from tests.clips import ENCODINGS, VOICES, Samples, encode, voice
+from tests.grids import grid
 
-GENERATORS = [generator for family in sounds.FAMILIES.values() for generator in family]
-AUDIBLE = [each for each in GENERATORS if each not in sounds.FAMILIES["silence"]]
+AUDIBLE = [
+    generator.__name__
+    for family, generators in sounds.FAMILIES.items()
+    for generator in generators
+    if family != "silence"
+]
 GAINS_DB = (0, -12, -20, -40)
 
 
 @pytest.fixture(scope="module")
 def gate() -> SpeechGate:
     return SpeechGate()
+
+
+@cache
+def sound(name: str, seed: int) -> Samples:
+    """(samples,), 8 s of what a generator of `sounds` makes."""
+    (generator,) = (
+        each for family in sounds.FAMILIES.values() for each in family if each.__name__ == name
+    )
+    return generator(8.0, seed)
 
 
 def recorded(sound: Samples, gain_db: float = 0.0) -> Waveform:
@@ -70,15 +85,12 @@ DISTORTIONS: dict[str, Callable[[Samples], Samples]] = {
 # What is no speech
 
 
-@pytest.mark.parametrize("generator", AUDIBLE, ids=lambda each: each.__name__)
+@pytest.mark.parametrize(("name", "seed", "gain_db"), grid(AUDIBLE, range(4), GAINS_DB, together=1))
 def test_tones_noise_and_music_of_any_level_have_no_speech(
-    gate: SpeechGate, generator: sounds.Generator
+    gate: SpeechGate, name: str, seed: int, gain_db: float
 ) -> None:
-    for seed in range(4):
-        sound = generator(8.0, seed)
-        for gain_db in GAINS_DB:
-            with pytest.raises(NoSpeech):
-                gate.check(recorded(sound, gain_db))
+    with pytest.raises(NoSpeech):
+        gate.check(recorded(sound(name, seed), gain_db))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +105,7 @@ def test_silence_has_no_speech_even_without_the_decoders_test(
         gate.check(recorded(generator(duration_s, 0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["white", "siren", "violin", "band"])
 def test_five_minutes_of_noise_or_music_hold_no_more_speech_than_a_moment_does(
     gate: SpeechGate, name: str
@@ -101,6 +114,7 @@ def test_five_minutes_of_noise_or_music_hold_no_more_speech_than_a_moment_does(
         gate.check(recorded(np.tile(getattr(sounds, name)(30.0, 1), 10)))
 
 
+@pytest.mark.slow
 def test_noise_and_music_as_phones_and_browsers_send_them_have_no_speech(gate: SpeechGate) -> None:
     for name in ("white", "breath", "siren", "violin", "band"):
         for encoding in ("ogg-opus", "mp3", "m4a-aac"):
@@ -121,32 +135,38 @@ def test_the_refusal_says_how_much_was_found_and_what_to_do(gate: SpeechGate) ->
 # What is speech
 
 
-@pytest.mark.parametrize("gain_db", GAINS_DB)
-@pytest.mark.parametrize("seed", range(len(VOICES)))
+@pytest.mark.parametrize(
+    ("seed", "gain_db", "duration_s"),
+    grid(range(len(VOICES)), GAINS_DB, (0.5, 0.6, 0.75, 1.0, 1.5, 3.0)),
+)
 def test_every_voice_passes_at_any_level_and_length(
-    gate: SpeechGate, seed: int, gain_db: float
+    gate: SpeechGate, seed: int, gain_db: float, duration_s: float
 ) -> None:
-    for duration_s in (0.5, 0.6, 0.75, 1.0, 1.5, 3.0):
-        gate.check(recorded(voice(duration_s, seed=seed), gain_db))
+    gate.check(recorded(voice(duration_s, seed=seed), gain_db))
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("seed", range(len(VOICES)))
-def test_every_voice_passes_in_every_encoding(gate: SpeechGate, seed: int, encoding: str) -> None:
-    for duration_s, sample_rate_hz in ((0.6, 16_000), (3.0, 8_000), (3.0, 48_000)):
-        sound = voice(duration_s, seed=seed, sample_rate_hz=sample_rate_hz)
-        gate.check(decode(encode(sound, sample_rate_hz, encoding)).waveform)
+@pytest.mark.parametrize(
+    ("seed", "encoding", "duration_s", "sample_rate_hz"),
+    grid(range(len(VOICES)), list(ENCODINGS), (0.6, 3.0), (8_000, 16_000, 48_000), together=1),
+)
+def test_every_voice_passes_in_every_encoding(
+    gate: SpeechGate, seed: int, encoding: str, duration_s: float, sample_rate_hz: int
+) -> None:
+    sound = voice(duration_s, seed=seed, sample_rate_hz=sample_rate_hz)
+    gate.check(decode(encode(sound, sample_rate_hz, encoding)).waveform)
 
 
-@pytest.mark.parametrize("distortion", DISTORTIONS)
-@pytest.mark.parametrize("seed", range(len(VOICES)))
+@pytest.mark.parametrize(
+    ("seed", "distortion", "duration_s"),
+    grid(range(len(VOICES)), list(DISTORTIONS), (1.0, 3.0), together=1),
+)
 def test_every_voice_passes_by_telephone_in_noise_and_in_babble(
-    gate: SpeechGate, seed: int, distortion: str
+    gate: SpeechGate, seed: int, distortion: str, duration_s: float
 ) -> None:
-    for duration_s in (1.0, 3.0):
-        gate.check(recorded(DISTORTIONS[distortion](voice(duration_s, seed=seed))))
+    gate.check(recorded(DISTORTIONS[distortion](voice(duration_s, seed=seed))))
 
 
+@pytest.mark.slow
 def test_one_sentence_in_five_minutes_of_silence_is_found(gate: SpeechGate) -> None:
     clip = np.random.default_rng(0).normal(0, 1e-4, 300 * SAMPLE_RATE_HZ)
     clip[200 * SAMPLE_RATE_HZ :][: 3 * SAMPLE_RATE_HZ] += voice(3.0)
@@ -200,43 +220,6 @@ def test_where_the_gate_stops_never_changes_what_it_decides(
             assert enough, start_s
 
 
-# The shared recordings
-
-
-def labelled() -> list[Path]:
-    return sorted((SHARED / "audio").glob("*/*.flac"))
-
-
-def passes(clips: list[Path]) -> Iterator[tuple[Path, Waveform]]:
-    for path in clips:
-        try:
-            yield path, decode(path.read_bytes()).waveform
-        except AudioTooShort:
-            continue
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the recordings in ../shared/audio")
-def test_no_labelled_clip_is_refused_loud_or_quiet(gate: SpeechGate) -> None:
-    waveforms = dict(passes(labelled()))
-    assert len(waveforms) == 264
-    for path, waveform in waveforms.items():
-        for gain_db in (0, -20):
-            sound = recorded(waveform.astype(np.float64), gain_db)
-            gate.check(sound)
-            assert gate.measure(sound).speech_s > 0.5, path
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the recordings in ../shared/audio")
-@pytest.mark.parametrize("distortion", DISTORTIONS)
-def test_no_labelled_clip_is_refused_by_telephone_or_in_noise(
-    gate: SpeechGate, distortion: str
-) -> None:
-    for path, waveform in passes(labelled()[::4]):
-        distorted = DISTORTIONS[distortion](waveform[: 6 * SAMPLE_RATE_HZ].astype(np.float64))
-        gate.check(recorded(distorted))
-        assert gate.measure(recorded(distorted)).speech_s > 0.45, path
-
-
 # How it is computed
 
 
@@ -266,6 +249,7 @@ def test_the_probabilities_are_those_of_the_package_itself(gate: SpeechGate) -> 
     np.testing.assert_allclose(gate.probabilities(waveform), expected.ravel(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_long_clip_in_pieces_is_the_same_as_at_once(
     gate: SpeechGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,10 +315,6 @@ def test_half_of_a_short_clip_is_enough(gate: SpeechGate) -> None:
         gate.check(recorded(np.concatenate([clip, np.zeros(8_000)])))
 
 
-def test_a_frame_is_32_ms() -> None:
-    assert pytest.approx(0.032) == FRAME_S
-
-
 # Company and cost
 
 
@@ -348,6 +328,7 @@ print(torch.get_num_threads(), *(name in sys.modules for name in ("silero_vad", 
 """
 
 
+@pytest.mark.slow
 def test_the_gate_leaves_torchs_threads_and_loads_no_other_runtime() -> None:
     result = subprocess.run(
         [sys.executable, "-c", LOAD_AND_TELL],
@@ -362,42 +343,6 @@ def test_the_gate_leaves_torchs_threads_and_loads_no_other_runtime() -> None:
 
 
 def test_without_the_package_loading_fails_and_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accent.speech.find_spec", lambda _: None)
+    monkeypatch.setattr("accent.speech_network.find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match="silero-vad"):
         SpeechGate()
-
-
-# The clips beside the tests
-
-
-def test_the_clips_are_what_their_readme_says() -> None:
-    readme = (SPEECH / "README.md").read_text()
-    files = sorted(SPEECH.glob("*.flac"))
-    assert {path.stem for path in files} == set(VOICES)
-    assert sum(path.stat().st_size for path in files) < 1_000_000
-    for path in files:
-        assert f"`{path.name}`" in readme
-        info = soundfile.info(path)
-        assert (info.samplerate, info.channels, info.format) == (16_000, 1, "FLAC")
-        assert 3 <= info.duration <= 6
-
-
-@pytest.mark.parametrize("seed", [0, 3, 9])
-def test_a_voice_is_the_same_at_any_rate_and_length(seed: int) -> None:
-    reference = voice(3.0, seed=seed)
-    longer = voice(9.0, seed=seed)[: reference.size]
-    assert np.corrcoef(reference, longer)[0, 1] > 0.999
-    for sample_rate_hz in (8_000, 22_255, 48_000):
-        other = voice(3.0, seed=seed, sample_rate_hz=sample_rate_hz)
-        assert np.abs(other).max() == pytest.approx(0.5)
-        back = scipy.signal.resample(other, reference.size)
-        assert np.corrcoef(reference, back)[0, 1] > 0.95
-    with pytest.raises(ValueError, match="read-only"):
-        reference[0] = 0
-
-
-def test_twenty_voices_differ() -> None:
-    for left in range(20):
-        for right in range(left):
-            pair = voice(1.0, seed=left), voice(1.0, seed=right)
-            assert abs(np.corrcoef(*pair)[0, 1]) < 0.5

@@ -22,8 +22,9 @@ from aurea.archive.reference import (
     reference_files,
     verification_speech,
 )
-from aurea.lab import speech
-from aurea.lab.speech import SENTENCES, Take
+from aurea.lab.speech import synthesis
+from aurea.lab.speech.command import SENTENCES
+from aurea.lab.speech.utterances import Utterance
 from tests.clips import voice
 
 
@@ -106,12 +107,12 @@ def test_a_folder_without_speech_is_told(tmp_path: Path) -> None:
 class StandInSpeaker:
     """Speaks any take with a voice of the tests, and remembers who was asked for what."""
 
-    takes: list[Take]
+    takes: list[Utterance]
 
     def __init__(self) -> None:
         StandInSpeaker.takes = []
 
-    def speak(self, take: Take) -> tuple[npt.NDArray[np.float32], int]:
+    def speak(self, take: Utterance) -> tuple[npt.NDArray[np.float32], int]:
         self.takes.append(take)
         return voice(2.0, seed=len(self.takes), sample_rate_hz=24_000).astype(np.float32), 24_000
 
@@ -119,7 +120,7 @@ class StandInSpeaker:
 def test_making_it_again_gives_the_parts_sentences_and_voices_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speech, "Speaker", StandInSpeaker)
+    monkeypatch.setattr(synthesis, "Speaker", StandInSpeaker)
     texts: dict[str, Any] = {"calibration": ["One.", "Two."], "verification": ["Three."]}
     for part, lines in texts.items():
         (tmp_path / part).mkdir()

@@ -39,9 +39,6 @@ def context_of(folder: Path, requests: int = 1, **settings: Any) -> Context:
     return context
 
 
-LONG = encode(np.tile(voice(1.0), 301), 16_000, "flac")
-
-
 @pytest.fixture(scope="module")
 def handler(small_folder: Path) -> AccentHandler:
     handler = AccentHandler()
@@ -56,6 +53,7 @@ def clip(duration_s: float = 1.0, encoding: str = "wav-s16", seed: int = 0) -> b
 def test_each_item_of_a_mixed_batch_has_its_own_status_and_document(
     handler: AccentHandler, small_folder: Path
 ) -> None:
+    too_long = encode(np.tile(voice(1.0), 301), 16_000, "flac")
     batch: list[tuple[dict[str, Any], int, str | None]] = [
         ({"body": bytearray(clip())}, 200, None),
         ({"body": bytearray(b"")}, 400, "empty_file"),
@@ -66,7 +64,7 @@ def test_each_item_of_a_mixed_batch_has_its_own_status_and_document(
         ({"body": None}, 415, "unsupported_audio"),
         ({"other": clip()}, 400, "empty_file"),
         ({"body": bytearray(clip(0.4))}, 422, "audio_too_short"),
-        ({"body": bytearray(LONG)}, 413, "audio_too_long"),
+        ({"body": bytearray(too_long)}, 413, "audio_too_long"),
         ({"body": bytearray(encode(voice(1.0) * 0, 16_000, "flac"))}, 422, "no_speech"),
         ({"body": bytearray(encode(sounds.white(2.0, 0), 16_000, "flac"))}, 422, "no_speech"),
         ({"body": bytearray(encode(sounds.band(2.0, 0), 16_000, "mp3"))}, 422, "no_speech"),
@@ -142,6 +140,7 @@ def archive(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+@pytest.mark.slow
 def test_the_engine_comes_from_the_archives_settings(
     archive: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -45,7 +45,8 @@ class ManagementServer:
                 return
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        # It looks that often, in seconds, whether it should end.
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def renew(self, life_s: float = 3600) -> None:
         self.key = secrets.token_urlsafe(6)

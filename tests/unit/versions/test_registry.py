@@ -1,42 +1,22 @@
 import json
+import multiprocessing
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from aurea.files import sha256_of
 from aurea.versions.registry import (
-    ArchiveChanged,
-    Canary,
     Registry,
     RegistryBusy,
-    State,
-    VersionRecord,
+    RegistryError,
+    RegistryUnwritable,
+    StateUnreadable,
 )
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    registry = Registry(tmp_path / "state" / "small", "small")
-    registry.prepare()
-    return registry
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    path = tmp_path / "small.mar"
-    path.write_bytes(b"as it is packaged")
-    return path
-
-
-def started(registry: Registry, archive: Path, *versions: str, workers: int = 0) -> State:
-    """A registry that has seen `versions` become the default, one after the other."""
-    state = State()
-    for version in versions:
-        state, _ = registry.adopt(archive, version, workers)
-        registry.save(state)
-    return state
+from aurea.versions.state import Canary, State, VersionRecord
+from tests.unit.versions.service import started
 
 
 def test_the_first_start_serves_what_it_packaged(registry: Registry, archive: Path) -> None:
@@ -61,15 +41,6 @@ def test_a_start_with_a_new_version_makes_it_the_default(registry: Registry, arc
     assert (state.default, state.previous) == ("2.0", "1.0")
     assert "rollback" in " ".join(said)
     assert set(state.versions) == {"1.0", "2.0"}
-
-
-def test_a_known_version_is_served_as_it_is_packaged_now(registry: Registry, archive: Path) -> None:
-    started(registry, archive, "1.0")
-    archive.write_bytes(b"packaged anew")
-    state, said = registry.adopt(archive, "1.0", 0)
-    assert (registry.store / "small-1.0.mar").read_bytes() == b"packaged anew"
-    assert state.versions["1.0"].sha256 == sha256_of(archive)
-    assert "as it is packaged now" in " ".join(said)
 
 
 def test_a_retired_version_stays_away_while_there_is_another(
@@ -110,54 +81,11 @@ def test_a_scaled_version_keeps_its_workers_until_the_setting_changes(
     assert state.versions["1.0"].workers is None
 
 
-def test_a_rollback_ends_the_canary_and_remembers_what_was_left() -> None:
-    state = State(default="2.0", previous="1.0", canary=Canary(version="3.0", percent=5))
-    state.roll_back()
-    assert (state.default, state.previous, state.left, state.canary) == ("1.0", "", "2.0", None)
-
-
-def test_promoting_the_default_again_keeps_the_previous_one() -> None:
-    state = State(default="2.0", previous="1.0")
-    state.make_default("2.0")
-    assert state.previous == "1.0"
-
-
-@pytest.mark.parametrize(("candidate", "left"), [("2.0", None), ("3.0", "3.0")])
-def test_promoting_ends_the_canary_of_that_version_alone(candidate: str, left: str | None) -> None:
-    state = State(default="1.0", canary=Canary(version=candidate, percent=5))
-    state.make_default("2.0")
-    assert (state.canary and state.canary.version) == left
-
-
-def test_a_retired_version_is_no_longer_the_previous_one_nor_the_canary() -> None:
-    state = State(default="2.0", previous="1.0", canary=Canary(version="1.0", percent=5))
-    state.versions["1.0"] = VersionRecord(archive="small-1.0.mar", sha256="")
-    state.forget("1.0")
-    assert (state.previous, state.canary, state.versions) == ("", None, {})
-
-
-def test_versions_are_tried_in_the_order_default_previous_others() -> None:
-    versions = {each: VersionRecord(archive="", sha256="") for each in ("1.0", "2.0", "3.0")}
-    state = State(default="3.0", previous="2.0", versions=versions)
-    assert state.in_order() == ["3.0", "2.0", "1.0"]
-
-
 def test_what_is_saved_is_loaded_again(registry: Registry, archive: Path) -> None:
     state = started(registry, archive, "1.0", "2.0")
     state.canary = Canary(version="1.0", percent=12.5)
     registry.save(state)
     assert registry.load() == state
-
-
-@pytest.mark.parametrize("content", ["", "{", '{"default": 1}', "[]"])
-def test_a_state_that_cannot_be_read_is_set_aside(
-    registry: Registry, archive: Path, content: str
-) -> None:
-    started(registry, archive, "1.0")
-    state_file = registry.store.parent / "models.json"
-    state_file.write_text(content)
-    assert registry.load() == State()
-    assert state_file.with_suffix(".broken").read_text() == content
 
 
 def test_the_proxy_is_told_the_canary_and_its_end(registry: Registry) -> None:
@@ -172,30 +100,6 @@ def test_the_proxy_is_told_what_could_not_be_loaded(registry: Registry) -> None:
     record = VersionRecord(archive="small-2.0.mar", sha256="", failed="broken weights")
     registry.route(State(versions={"2.0": record}))
     assert json.loads(registry.routing_file.read_text()) == {"failed": ["2.0"]}
-
-
-def test_a_copy_in_the_store_does_not_follow_its_source(registry: Registry, archive: Path) -> None:
-    record = registry.place(archive, "1.0")
-    archive.write_bytes(b"overwritten in place")
-    assert (registry.store / record.archive).read_bytes() == b"as it is packaged"
-
-
-def test_archives_that_no_version_needs_are_removed(registry: Registry, archive: Path) -> None:
-    state = started(registry, archive, "1.0")
-    registry.place(archive, "2.0")
-    registry.discard_strays(state)
-    assert [path.name for path in registry.store.iterdir()] == ["small-1.0.mar"]
-
-
-def test_an_archive_that_has_gone_or_changed_is_told(registry: Registry, archive: Path) -> None:
-    record = started(registry, archive, "1.0").versions["1.0"]
-    registry.check(record)
-    (registry.store / record.archive).write_bytes(b"half of it")
-    with pytest.raises(ArchiveChanged, match="damaged"):
-        registry.check(record)
-    (registry.store / record.archive).unlink()
-    with pytest.raises(ArchiveChanged, match="cannot be read"):
-        registry.check(record)
 
 
 def test_a_second_command_waits_for_the_first(registry: Registry) -> None:
@@ -218,4 +122,119 @@ def test_a_second_command_waits_for_the_first(registry: Registry) -> None:
 
 def test_a_command_that_waits_too_long_is_told_to_come_back(registry: Registry) -> None:
     with registry.locked(1), pytest.raises(RegistryBusy, match="Try again"), registry.locked(0.1):
+        pass
+
+
+def damaged(old: bytes, new: bytes) -> Callable[[Path], object]:
+    return lambda file: file.write_bytes(file.read_bytes().replace(old, new, 1))
+
+
+def make_unreadable(file: Path) -> None:
+    # A folder in its place cannot be read even by root, who may read every file.
+    file.rename(file.with_name("aside"))
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda file: file.write_bytes(b""), "line 1"),
+        (lambda file: file.write_bytes(file.read_bytes()[:70]), "line"),
+        (lambda file: file.write_bytes(b"[]"), "not an object"),
+        (lambda file: file.write_bytes(b"{}"), "names no version"),
+        (damaged(b'"default": "2.0"', b'"default": 2.0'), r"default \(line 2\)"),
+        (damaged(b'"default"', b'"defualt"'), r"defualt \(line 2\)"),
+        (damaged(b'"versions"', b'"version"'), "version "),
+        (damaged(b"small-1.0.mar", b"smal-1.0.mar"), r"smal-1\.0\.mar is not in .*small-1\.0\.mar"),
+        (damaged(b'"1.0": {', b'"2.0": {'), "stands there twice"),
+        (lambda file: file.write_bytes(file.read_text().encode("utf-16")), "UTF-8"),
+        (make_unreadable, "Is a directory"),
+        (lambda file: file.unlink(), "the file is not there"),
+        (lambda file: file.rename(file.with_name("model.json")), "the file is not there"),
+        (lambda file: (file.unlink(), file.symlink_to("nowhere")), "the file is not there"),
+    ],
+)
+def test_a_state_that_cannot_be_relied_on_stops_the_start_and_costs_nothing(
+    registry: Registry, archive: Path, damage: Callable[[Path], object], told: str
+) -> None:
+    started(registry, archive, "1.0", "2.0")
+    registry.route(registry.load())
+    folder = registry.store.parent
+    damage(folder / "models.json")
+
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before = files()
+    with pytest.raises(StateUnreadable, match=told) as refused:
+        registry.prepare()
+        registry.adopt(archive, "1.0", 0)
+    assert "models.json" in str(refused.value)
+    assert files() == before
+
+
+def test_a_file_that_may_not_be_read_is_told(
+    registry: Registry, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(registry, archive, "1.0")
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as closed:
+        closed.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(StateUnreadable, match="Permission denied"):
+            registry.load()
+
+    def refuse_list(_: Path) -> list[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse_list)
+    with pytest.raises(StateUnreadable, match=r"store: Permission denied"):
+        registry.prepare()
+
+
+@pytest.mark.parametrize("file", ["models.json", "routing.json"])
+def test_a_file_that_cannot_be_written_is_told(registry: Registry, file: str) -> None:
+    (registry.store.parent / file).mkdir()
+    with pytest.raises(RegistryUnwritable, match=file):
+        registry.save(State())
+        registry.route(State())
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_whatever_the_routing_file_holds_is_replaced(registry: Registry, content: bytes) -> None:
+    registry.routing_file.write_bytes(content)
+    registry.route(State())
+    assert registry.routing_file.read_text() == "{}"
+
+
+def test_limits_that_cannot_be_read_are_not_told(registry: Registry, archive: Path) -> None:
+    registry.route(started(registry, archive, "1.0"))
+    assert json.loads(registry.routing_file.read_text()) == {}
+
+
+def _hold(registry: Registry, held: "multiprocessing.synchronize.Event") -> None:
+    with registry.locked(1):
+        held.set()
+        time.sleep(60)
+
+
+def test_a_killed_command_holds_no_lock(registry: Registry) -> None:
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=_hold, args=(registry, held))
+    process.start()
+    assert held.wait(30)
+    with pytest.raises(RegistryBusy), registry.locked(0):
+        pass
+    process.kill()
+    process.join(30)
+    with registry.locked(0):
+        pass
+
+
+def test_a_lock_that_cannot_be_had_at_all_is_told(registry: Registry) -> None:
+    (registry.store.parent / "lock").mkdir()
+    with pytest.raises(RegistryError, match="lock"), registry.locked(0.1):
         pass

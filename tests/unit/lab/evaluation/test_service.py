@@ -11,7 +11,7 @@ from aurea.lab.evaluation import service
 from aurea.lab.evaluation.answer_log import RESULTS_FILE
 from aurea.lab.evaluation.clip_results import ClipResult
 from aurea.lab.evaluation.service import evaluate_service
-from tests.contract.conftest import Proxy
+from tests.contract.proxy_process import Proxy
 from tests.contract.standin import Prediction, StandIn, document, queue_full, refusal
 from tests.results import evaluation_of
 from tests.unit.lab.evaluation.served import Reply, Served

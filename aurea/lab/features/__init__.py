@@ -1,0 +1,1 @@
+"""What training reads of a clip: versions of its sound, and log-mel features of each."""

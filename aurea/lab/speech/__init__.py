@@ -1,0 +1,1 @@
+"""`make speech`: speech with a known accent, synthesised to train on."""

@@ -1,0 +1,1 @@
+"""The teacher: encoders trained on far more speech, and a probe that learns accents from them."""

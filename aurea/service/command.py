@@ -1,0 +1,90 @@
+"""`make serve` and `make stop`: the service from its model to its end."""
+
+import signal
+import sys
+from contextlib import ExitStack
+from types import FrameType
+from typing import Final
+
+from aurea.archive.build import PackagingError
+from aurea.command_line import read
+from aurea.models.choice import DEFAULT_EMBEDDED, ModelUnavailable, choose_model
+from aurea.service.console import say
+from aurea.service.errors import ServiceFailed, StopRequested
+from aurea.service.packaging import PackagingOrder, archive_to_serve
+from aurea.service.preflight import check_port, check_upload_limit, only_one, stop_running
+from aurea.service.settings import ServeSettings, read_shared_settings
+from aurea.service.supervisor import Supervisor, local_url
+from aurea.versions.registry import STATE_FOLDER, Registry, RegistryError
+
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOCK_TIMEOUT_S: Final = 30.0
+
+
+def serve(settings: ServeSettings) -> None:
+    """Run the service until a signal asks it to end or a part of it dies for good."""
+    shared = read_shared_settings()
+    check_upload_limit(shared)
+    with ExitStack() as stack:
+        stack.enter_context(only_one(settings.run_dir))
+        check_port(settings.host, settings.port)
+        say(f"Model ({settings.model})")
+        choice = choose_model(
+            settings.model,
+            cache=settings.model_cache,
+            embedded=DEFAULT_EMBEDDED,
+            hub_url=settings.hub_url,
+        )
+        if choice.notice:
+            say(f"NOTE: {choice.notice}")
+        name = settings.name or choice.name
+        registry = Registry(settings.run_dir / STATE_FOLDER / name, name)
+        registry.prepare()
+        order = PackagingOrder(
+            model=choice.folder,
+            name=name,
+            version=settings.version,
+            engine=settings.engine,
+            precision=settings.precision,
+        )
+        archive = archive_to_serve(order, registry, settings.model_store)
+        supervisor = Supervisor(settings, shared, registry, name)
+        stack.callback(supervisor.stop)
+        # From here on the parts are ended in order, whatever arrives meanwhile.
+        with registry.locked(_LOCK_TIMEOUT_S):
+            version = supervisor.start(archive, choice.notice)
+            _announce(settings, name, version)
+            supervisor.start_others()
+        supervisor.watch()
+
+
+def main() -> None:
+    """Start or stop the service as the command line says."""
+    settings = read(ServeSettings)
+    try:
+        if settings.stop:
+            print(stop_running(settings.run_dir))
+            return
+        for number in _STOP_SIGNALS:
+            signal.signal(number, _request_stop)
+        serve(settings)
+    except StopRequested:
+        say("Stopped")
+    except (ServiceFailed, PackagingError, ModelUnavailable, RegistryError) as error:
+        sys.exit(f"\n{error}")
+
+
+def _announce(settings: ServeSettings, name: str, version: str) -> None:
+    url = local_url(settings.host, settings.port)
+    print(
+        f"\nready: {name}/{version} at {url} (docs: {url}/docs, stop: Ctrl-C)\n\n"
+        f"    curl -F file=@clip.m4a {url}/classify-us-accent\n",
+        flush=True,
+    )
+
+
+def _request_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    # A second signal must not break off the orderly end that the first one began.
+    for each in _STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise StopRequested

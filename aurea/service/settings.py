@@ -1,0 +1,137 @@
+"""Everything that `make serve` can be told, by its options and by the environment."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from aurea.command_line import CommandLine
+from aurea.models.choice import DEFAULT_CACHE, HUB_URL
+from aurea.names import check_name, check_version
+from aurea.paths import MODEL_STORE, ROOT
+from aurea.service.errors import ServiceFailed
+
+
+def _name_or_none(name: str) -> str:
+    return check_name(name) if name else ""
+
+
+ModelName = Annotated[str, AfterValidator(_name_or_none)]
+"""A name as `aurea.names` allows it, or nothing for the model's own."""
+
+ModelVersion = Annotated[str, AfterValidator(check_version)]
+"""A version as `aurea.names` allows it."""
+
+
+class ServeSettings(CommandLine):
+    """Start the service in the foreground, watch it, and end all of it together."""
+
+    stop: bool = False
+    """End the service that runs from `run_dir`, and start none."""
+
+    model: str = "auto"
+    """auto, commonaccent, embedded or a model folder."""
+
+    name: ModelName = ""
+    """Name that the model is served under; the model's own if empty."""
+
+    version: ModelVersion = "1.0"
+    """Version that the model is served as."""
+
+    engine: str = ""
+    """auto, torch or openvino; what the handler's settings say if empty."""
+
+    precision: str = ""
+    """auto, fp32, bf16 or int8; what the handler's settings say if empty."""
+
+    hub_url: str = HUB_URL
+    """Where the pretrained model is fetched from: the model hub or a mirror of it."""
+
+    model_cache: Path = DEFAULT_CACHE
+    """Folder that keeps the pretrained model once it is fetched."""
+
+    model_store: Annotated[Path, AfterValidator(Path.absolute)] = MODEL_STORE
+    """Folder that keeps the archive once it is packaged."""
+
+    host: str = "127.0.0.1"
+    """Address that the proxy listens on."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port that the proxy listens on."""
+
+    workers: int = Field(default=0, ge=0)
+    """Model workers of a version that was not scaled; 0: one per core."""
+
+    management_port: int = Field(default=8081, ge=0, le=65535)
+    """TorchServe's management port on loopback; another is taken where this one is busy."""
+
+    metrics_port: int = Field(default=8082, ge=0, le=65535)
+    """TorchServe's metrics port on loopback; another is taken where this one is busy."""
+
+    run_dir: Annotated[Path, AfterValidator(Path.absolute)] = ROOT / "run"
+    """Folder of sockets, keys, unpacked models (all gone after a stop), of logs and of what
+    is registered (both kept)."""
+
+    ready_timeout_s: float = Field(default=120.0, gt=0)
+    """Longest wait for the workers to load the model, in seconds."""
+
+    lost_workers_s: float = Field(default=60.0, gt=0)
+    """The service ends once no worker has proven READY for so many seconds."""
+
+    drain_s: float = Field(default=4.5, gt=0)
+    """Longest wait for accepted requests on the way out, in seconds."""
+
+
+class SharedSettings(BaseSettings):
+    """The proxy's settings that the rest of the service must go by as well.
+
+    Read from environment variables named `AUREA_` and the field's name in capitals, as the
+    proxy itself does; what they say, or their default here, is passed on to the proxy. The
+    proxy's other variables go to it unread.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUREA_",
+        env_ignore_empty=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+    )
+
+    max_upload_bytes: int = Field(default=25_000_000, gt=0)
+    """Largest file that the service takes, in bytes."""
+
+    max_held_bytes: int = Field(default=256_000_000, gt=0)
+    """Bytes of uploads that the proxy holds at once."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address of the proxy's metrics, where they have a port of their own."""
+
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of the proxy's metrics alone; none for the public port."""
+
+    def environment(self) -> dict[str, str]:
+        """The same as environment variables."""
+        return {
+            f"AUREA_{name.upper()}": str(value)
+            for name, value in self.model_dump(exclude_none=True).items()
+        }
+
+
+def read_shared_settings() -> SharedSettings:
+    """What the environment says. Raises `ServiceFailed` for a value that is none."""
+    try:
+        return SharedSettings()
+    except ValidationError as error:
+        raise ServiceFailed(
+            "\n".join(
+                f"AUREA_{str(fault['loc'][0]).upper()}={fault['input']}: {fault['msg']}"
+                for fault in error.errors()
+            )
+        ) from None
+
+
+def available_cores() -> int:
+    """Cores that this process, and so the service, may use."""
+    return len(os.sched_getaffinity(0))

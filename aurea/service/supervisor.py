@@ -1,0 +1,284 @@
+"""TorchServe and the proxy as one thing that starts, is watched, and stops.
+
+Everything that runs keeps its files in one run folder; on the way out the proxy drains first,
+then TorchServe stops, and what remains are logs and what was registered.
+"""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Final, NoReturn
+
+import httpx
+
+from aurea.service.children import Child, tail
+from aurea.service.console import say
+from aurea.service.errors import ServiceFailed
+from aurea.service.preflight import check_socket_dir, free_port
+from aurea.service.readiness import watch
+from aurea.service.restoring import Restoring
+from aurea.service.settings import ServeSettings, SharedSettings, available_cores
+from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
+from aurea.torchserve.client import TorchServe
+from aurea.torchserve.configuration import Configuration
+from aurea.torchserve.errors import ManagementError, Unreachable
+from aurea.torchserve.process import (
+    KEY_FILE,
+    MODEL_LOG,
+    SERVER_LOG,
+    java_command,
+    java_environment,
+    without_own_variables,
+)
+from aurea.versions.registry import Registry
+from aurea.versions.state import State
+
+_PROXY_LOG: Final = "proxy.log"
+_PROXY_TIMEOUT_S: Final = 20.0
+_STOP_TORCHSERVE_S: Final = 3.0
+# Longest wait for a part of an answer where only readiness is asked for.
+_PROBE_TIMEOUT_S: Final = 3.0
+
+
+class Supervisor:
+    """Owns the processes of one service, from its start to its end."""
+
+    def __init__(
+        self, settings: ServeSettings, shared: SharedSettings, registry: Registry, name: str
+    ) -> None:
+        self._settings = settings
+        self._shared = shared
+        self._registry = registry
+        self._name = name
+        self._state = State()
+        self._log_dir = settings.run_dir / "logs"
+        self._scratch = settings.run_dir / "torchserve"
+        self._socket_dir = self._scratch / "s"
+        self._temporary = self._scratch / "tmp"
+        self._cores = available_cores()
+        self._http = httpx.Client(timeout=5.0, trust_env=False)
+        self._torchserve: Child | None = None
+        self._proxy: Child | None = None
+        self._restoring: Restoring | None = None
+        self._management: TorchServe | None = None
+        self._probe: TorchServe | None = None
+
+    def start(self, archive: Path | None, notice: str) -> str:
+        """Start TorchServe and the proxy; return the default version once it can predict.
+
+        `archive` is what was packaged now, None for a version that was retired; `notice` is
+        shown to clients. Raises `ServiceFailed`.
+        """
+        self._state, sentences = self._registry.adopt(
+            archive, self._settings.version, self._settings.workers
+        )
+        for sentence in sentences:
+            say(f"NOTE: {sentence}")
+        # Only to a version that can answer: the proxy starts before the others are loaded.
+        self._registry.route(State())
+        workers = self._workers(self._state.default)
+        say(f"TorchServe with {workers} workers")
+        self._prepare_folders()
+        threads = max(1, self._cores // workers)
+        configuration = self._configuration()
+        addresses = self._write_addresses(configuration, threads)
+        self._torchserve = self._start_torchserve(configuration, threads)
+        self._proxy = self._start_proxy(notice, addresses)
+        self._management = TorchServe(addresses)
+        self._probe = TorchServe(addresses, timeout_s=_PROBE_TIMEOUT_S)
+        self._await_torchserve(self._probe)
+        self._restoring = Restoring(
+            self._name,
+            self._registry,
+            self._state,
+            self._management,
+            workers=self._workers,
+            model_log=self._log_dir / MODEL_LOG,
+            ready_timeout_s=self._settings.ready_timeout_s,
+            check_alive=self._check_alive,
+        )
+        version = self._restoring.load_default()
+        say("Proxy")
+        self._await_proxy()
+        return version
+
+    def start_others(self) -> None:
+        """Load what is registered beside the default, after `start`."""
+        if self._restoring is None:
+            raise RuntimeError("start() has not run")
+        self._restoring.load_others()
+
+    def watch(self) -> NoReturn:
+        """Return never: raise `ServiceFailed` when a part has died for good."""
+        watch(
+            self._check_alive,
+            self._prove_ready,
+            lost_workers_s=self._settings.lost_workers_s,
+            model_log=self._log_dir / MODEL_LOG,
+        )
+
+    def stop(self) -> None:
+        """Drain the proxy, stop TorchServe and its workers, remove what they leave."""
+        if self._proxy is not None:
+            if self._proxy.runs:
+                say("Draining the proxy")
+            self._proxy.terminate(self._settings.drain_s + 1.5)
+        if self._torchserve is not None:
+            if self._torchserve.runs:
+                say("Stopping TorchServe")
+            self._torchserve.terminate(_STOP_TORCHSERVE_S)
+        self._http.close()
+        for client in (self._management, self._probe):
+            if client is not None:
+                client.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _prepare_folders(self) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        self._scratch.mkdir(mode=0o700)
+        self._socket_dir.mkdir(mode=0o700)
+        self._temporary.mkdir()
+        # Why a worker has died is read in it, and only those of this start matter.
+        (self._log_dir / MODEL_LOG).unlink(missing_ok=True)
+        check_socket_dir(self._socket_dir)
+
+    def _configuration(self) -> Configuration:
+        return Configuration(
+            socket_dir=self._socket_dir,
+            model_store=self._registry.store,
+            management_port=free_port(self._settings.management_port),
+            metrics_port=free_port(self._settings.metrics_port),
+            grpc_inference_port=free_port(),
+            grpc_management_port=free_port(),
+            max_upload_bytes=self._shared.max_upload_bytes,
+            max_held_bytes=self._shared.max_held_bytes,
+        )
+
+    def _write_addresses(self, configuration: Configuration, threads: int) -> Addresses:
+        addresses = Addresses(
+            model_name=self._name,
+            management_url=f"http://127.0.0.1:{configuration.management_port}",
+            metrics_url=f"http://127.0.0.1:{configuration.metrics_port}/metrics",
+            inference_socket=configuration.inference_socket,
+            key_file=self._scratch / KEY_FILE,
+            proxy_url=local_url(self._settings.host, self._settings.port),
+            proxy_metrics_url=self._proxy_metrics_url(),
+            cores=self._cores,
+            threads_per_worker=threads,
+        )
+        (self._settings.run_dir / ADDRESSES_FILE).write_text(addresses.model_dump_json(indent=1))
+        return addresses
+
+    def _proxy_metrics_url(self) -> str:
+        if self._shared.metrics_port is None:
+            return f"{local_url(self._settings.host, self._settings.port)}/metrics"
+        return f"{local_url(self._shared.metrics_host, self._shared.metrics_port)}/metrics"
+
+    def _start_torchserve(self, configuration: Configuration, threads: int) -> Child:
+        config_file = self._scratch / "config.properties"
+        config_file.write_text(configuration.text())
+        return Child(
+            "TorchServe",
+            java_command(configuration, config_file, self._log_dir),
+            java_environment(
+                self._environment(),
+                threads_per_worker=threads,
+                cores_folder=self._scratch / "cores",
+            ),
+            cwd=self._scratch,
+            output=self._log_dir / "torchserve.out",
+            logs=[self._log_dir / SERVER_LOG],
+        )
+
+    def _start_proxy(self, notice: str, addresses: Addresses) -> Child:
+        environment = self._environment() | self._shared.environment()
+        environment |= {
+            "AUREA_HOST": self._settings.host,
+            "AUREA_PORT": str(self._settings.port),
+            "AUREA_MODEL_NAME": self._name,
+            "AUREA_MODEL_NOTICE": notice,
+            "AUREA_TORCHSERVE_SOCKET": str(addresses.inference_socket),
+            "AUREA_MANAGEMENT_URL": addresses.management_url,
+            "AUREA_KEY_FILE": str(addresses.key_file),
+            "AUREA_ROUTING_FILE": str(self._registry.routing_file),
+            "AUREA_DRAIN_S": str(self._settings.drain_s),
+            "AUREA_LOG_FILE": str(self._log_dir / _PROXY_LOG),
+        }
+        return Child(
+            "The proxy",
+            [sys.executable, "-m", "proxy"],
+            environment,
+            cwd=self._scratch,
+            output=self._log_dir / "proxy.out",
+            logs=[self._log_dir / _PROXY_LOG],
+        )
+
+    def _environment(self) -> dict[str, str]:
+        # What a stranger's shell sets for Python or torch must not change what is served.
+        # AUREA_ variables go through: they are the proxy's documented settings.
+        environment = {
+            name: value
+            for name, value in without_own_variables(os.environ).items()
+            if not name.startswith(("PYTHON", "MAKE", "MFLAGS"))
+        }
+        return environment | {
+            "TMPDIR": str(self._temporary),
+            "TEMP": str(self._temporary),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _workers(self, version: str) -> int:
+        return self._state.versions[version].workers or self._settings.workers or self._cores
+
+    def _await_torchserve(self, torchserve: TorchServe) -> None:
+        deadline = time.monotonic() + self._settings.ready_timeout_s
+        while True:
+            self._check_alive()
+            try:
+                torchserve.versions()
+                return
+            except Unreachable:
+                pass
+            if time.monotonic() > deadline:
+                raise ServiceFailed(
+                    f"TorchServe did not answer within {self._settings.ready_timeout_s:g} s.\n"
+                    + tail(self._log_dir / SERVER_LOG)
+                )
+            time.sleep(0.1)
+
+    def _await_proxy(self) -> None:
+        url = local_url(self._settings.host, self._settings.port)
+        deadline = time.monotonic() + _PROXY_TIMEOUT_S
+        while True:
+            self._check_alive()
+            try:
+                if self._http.get(f"{url}/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            if time.monotonic() > deadline:
+                raise ServiceFailed(
+                    "The proxy did not become ready.\n" + tail(self._log_dir / _PROXY_LOG)
+                )
+            time.sleep(0.05)
+
+    def _prove_ready(self) -> None:
+        if self._probe is None:
+            raise RuntimeError("start() has not run")
+        if self._probe.default().ready == 0:
+            raise ManagementError("TorchServe has none.")
+
+    def _check_alive(self) -> None:
+        for child in (self._torchserve, self._proxy):
+            if child is not None:
+                child.check()
+
+
+def local_url(host: str, port: int) -> str:
+    """Where this machine reaches what listens on `host`, all its addresses included."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+    return f"http://{host}:{port}"

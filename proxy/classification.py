@@ -1,0 +1,69 @@
+"""One upload from its first byte to its score, within a time."""
+
+import asyncio
+import time
+from typing import NamedTuple
+
+from starlette.requests import ClientDisconnect, Request
+
+from aurea.torchserve.answers import Model, Score
+from proxy.drain import Drain
+from proxy.logs import REQUEST_ID
+from proxy.metrics import Metrics
+from proxy.problems import Problem
+from proxy.upload import HeldBytes, read_upload
+from proxy.upstream import Upstream
+
+
+class Classification(NamedTuple):
+    """Reads uploads and has them scored, each unless something ends it first."""
+
+    upstream: Upstream
+    metrics: Metrics
+    drain: Drain
+    held: HeldBytes
+    max_upload_bytes: int
+    deadline_s: float
+
+    async def score(self, request: Request) -> Score:
+        """The score of the clip that a request uploads.
+
+        Raises `Problem` (those of the upload and the model; timeout; model_unavailable at the
+        end of a drain) and `ClientDisconnect`.
+        """
+        uploaded = asyncio.Event()
+
+        async def client_leaves() -> None:
+            await uploaded.wait()
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+
+        working = asyncio.create_task(self._work(request, uploaded))
+        leaving = asyncio.create_task(client_leaves())
+        drained = asyncio.create_task(self.drain.over.wait())
+        tasks = (working, leaving, drained)
+        try:
+            done, _ = await asyncio.wait(
+                tasks, timeout=self.deadline_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            unfinished = [task for task in tasks if task.cancel()]
+            await asyncio.gather(*unfinished, return_exceptions=True)
+        if working in done:
+            return working.result()
+        if leaving in done:
+            raise ClientDisconnect
+        if drained in done:
+            raise Problem("model_unavailable", "The server is shutting down.")
+        raise Problem("timeout")
+
+    async def _work(self, request: Request, uploaded: asyncio.Event) -> Score:
+        def note_model(model: Model) -> None:
+            request.state.model = model
+
+        with self.held.lease() as reserve:
+            audio = await read_upload(request, self.max_upload_bytes, reserve)
+            uploaded.set()
+            request.state.uploaded_s = time.monotonic()
+            self.metrics.upload_bytes.observe(len(audio))
+            return await self.upstream.score(audio, REQUEST_ID.get(), note_model)

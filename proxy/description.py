@@ -1,0 +1,109 @@
+"""The contract as OpenAPI describes it: every answer of a route, and what an upload may be."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastapi import FastAPI
+from typing_extensions import override
+
+from aurea import __version__
+from proxy.problems import MEDIA_TYPE, TABLE, Problem, ProblemDocument
+from proxy.schemas import Limits
+
+SERVICE: Final = "AureaVoice accent classification"
+CLASSIFY: Final = "/classify-us-accent"
+CLASSIFY_CODES: Final = [code for code in TABLE if code not in ("not_found", "method_not_allowed")]
+
+REQUEST_ID_PARAMETER: Final = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "required": False,
+    "description": "An id of your own for this request. One that does not fit is replaced.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+}
+_COMMON_HEADERS: Final = {
+    "X-Model": {
+        "description": "Name and version of the model, as NAME/VERSION.",
+        "schema": {"type": "string"},
+        "example": "commonaccent/1.0",
+    },
+    "X-Request-ID": {
+        "description": "Id of the request, yours if it was sane.",
+        "schema": {"type": "string"},
+    },
+}
+_RETRY_AFTER: Final = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
+}
+
+
+class DescribedApp(FastAPI):
+    """An app whose OpenAPI document shows the limits of the moment, as `limits` has them."""
+
+    def __init__(self, limits: Callable[[], Limits], **options: Any) -> None:
+        self._limits = limits
+        super().__init__(
+            title=SERVICE,
+            version=__version__,
+            description=(
+                "Tells how much the speech in a clip sounds like US English. Everything that is "
+                f"not a success, unknown addresses (404) and methods (405) included, is told as "
+                f"`{MEDIA_TYPE}` with a stable `code`."
+            ),
+            redoc_url=None,
+            redirect_slashes=False,
+            **options,
+        )
+
+    @override
+    def openapi(self) -> dict[str, Any]:
+        """The document, which FastAPI builds once; only the upload's part is of now."""
+        document = super().openapi()
+        document["paths"][CLASSIFY]["post"]["requestBody"] = upload_description(self._limits())
+        return document
+
+
+def answers(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's descriptions of all answers of a route that may refuse with `codes`."""
+    described: dict[int | str, dict[str, Any]] = {200: {"headers": _COMMON_HEADERS}}
+    for status in sorted({TABLE[code].status for code in codes}):
+        of_status = [code for code in codes if TABLE[code].status == status]
+        schema = ProblemDocument.model_json_schema()
+        schema["properties"]["code"]["enum"] = of_status
+        schema["properties"]["status"]["const"] = status
+        examples = {
+            code: {"summary": TABLE[code].detail, "value": Problem(code).document("4f1c")}
+            for code in of_status
+        }
+        described[status] = {
+            "description": " / ".join(of_status),
+            "headers": {**_COMMON_HEADERS, **(_RETRY_AFTER if status == 503 else {})},
+            "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
+        }
+    return described
+
+
+def upload_description(limits: Limits) -> dict[str, Any]:
+    """OpenAPI's description of the form that brings a clip."""
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": (
+                                f"One clip of speech, {limits.min_audio_s:g} to "
+                                f"{limits.max_audio_s:g} s, at most "
+                                f"{limits.max_upload_bytes} bytes: {', '.join(limits.formats)}."
+                            ),
+                        }
+                    },
+                }
+            }
+        },
+    }

@@ -1,0 +1,109 @@
+"""Which versions TorchServe serves, and how many of their workers are READY."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from aurea.names import version_order
+from aurea.torchserve.addresses import ALL_VERSIONS
+from aurea.torchserve.answers import Model, RegisteredVersion
+from aurea.torchserve.async_client import AsyncTorchServe
+from aurea.torchserve.errors import ManagementError, NoToken
+from proxy.metrics import Metrics
+
+logger = logging.getLogger("proxy.upstream")
+
+READINESS_TTL_S: Final = 1.0
+QUICK_LOOK_S: Final = 0.25
+UNKNOWN_VERSION: Final = "unknown"
+
+T = TypeVar("T")
+
+
+class Readiness(NamedTuple):
+    """A version of the model and how many of its workers are READY."""
+
+    model: Model
+    workers: int
+
+
+class _Cached(Generic[T]):
+    """Keeps a value for `ttl_s` seconds. Callers who meet during a fetch share it."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[T]], ttl_s: float) -> None:
+        self._fetch = fetch
+        self._ttl_s = ttl_s
+        self._lock = asyncio.Lock()
+        self._held: tuple[float, T] | None = None
+
+    async def get(self) -> T:
+        async with self._lock:
+            if self._held is None or time.monotonic() >= self._held[0]:
+                value = await self._fetch()
+                self._held = (time.monotonic() + self._ttl_s, value)
+            return self._held[1]
+
+
+class ModelStatus:
+    """What TorchServe says of the model's versions, at most `READINESS_TTL_S` old."""
+
+    def __init__(self, torchserve: AsyncTorchServe, model_name: str, metrics: Metrics) -> None:
+        self._torchserve = torchserve
+        self._model_name = model_name
+        self._metrics = metrics
+        self._readiness = _Cached(self._fetch_readiness, READINESS_TTL_S)
+        self._versions = _Cached(self._fetch_versions, READINESS_TTL_S)
+        self.default_model = self.model(UNKNOWN_VERSION)
+        """The model that answers where no version is asked for, as last seen."""
+
+    def model(self, version: str) -> Model:
+        """The served model in one version."""
+        return Model(name=self._model_name, version=version)
+
+    async def readiness(self) -> Readiness | None:
+        """The default version if it can answer now, or None."""
+        return await self._readiness.get()
+
+    async def versions(self) -> list[Readiness]:
+        """All registered versions in order; none where TorchServe does not say."""
+        return await self._versions.get()
+
+    async def ready_workers(self) -> dict[str, int]:
+        """READY workers by version; empty where TorchServe does not say in `QUICK_LOOK_S`."""
+        try:
+            seen = await asyncio.wait_for(asyncio.shield(self.versions()), QUICK_LOOK_S)
+        except asyncio.TimeoutError:
+            return {}
+        return {each.model.version: each.workers for each in seen}
+
+    async def _fetch_readiness(self) -> Readiness | None:
+        described = await self._describe(None)
+        ready = self._ready(described[0]) if described else None
+        self._metrics.model_ready.set(ready.workers if ready else 0)
+        if ready is None or not ready.workers:
+            return None
+        self.default_model = ready.model
+        return ready
+
+    async def _fetch_versions(self) -> list[Readiness]:
+        described = await self._describe(ALL_VERSIONS)
+        described.sort(key=lambda each: version_order(each.version))
+        return [self._ready(each) for each in described]
+
+    async def _describe(self, version: str | None) -> list[RegisteredVersion]:
+        """Empty where TorchServe does not answer in time, or not with a description."""
+        try:
+            return await self._torchserve.describe(version)
+        except ManagementError as error:
+            if isinstance(error, NoToken):
+                self._metrics.upstream_error("token")
+            logger.info(
+                "the model cannot be described: %s", type(error.__cause__ or error).__name__
+            )
+            self._metrics.upstream_error("undescribed")
+            return []
+
+    def _ready(self, described: RegisteredVersion) -> Readiness:
+        return Readiness(self.model(described.version), described.ready)

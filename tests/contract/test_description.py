@@ -1,0 +1,56 @@
+"""The description of all routes, as OpenAPI and as a page."""
+
+import json
+
+from fastapi.openapi.models import OpenAPI
+
+from proxy.problems import TABLE
+from tests.contract.proxy_process import CLASSIFY, Proxy
+
+
+def test_the_description_is_valid_openapi(proxy: Proxy) -> None:
+    described = OpenAPI.model_validate(proxy.description)
+    assert described.openapi.startswith("3.1")
+    assert set(proxy.description["paths"]) == {CLASSIFY, "/healthz", "/readyz", "/"}
+    components = proxy.description.get("components", {}).get("schemas", {})
+    text = json.dumps(proxy.description)
+    for reference in text.split('"#/components/schemas/')[1:]:
+        assert reference.partition('"')[0] in components
+    assert "HTTPValidationError" not in text
+
+
+def test_the_description_tells_the_upload_and_every_answer_to_it(proxy: Proxy) -> None:
+    operation = proxy.description["paths"][CLASSIFY]["post"]
+    assert list(operation["requestBody"]["content"]) == ["multipart/form-data"]
+    schema = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert schema["required"] == ["file"]
+    assert schema["properties"]["file"]["format"] == "binary"
+    told = {
+        (int(status), code)
+        for status, answer in operation["responses"].items()
+        if status != "200"
+        for code in answer["content"]["application/problem+json"]["schema"]["properties"]["code"][
+            "enum"
+        ]
+    }
+    elsewhere = {"not_found", "method_not_allowed"}
+    assert told == {(row.status, code) for code, row in TABLE.items() if code not in elsewhere}
+    for status, answer in operation["responses"].items():
+        wanted = {"X-Model", "X-Request-ID"} | ({"Retry-After"} if status == "503" else set())
+        assert set(answer["headers"]) == wanted
+
+
+def test_the_examples_in_the_description_fit_their_schemas(proxy: Proxy) -> None:
+    answers = proxy.description["paths"][CLASSIFY]["post"]["responses"]
+    for status, answer in answers.items():
+        for content in answer["content"].values():
+            for code, example in content.get("examples", {}).items():
+                assert example["value"]["code"] == code
+                assert str(example["value"]["status"]) == status
+                assert set(example["value"]) == set(content["schema"]["required"]) | {"type"}
+
+
+def test_the_documentation_page_is_there(proxy: Proxy) -> None:
+    response = proxy.get("/docs")
+    assert response.headers["content-type"].startswith("text/html")
+    assert "/openapi.json" in response.text

@@ -1,0 +1,181 @@
+"""Ending and dying: in order, completely, and with a word about why."""
+
+import os
+import signal
+import threading
+import time
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.conftest import Serve, start_first
+from tests.e2e.services import Remains, RunningService, assert_said_in_order, make
+
+
+class Senders:
+    """Clients that send a clip over and over until nobody listens any more."""
+
+    def __init__(self, service: RunningService, clip: bytes, count: int) -> None:
+        self.answered: list[int] = []
+        self.broken: list[str] = []
+        self._url = f"{service.url}/classify-us-accent"
+        self._clip = clip
+        self._threads = [
+            threading.Thread(target=self._send, args=(index % 2,)) for index in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self, kept_connections: int) -> None:
+        limits = httpx.Limits(max_keepalive_connections=kept_connections)
+        with httpx.Client(limits=limits, timeout=60, trust_env=False) as client:
+            while True:
+                try:
+                    response = client.post(self._url, files={"file": ("clip", self._clip)})
+                except httpx.ConnectError:
+                    return
+                except httpx.TransportError as error:
+                    self.broken.append(repr(error))
+                    return
+                self.answered.append(response.status_code)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(30)
+
+
+def test_sigterm_after_a_start_that_packaged_answers_all_it_accepted_and_it_starts_again(
+    first_start: RunningService, serve: Serve, clip: bytes
+) -> None:
+    assert "==> Archive " in first_start.output
+    remains = Remains(first_start)
+    assert len(remains.ports) >= 5
+    assert (first_start.run_dir / "torchserve" / "key_file.json").exists()
+    senders = Senders(first_start, clip, 6)
+    deadline = time.monotonic() + 60
+    while len(senders.answered) < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    started = time.monotonic()
+    first_start.supervisor().send_signal(signal.SIGTERM)
+    assert first_start.process.wait(20) == 0, first_start.output
+    assert time.monotonic() - started < 10
+    senders.join()
+    assert not senders.broken
+    assert set(senders.answered) == {200}
+    assert_said_in_order(first_start)
+    remains.assert_gone()
+
+    again = serve(first_start.run_dir, port=str(first_start.port))
+    assert "==> Archive " not in again.output
+    assert again.ready_after_s < 15
+    assert again.classify(clip).status_code == 200
+    # Ctrl-C in a terminal reaches the whole group.
+    remains = Remains(again)
+    os.killpg(again.process.pid, signal.SIGINT)
+    assert again.process.wait(20) == 0, again.output
+    assert_said_in_order(again)
+    remains.assert_gone()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["SIGINT", "SIGHUP", "make stop"])
+def test_every_way_to_end_a_first_start_ends_all_of_it_in_order(
+    tmp_path_factory: pytest.TempPathFactory, how: str
+) -> None:
+    service = start_first(tmp_path_factory.mktemp("first"))
+    try:
+        remains = Remains(service)
+        if how == "make stop":
+            stopped = make("stop", f"RUN_DIR={service.run_dir}")
+            assert (stopped.returncode, stopped.stdout.strip()) == (0, "Stopped.")
+        else:
+            service.supervisor().send_signal(signal.Signals[how])
+        assert service.process.wait(20) == 0, service.output
+        assert_said_in_order(service)
+        remains.assert_gone()
+    finally:
+        service.close()
+
+
+def test_killed_outright_it_takes_its_parts_along_and_the_next_start_works(serve: Serve) -> None:
+    service = serve()
+    remains = Remains(service)
+    service.supervisor().kill()
+    service.process.wait(20)
+    remains.assert_gone(files=False, timeout_s=15)
+    again = serve(service.run_dir, through_make=True)
+    (worker,) = again.workers()
+    # One worker has all cores to itself: threads times workers are as many as there are.
+    assert worker.environ()["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
+    # A signal to make itself ends what make has started.
+    remains = Remains(again)
+    again.process.terminate()
+    again.process.wait(20)
+    remains.assert_gone()
+    assert_said_in_order(again)
+
+
+def test_a_proxy_that_dies_ends_the_service_with_a_message_even_behind_a_frozen_torchserve(
+    serve: Serve,
+) -> None:
+    service = serve()
+    remains = Remains(service)
+    service.java().suspend()
+    # Long enough for the supervisor to ask TorchServe something in vain.
+    time.sleep(2.5)
+    died = time.monotonic()
+    service.proxy().kill()
+    service.await_output("Stopping TorchServe", timeout_s=2)
+    assert time.monotonic() - died < 2
+    assert service.process.wait(20) not in (0, None)
+    assert "The proxy ended by itself" in service.output
+    remains.assert_gone()
+
+
+def test_if_torchserve_dies_all_of_it_ends_with_a_message(serve: Serve) -> None:
+    service = serve()
+    remains = Remains(service)
+    service.java().kill()
+    assert service.process.wait(20) not in (0, None)
+    assert "TorchServe ended by itself" in service.output
+    remains.assert_gone()
+
+
+@pytest.mark.long
+def test_a_proxy_that_dies_ends_all_of_it_with_a_message(serve: Serve) -> None:
+    service = serve()
+    remains = Remains(service)
+    service.proxy().kill()
+    assert service.process.wait(20) not in (0, None)
+    assert "The proxy ended by itself" in service.output
+    remains.assert_gone()
+
+
+@pytest.mark.long
+def test_a_torchserve_that_stays_frozen_ends_the_service_with_a_message(serve: Serve) -> None:
+    service = serve(lost_workers_s="8")
+    remains = Remains(service)
+    frozen = time.monotonic()
+    service.java().suspend()
+    assert service.process.wait(60) not in (0, None)
+    assert 8 <= time.monotonic() - frozen < 40
+    assert "No worker has been READY for 8 s: TorchServe does not answer" in service.output
+    remains.assert_gone()
+
+
+@pytest.mark.long
+def test_a_torchserve_that_was_frozen_for_a_while_goes_on_serving(
+    serve: Serve, clip: bytes
+) -> None:
+    service = serve(lost_workers_s="20")
+    java: psutil.Process = service.java()
+    java.suspend()
+    time.sleep(10)
+    java.resume()
+    service.await_ready()
+    assert service.classify(clip).status_code == 200
+    time.sleep(15)
+    assert service.process.poll() is None
+    service.close()

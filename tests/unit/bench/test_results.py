@@ -1,0 +1,119 @@
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.results import CROWD, ORIGINAL, RATE, SERVICE, Goal, Measured, Spread, Stretch, goals
+from tests.unit.bench.made_up import measured_run, paced, record
+
+
+def test_clips_a_second_count_right_answers_as_clips_of_5_s() -> None:
+    stretch = paced("any", CROWD, 0.8, users=8)
+    assert stretch.clips_per_s([5.0]) == pytest.approx(10.0)
+    assert stretch.clips_per_s([2.5]) == pytest.approx(5.0)
+    wrong = replace(
+        stretch,
+        records=[
+            record(each["sent_s"], each["latency_s"], wrong="status 500" if index % 2 else "")
+            for index, each in enumerate(stretch.records)
+        ],
+    )
+    assert wrong.clips_per_s([5.0]) == pytest.approx(5.0, rel=0.05)
+    assert wrong.faults()["status 500"] == len(stretch.records) // 2
+
+
+def test_what_is_answered_after_the_stretch_counts_for_nothing() -> None:
+    stretch = paced("any", CROWD, 0.5)
+    late = replace(stretch, records=[*stretch.records, *[record(9.0, 3.0)] * 8])
+    assert late.clips_per_s([5.0]) == pytest.approx(stretch.clips_per_s([5.0]))
+    assert late.percentile_s(99) == pytest.approx(3.0, rel=0.01)
+
+
+def test_a_percentile_of_all_rounds_lies_within_its_range() -> None:
+    one = Stretch("any", CROWD, 0, 10.0, [record(0.0, 0.1)] * 4 + [record(0.0, 4.0)])
+    found = Measured([5.0], stretches=[one, one]).latency_s("any", CROWD, 90)
+    assert one.percentile_s(90) < found.value == pytest.approx(4.0)
+    assert (found.low, found.high) == (one.percentile_s(90), found.value)
+
+
+def test_two_answers_are_no_rate() -> None:
+    stretch = Stretch("any", CROWD, 0, 10.0, [record(0.0, 1.0), record(1.0, 1.0)])
+    assert math.isnan(stretch.clips_per_s([5.0]))
+    assert math.isnan(Stretch("any", CROWD, 0, 10.0, []).percentile_s(50))
+
+
+def test_at_a_fixed_rate_what_was_never_answered_in_time_is_missing() -> None:
+    served = [record(index * 0.5, 0.1) for index in range(20)]
+    every = Stretch("any", RATE, 0, 10.0, served, rate_per_s=2.0)
+    assert every.served_share() == 1.0
+    half = replace(every, records=[*served[:10], *[record(5.0, 9.0)] * 10])
+    assert half.served_share() == 0.5
+
+
+def verdicts(measured: Measured) -> Mapping[str, tuple[Any, bool | None]]:
+    return {goal.name: (goal.value.value, goal.reached) for goal in goals(measured)}
+
+
+def test_figures_that_are_reached_say_so() -> None:
+    found = verdicts(measured_run(service_s=0.03))
+    assert found["service against the original, concurrency 8, clips a second"] == (
+        pytest.approx(0.2 / 0.03),
+        True,
+    )
+    assert found["service against the original, concurrency 8, p99 latency"] == (
+        pytest.approx(0.15),
+        True,
+    )
+    assert found["service against the original, concurrency 1, p50 latency"][1] is True
+    assert found["service against the better of LitServe and Ray Serve with our engine"] == (
+        pytest.approx(1.01),
+        True,
+    )
+    assert found["service against our engine alone in a loop"][0] == pytest.approx(2 / 2.2)
+    assert found["whole service's memory"] == (pytest.approx(1.2), True)
+    assert found["second start to ready"] == (9.0, True)
+    assert found["engine against the int8 limit"] == (pytest.approx(30 / (18.8 / 0.85)), True)
+
+
+def test_figures_that_are_missed_say_so() -> None:
+    found = verdicts(measured_run(service_s=0.06, memory_bytes=2_000_000_000))
+    assert found["service against the original, concurrency 8, clips a second"][1] is False
+    assert found["service against the original, concurrency 8, p99 latency"][1] is False
+    assert found["service against the original, concurrency 1, p50 latency"][1] is False
+    assert found["whole service's memory"][1] is False
+    speedups = [goal for goal in goals(measured_run()) if goal.name.startswith("engine against S")]
+    assert {goal.subject: goal.reached for goal in speedups} == {
+        "openvino int8": True,
+        "torch fp32": True,
+    }
+
+
+def test_a_figure_that_could_not_be_measured_is_neither() -> None:
+    measured = measured_run()
+    measured.stretches = [each for each in measured.stretches if each.contestant == SERVICE]
+    measured.loops = {}
+    measured.starts_s = {}
+    assert {reached for name, (_, reached) in verdicts(measured).items() if "memory" in name} == {
+        True
+    }
+    for name, (_, reached) in verdicts(measured).items():
+        if "against the original" in name or "loop" in name or "better" in name or "start" in name:
+            assert reached is None, name
+
+
+def test_a_bound_that_must_not_be_exceeded_is_one() -> None:
+    goal = Goal("memory", "service", Spread(1.5, 1.5, 1.5), 1.5, at_least=False)
+    assert goal.reached is True
+    assert replace(goal, value=Spread(1.51, 1.5, 1.6)).reached is False
+
+
+def test_the_time_of_a_services_parts_is_that_of_a_clip_of_5_s() -> None:
+    measured = Measured(durations_s=[2.5])
+    for workers_s in (2.0, 3.0, 4.0):
+        spent = {"workers": workers_s, "proxy": 0.1}
+        records = [record(0.0, 1.0)] * 100
+        measured.stretches.append(Stretch(SERVICE, CROWD, 0, 10.0, records, cpu_s_by_part=spent))
+    assert measured.cpu_ms_by_part(SERVICE)["workers"] == Spread(60.0, 40.0, 80.0)
+    assert measured.cpu_ms_by_part(ORIGINAL) == {}

@@ -1,0 +1,117 @@
+"""What `make serve` and `make stop` end with where nothing can be started."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aurea.service import command
+from aurea.service.errors import ServiceFailed, StopRequested
+from aurea.service.preflight import only_one
+from aurea.service.settings import ServeSettings
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(sys, "argv", ["serve", *arguments])
+    try:
+        command.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def test_make_stop_says_what_it_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "--stop", "--run-dir", str(tmp_path))
+    assert capsys.readouterr().out == "Nothing is being served from here.\n"
+
+
+def test_a_start_that_fails_ends_with_its_message_and_status_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with only_one(tmp_path), pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "--run-dir", str(tmp_path), "--port", "0")
+    assert "already being served" in str(ended.value.code)
+
+
+def test_an_upload_limit_that_cannot_be_honoured_is_refused_before_anything_is_touched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AUREA_MAX_UPLOAD_BYTES", "300000000")
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "--run-dir", str(tmp_path / "run"))
+    assert "at most 255868928" in str(ended.value.code)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_is_none_is_refused_with_the_run_folder_free_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "--run-dir", str(tmp_path), "--port", "0", "--model", str(tmp_path))
+    assert "embedding_model.ckpt" in str(ended.value.code)
+    with only_one(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_service_in_order_and_a_second_one_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    steps: list[str] = []
+
+    def serve(settings: ServeSettings) -> None:
+        assert settings.run_dir == tmp_path
+        try:
+            os.kill(os.getpid(), number)
+        except StopRequested:
+            steps.append("asked")
+            for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(os.getpid(), again)
+            steps.append("in order")
+            raise
+
+    monkeypatch.setattr(command, "serve", serve)
+    run(monkeypatch, "--run-dir", str(tmp_path))
+    assert steps == ["asked", "in order"]
+    assert capsys.readouterr().out == "==> Stopped\n"
+
+
+def test_what_fails_later_ends_with_its_message_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def serve(_: ServeSettings) -> None:
+        raise ServiceFailed("No worker has been READY")
+
+    monkeypatch.setattr(command, "serve", serve)
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "--run-dir", str(tmp_path))
+    assert ended.value.code == "\nNo worker has been READY"
+
+
+def test_the_launcher_refuses_a_version_before_it_looks_for_a_model(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "scripts.serve",
+            "--version=1.0+cpu",
+            f"--run-dir={tmp_path / 'run'}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "'1.0+cpu' is no version" in done.stderr
+    assert not (tmp_path / "run").exists()
