@@ -198,10 +198,10 @@ def test_a_file_that_can_be_read_again_is_no_longer_refused(
     log = tmp_path / RESULTS_FILE
     with monkeypatch.context() as patch:
         # Rights do not bind root, whom tests may run as.
-        def denied(path: Path, *how: Any) -> Any:
+        def denied(path: Path, *how: Any, **more: Any) -> Any:
             if path == clip.path:
                 raise PermissionError(13, "Permission denied")
-            return really_open(path, *how)
+            return really_open(path, *how, **more)
 
         really_open = Path.open
         patch.setattr(Path, "open", denied)
