@@ -124,6 +124,13 @@ def test_a_model_that_is_not_registered_is_unavailable(proxy: Proxy, standin: St
     assert proxy.classify(b"clip").json()["code"] == "model_unavailable"
 
 
+def test_a_clip_that_torchserve_takes_for_too_large_is_too_large(
+    proxy: Proxy, standin: StandIn
+) -> None:
+    standin.behaviours[b"clip"] = answering(Response(status_code=413))
+    assert proxy.classify(b"clip").json()["code"] == "file_too_large"
+
+
 def test_a_torchserve_that_is_not_there_is_unavailable(
     start: Callable[..., Proxy], standin: StandIn
 ) -> None:

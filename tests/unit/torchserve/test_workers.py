@@ -75,4 +75,5 @@ def test_the_last_exception_of_a_version_is_found_in_the_log(tmp_path: Path, lin
         )
     )
     assert last_complaint(log, "small", "1.0") == "accent.errors.ModelFolderError: no weights"
+    assert last_complaint(log, "small", "2.0") == ""
     assert last_complaint(tmp_path / "none.log", "small", "1.0") == ""
