@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Dict, List, Set
 
 from aurea.environment.set_up import CUDA_PARTS, LOCKS, ROOT, SUPPORTED
 
@@ -21,8 +20,9 @@ CPU_WHEELS = LOCKS / "torch-cpu.sha256"
 HEADER = "# {}\n# `make lock` writes this file from pyproject.toml.\n"
 INSTALL = "What set-up works with: installed first, by whatever pip the Python at hand brings."
 TORCH = (
-    "The CUDA build and, from {}, the one without: whichever the package index at hand serves."
-).format(CPU_WHEELS.name)
+    f"torch's CUDA build and, from {CPU_WHEELS.name}, the one without: either index will do.\n"
+    "# Set-up installs it by itself, with cuda.txt if the build at hand needs that."
+)
 CUDA = "What torch's CUDA build needs besides, and the build without it does not."
 SERVICE = "What the service runs on."
 TOOLS = "What training, speech synthesis and the reports add: make train, speech, evaluate, ..."
@@ -41,12 +41,12 @@ def main() -> None:
         )
         options = ["--generate-hashes", "--output-file", str(everything), *sys.argv[1:]]
         resolve("pyproject.toml", "--all-extras", *INSTALL_GROUP, *options)
-        locked: Dict[str, str] = {}
+        locked: dict[str, str] = {}
         for block in blocks(everything.read_text()):
             name = name_of(block)
             locked[name] = locked.get(name, "") + block
 
-        def members(*options: str) -> Set[str]:
+        def members(*options: str) -> set[str]:
             answer = resolve(*options, "--constraints", str(everything))
             return {name_of(line) for line in blocks(answer)}
 
@@ -58,7 +58,7 @@ def main() -> None:
     cuda = {name for name in locked if name.startswith(CUDA_PARTS)}
     locked["torch"] = with_cpu_wheels(locked["torch"])
 
-    def write(name: str, purpose: str, names: Set[str], before: str = "") -> None:
+    def write(name: str, purpose: str, names: set[str], before: str = "") -> None:
         text = HEADER.format(purpose) + before + "\n"
         (LOCKS / (name + ".txt")).write_text(text + "".join(locked[n] for n in sorted(names)))
 
@@ -93,14 +93,14 @@ def check_wheels() -> None:
             uv_says(command)
 
 
-def uv_says(command: List[str]) -> str:
+def uv_says(command: list[str]) -> str:
     result = subprocess.run(command, cwd=str(ROOT), stdout=subprocess.PIPE)
     if result.returncode != 0:
         sys.exit("\nuv could not do that; its lines above say why.")
     return result.stdout.decode()
 
 
-def blocks(text: str) -> List[str]:
+def blocks(text: str) -> list[str]:
     """The requirements of a lock file, each with its lines of hashes."""
     return re.findall(r"^[A-Za-z0-9].*\n(?:    --hash.*\n)*", text, re.MULTILINE)
 
@@ -115,12 +115,12 @@ def with_cpu_wheels(block: str) -> str:
     hashes = []
     for line in CPU_WHEELS.read_text().splitlines():
         digest, wheel = line.split()
-        if not wheel.startswith("torch-{}+cpu-".format(version)):
+        if not wheel.startswith(f"torch-{version}+cpu-"):
             sys.exit(
-                "{} has {}, but the lock has torch {}: put there the hashes of its CPU wheels, "
-                "as the index that serves them lists them.".format(CPU_WHEELS, wheel, version)
+                f"{CPU_WHEELS} has {wheel}, but the lock has torch {version}: put there the "
+                "hashes of its CPU wheels, as the index that serves them lists them."
             )
-        hashes.append("    --hash=sha256:{}".format(digest))
+        hashes.append(f"    --hash=sha256:{digest}")
     return " \\\n".join([block.rstrip(), *hashes]) + "\n"
 
 

@@ -30,6 +30,9 @@ SIZE_GB = "1.3"
 SIZE_WITH_CUDA_GB = "5.5"
 BENCH_SIZE_GB = "0.4"
 
+PIP_INSTALL = ("-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps")
+DESCRIBE = ("--quiet", "--dry-run", "--ignore-installed")
+
 VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 COMPLETE = "import venv, ensurepip"
 BASE = "import sys; print(sys.base_prefix, sys.version)"
@@ -66,16 +69,16 @@ def set_up(wanted_set: str, named_python: str = "") -> None:
     reusable = probe(python) in SUPPORTED and (
         found is None or output(python, BASE) == output(found[0], BASE)
     )
-    stamps = [VENV / ".installed-{}".format(name) for name in SETS[SETS.index(wanted_set) :]]
+    stamps = [VENV / f".installed-{name}" for name in SETS[SETS.index(wanted_set) :]]
     wanted = digest([*locks(), ROOT / "pyproject.toml", Path(__file__)])
     if reusable and any(read(stamp) == wanted for stamp in stamps) and editable(python):
         return
     if not reusable:
         base, version = found or find_python()
-        say("Creating .venv with Python {} ({})".format(version, base))
+        say(f"Creating .venv with Python {version} ({base})")
         shutil.rmtree(str(VENV), ignore_errors=True)
         run([base, "-m", "venv", str(VENV)], "The virtual environment could not be created.")
-    install([python, "-m", "pip"], LOCKS / "install.txt")
+    install([python, *PIP_INSTALL], LOCKS / "install.txt")
     build, needs_cuda = torch_build(python)
     say(size_message(build, needs_cuda))
     # pip would rather take a file whose hash the index tells than the newer one of a folder, so
@@ -83,11 +86,10 @@ def set_up(wanted_set: str, named_python: str = "") -> None:
     torch = VENV / "torch.txt"
     torch.write_text((LOCKS / "torch.txt").read_text().replace(torch_pin(), "torch==" + build))
     parts = [LOCKS / "cuda.txt"] if needs_cuda else []
-    install([python, "-m", "pip"], torch, LOCKS / "{}.txt".format(wanted_set), *parts)
+    install([python, *PIP_INSTALL], torch, LOCKS / f"{wanted_set}.txt", *parts)
     remove_cuda_extensions(python)
     run(
-        [python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-        + ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
+        [python, *PIP_INSTALL, "--quiet", "--no-build-isolation", "--editable", str(ROOT)],
         "The packages are installed, but the project itself is not; see above.",
     )
     run([python, "-c", CHECK], "The packages are installed but do not import; see above.")
@@ -102,20 +104,18 @@ def set_up_bench() -> None:
     python, shared = (str(folder / "bin" / "python") for folder in (BENCH_VENV, VENV))
     if read(stamp) == wanted and probe(python) in SUPPORTED:
         return
-    say(
-        "Creating .venv-bench for the servers to compare with and the load (about {} GB)".format(
-            BENCH_SIZE_GB
-        )
-    )
+    purpose = "the servers to compare with and the load"
+    say(f"Creating .venv-bench for {purpose} (about {BENCH_SIZE_GB} GB)")
     shutil.rmtree(str(BENCH_VENV), ignore_errors=True)
     run(
         [shared, "-m", "venv", "--without-pip", str(BENCH_VENV)],
         "The virtual environment could not be created.",
     )
     # Not a plain path: the file in there that makes the project itself importable counts, too.
-    line = "import site; site.addsitedir({!r})\n".format(output(shared, PURELIB))
-    (Path(output(python, PURELIB)) / "service.pth").write_text(line)
-    install([shared, "-m", "pip", "--python", python], LOCKS / "bench.txt")
+    line = f"import site; site.addsitedir({output(shared, PURELIB)!r})\n"
+    (Path(output(python, PURELIB) or "") / "service.pth").write_text(line)
+    pip = [shared, "-m", "pip", "--python", python, *PIP_INSTALL[2:]]
+    install(pip, LOCKS / "bench.txt")
     run([python, "-c", BENCH_CHECK], "The packages are installed but do not import; see above.")
     stamp.write_text(wanted)
     say("Environment for the bench ready")
@@ -129,22 +129,22 @@ def find_python(named: str = "") -> "tuple[str, str]":
     """
     if named:
         found = shutil.which(named)
-        path = os.path.abspath(found) if found else ""
+        path = str(Path.cwd() / found) if found else ""
         version = probe(path) if path else ""
         if path and version in SUPPORTED and output(path, COMPLETE) is not None:
             return path, version
         reason = (
             "it lacks the modules venv or ensurepip"
             if version in SUPPORTED
-            else "it is Python {}".format(version)
+            else f"it is Python {version}"
             if version
             else "it is no Python that starts"
             if path
             else "there is no such program"
         )
         sys.exit(
-            "PYTHON={} cannot be used: {}. Name a Python from 3.10 to 3.14 with its venv and "
-            "ensurepip modules, or name none.".format(named, reason)
+            f"PYTHON={named} cannot be used: {reason}. Name a Python from 3.10 to 3.14 with its "
+            "venv and ensurepip modules, or name none."
         )
     names = [sys.executable, "python3"] + ["python" + version for version in SUPPORTED]
     paths = [path for path in map(shutil.which, names) if path]
@@ -180,9 +180,8 @@ def torch_build(python: str) -> "tuple[str, bool]":
         return installed[0], needs_cuda_parts(installed[1:])
     report = VENV / "torch.json"
     run(
-        [python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-        + ["--dry-run", "--ignore-installed", "--no-deps", "--report", str(report), pin],
-        "No package index serves {}; see above.".format(pin),
+        [python, *PIP_INSTALL, *DESCRIBE, "--report", str(report), pin],
+        f"No package index serves {pin}; see above.",
     )
     (served,) = json.loads(report.read_text())["install"]
     report.unlink()
@@ -212,26 +211,25 @@ def needs_cuda_parts(requirements: "list[str]") -> bool:
 def size_message(build: str, needs_cuda: bool) -> str:
     if needs_cuda:
         return (
-            "Taking torch {}, the build with CUDA: the environment gets about {} GB large.\n"
-            "    Without a graphics card {} GB do: stop here and run this again with\n"
-            "    PIP_EXTRA_INDEX_URL set to the index for CPU that PyTorch's installation page names."
-        ).format(build, SIZE_WITH_CUDA_GB, SIZE_GB)
+            f"Taking torch {build}, the build with CUDA: the environment gets about "
+            f"{SIZE_WITH_CUDA_GB} GB large.\n"
+            f"    Without a graphics card {SIZE_GB} GB do: stop here and run this again with\n"
+            "    PIP_EXTRA_INDEX_URL set to the CPU index that PyTorch's installation page names."
+        )
     return (
-        "Taking torch {}, the build without CUDA: the environment gets about {} GB large.\n"
-        "    For a graphics card ({} GB), remove .venv and run this again where pip is offered\n"
-        "    PyPI's build alone: without PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS."
-    ).format(build, SIZE_GB, SIZE_WITH_CUDA_GB)
+        f"Taking torch {build}, the build without CUDA: the environment gets about "
+        f"{SIZE_GB} GB large.\n"
+        f"    For a graphics card ({SIZE_WITH_CUDA_GB} GB), remove .venv and run this again where\n"
+        "    pip is offered PyPI's build alone: without PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS."
+    )
 
 
-def install(pip: "list[str]", *locked: Path) -> None:
+def install(command: "list[str]", *locked: Path) -> None:
     """Install lock files. They name all that is needed, so that pip has nothing to resolve."""
     files = [part for path in locked for part in ("-r", str(path))]
+    quiet = [] if sys.stdout.isatty() else ["--quiet"]
     run(
-        pip
-        + ["install", "--no-input", "--disable-pip-version-check"]
-        + ([] if sys.stdout.isatty() else ["--quiet"])
-        + ["--require-hashes", "--no-deps"]
-        + files,
+        [*command, "--require-hashes", *quiet, *files],
         "pip could not install the locked packages: its last lines above say which and why. "
         "Check that a package index can be reached, then run the same command again.",
     )
