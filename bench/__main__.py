@@ -23,11 +23,8 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from aurea.archive.build import MODEL_STORE
-from aurea.models.choice import (
-    COMMONACCENT_FILES,
-    DEFAULT_CACHE,
-    REVISION,
-)
+from aurea.models.choice import DEFAULT_CACHE
+from aurea.models.pinned import COMMONACCENT_FILES, REVISION
 from aurea.models.stand_in import FULL_CHANNELS, SMALL_CHANNELS, write_stand_in
 from aurea.paths import ROOT
 from bench.clips import make_clips, read_manifest

@@ -5,21 +5,16 @@ into a cache and hashed before every use: nothing reads a file whose sha256 is n
 pinned one. Only `auto` falls back, and says so.
 """
 
-import json
-import os
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from accent.layout import MODEL_FILES
 from filelock import FileLock, Timeout
-from pydantic_settings import CliPositionalArg
 
-from aurea.command_line import CommandLine, read
 from aurea.models.pinned import (
     COMMONACCENT_FILES,
     REPOSITORY,
@@ -154,8 +149,10 @@ class _Pretrained:
     def _fill(self, patient: bool) -> None:
         """Fetch what is missing or wrong, one process at a time."""
         # The library behind it takes a third of a second to import, and most starts need none.
-        from aurea.models import hub
-
+        try:
+            from aurea.models import hub
+        except (ImportError, ValueError) as error:  # such as a variable of it that is no number
+            raise self._unavailable(f"huggingface_hub does not start: {error}") from error
         timeouts = self.timeouts or hub.Timeouts()
         try:
             if not patient:
@@ -166,7 +163,7 @@ class _Pretrained:
                 for pinned in self._wrong_files():
                     part = self.folder / f"{pinned.name}.part"
                     hub.download(hub.url_of(pinned, self.hub_url), pinned, part, timeouts)
-                    _put_in_place(part, self.folder / pinned.name)
+                    part.replace(self.folder / pinned.name)
         except hub.WrongBytes as wrong:
             raise self._unavailable(
                 f"{wrong.name} from the hub was refused: it is not the pinned file",
@@ -216,54 +213,3 @@ def _only_process(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _put_in_place(part: Path, path: Path) -> None:
-    _sync(part)
-    part.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Have the system write a file's content, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class _Options(CommandLine):
-    """Find, fetch and check a model."""
-
-    model: CliPositionalArg[str]
-    """auto, commonaccent, embedded or a folder"""
-    cache: Path = DEFAULT_CACHE
-    """Where fetched models are kept."""
-    embedded: Path = DEFAULT_EMBEDDED
-    """The folder of the embedded model."""
-    hub_url: str = HUB_URL
-    """The model hub or a mirror of it."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the choice as one JSON object on stdout; the exit status is 1 on refusal."""
-    options = read(_Options, arguments)
-    try:
-        choice = choose_model(
-            options.model, cache=options.cache, embedded=options.embedded, hub_url=options.hub_url
-        )
-    except ModelUnavailable as unavailable:
-        say(str(unavailable))
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted; the next start goes on from here")
-        return 130
-    if choice.notice:
-        say(choice.notice)
-    print(json.dumps(asdict(choice), default=str))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,12 @@
 """A stand-in for the pretrained model and for the hub that serves it."""
 
 import hashlib
+import json
+import os
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +18,7 @@ from accent.layout import MODEL_FILES
 from aurea.models.choice import ModelChoice, ModelUnavailable, choose_model
 from aurea.models.hub import Timeouts
 from aurea.models.pinned import REVISION, PinnedFile
+from aurea.paths import ROOT
 from tests.unit.models.hub_server import Hub
 
 WEIGHTS, CLASSIFIER, LABELS, HYPERPARAMS = MODEL_FILES
@@ -111,3 +117,32 @@ def assert_explains(refusal: ModelUnavailable, name: str, folder: Path) -> None:
     assert str(folder) in by_hand
     assert all(file in by_hand and sha256[file] in by_hand for file in MODEL_FILES)
     assert "\n" not in refusal.reason
+
+
+def in_another_process(
+    hub: Hub, cache: Path, stderr: int, **variables: str
+) -> "subprocess.Popen[str]":
+    """Start `choose_model("commonaccent")` in a process of its own."""
+    program = (
+        "import json, sys; from pathlib import Path\n"
+        "from aurea.models.choice import choose_model\n"
+        "from aurea.models.hub import Timeouts; from aurea.models.pinned import PinnedFile\n"
+        "url, cache, files = json.loads(sys.argv[1])\n"
+        "choose_model('commonaccent', cache=Path(cache), embedded=Path(cache), hub_url=url,\n"
+        "    files=tuple(PinnedFile(*f) for f in files), timeouts=Timeouts(read_s=120.0))\n"
+    )
+    pinned = [(file.name, file.size_bytes, file.sha256, file.cap_bytes) for file in FILES]
+    return subprocess.Popen(
+        [sys.executable, "-c", program, json.dumps([hub.url, str(cache), pinned])],
+        cwd=ROOT,
+        env=os.environ | variables,
+        text=True,
+        stderr=stderr,
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        time.sleep(0.01)

@@ -1,7 +1,6 @@
 """From a MODEL name to a checked folder."""
 
 import hashlib
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 from accent.layout import MODEL_FILES
 
-from aurea.models.choice import ModelChoice, ModelUnavailable, main
+from aurea.models.choice import ModelChoice, ModelUnavailable
 from aurea.models.hub import Timeouts
 from aurea.models.pinned import COMMONACCENT_FILES, REPOSITORY, REVISION
 from aurea.paths import ROOT
@@ -23,7 +22,7 @@ from tests.unit.models.conftest import (
     assert_explains,
     model_folder,
 )
-from tests.unit.models.hub_server import Hub, answering, corrupt, silent, stalled_after
+from tests.unit.models.hub_server import Hub, corrupt, silent, stalled_after
 
 REAL_FILES = ROOT.parent / "shared" / "model" / "commonaccent-ecapa"
 
@@ -227,40 +226,24 @@ def test_auto_without_any_model_is_refused_with_both_reasons(
     assert_explains(refusal.value, WEIGHTS, cached)
 
 
-def test_the_command_prints_the_choice_as_one_json_object(
-    hub: Hub, embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    hub.default = answering(404)
-    places = ["--cache", str(tmp_path / "cache"), "--embedded", str(embedded)]
-    assert main(["auto", *places, "--hub-url", hub.url]) == 0
-    printed = capsys.readouterr()
-    choice = json.loads(printed.out)
-    assert set(choice) == {"name", "folder", "notice"}
-    assert (choice["name"], choice["folder"]) == ("embedded", str(embedded))
-    assert "the hub answered 404" in choice["notice"]
-    assert choice["notice"] in printed.err
-
-
-def test_the_command_fails_with_the_message_on_stderr(
-    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    hub.default = answering(404)
-    assert main(["commonaccent", "--cache", str(tmp_path), "--hub-url", hub.url]) == 1
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    for pinned in COMMONACCENT_FILES:
-        assert f"{pinned.name}: expected {pinned.expected}; found nothing" in printed.err
-
-
-def test_the_command_starts_without_the_heavy_libraries() -> None:
+def test_a_start_that_fetches_nothing_imports_no_heavy_library() -> None:
     program = (
-        "import runpy, sys; sys.argv = ['get_model', 'no/such/folder']\n"
-        "try: runpy.run_module('aurea.models.choice', run_name='__main__')\n"
-        "except SystemExit as end: assert end.code == 1, end.code\n"
+        "import sys; from pathlib import Path; from aurea.models.choice import *\n"
+        "choose_model('embedded', cache=Path('none'), embedded=DEFAULT_EMBEDDED)\n"
         "heavy = {'torch', 'speechbrain', 'numpy', 'huggingface_hub', 'httpx'}\n"
-        "print(sorted(heavy & set(sys.modules)))\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert ran.stdout == "[]\n"
+
+
+def test_a_library_that_does_not_start_is_a_reason_to_fall_back(
+    choose: Choose, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "aurea.models.hub", None)
+    monkeypatch.delattr("aurea.models.hub")
+    choice = choose("auto", hub.url)
+    assert choice.name == "embedded"
+    assert "(huggingface_hub does not start: " in choice.notice

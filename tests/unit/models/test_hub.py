@@ -2,7 +2,6 @@
 
 import fcntl
 import inspect
-import json
 import os
 import pty
 import struct
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,17 +18,17 @@ from accent.layout import MODEL_FILES
 
 from aurea.models.choice import ModelUnavailable
 from aurea.models.hub import HubError, Timeouts, hub_client
-from aurea.paths import ROOT
 from tests.unit.models.conftest import (
     BODIES,
     CLASSIFIER,
-    FILES,
     LABELS,
     WEIGHTS,
     Choose,
     assert_complete,
     assert_explains,
+    in_another_process,
     model_folder,
+    wait_until,
 )
 from tests.unit.models.hub_server import (
     Behaviour,
@@ -108,6 +106,7 @@ def test_a_download_may_be_interrupted_often_as_long_as_it_gets_on(
     assert_complete(cached)
 
 
+@pytest.mark.slow
 def test_interruptions_are_not_bounded_by_how_deep_the_library_can_nest(
     hub: Hub, choose: Choose, cached: Path
 ) -> None:
@@ -148,6 +147,7 @@ def test_a_download_that_gets_no_further_is_refused_and_resumed_by_the_next_call
     assert_complete(cached)
 
 
+@pytest.mark.slow
 def test_a_stalled_body_is_resumed(hub: Hub, choose: Choose, cached: Path) -> None:
     hub.plans[WEIGHTS] = [stalled_after(100_000)]
     choose("commonaccent", hub.url, Timeouts(read_s=2.0))
@@ -305,35 +305,7 @@ def test_the_proxy_of_the_environment_is_used(
     assert_complete(cached)
 
 
-def in_another_process(
-    hub: Hub, cache: Path, stderr: int, **variables: str
-) -> "subprocess.Popen[str]":
-    """Start `choose_model("commonaccent")` in a process of its own."""
-    program = (
-        "import json, sys; from pathlib import Path\n"
-        "from aurea.models.choice import choose_model\n"
-        "from aurea.models.hub import Timeouts; from aurea.models.pinned import PinnedFile\n"
-        "url, cache, files = json.loads(sys.argv[1])\n"
-        "choose_model('commonaccent', cache=Path(cache), embedded=Path(cache), hub_url=url,\n"
-        "    files=tuple(PinnedFile(*f) for f in files), timeouts=Timeouts(read_s=120.0))\n"
-    )
-    pinned = [(file.name, file.size_bytes, file.sha256, file.cap_bytes) for file in FILES]
-    return subprocess.Popen(
-        [sys.executable, "-c", program, json.dumps([hub.url, str(cache), pinned])],
-        cwd=ROOT,
-        env=os.environ | variables,
-        text=True,
-        stderr=stderr,
-    )
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        time.sleep(0.01)
-
-
+@pytest.mark.slow
 def test_a_killed_download_is_resumed_by_the_next_call(
     hub: Hub, choose: Choose, cached: Path
 ) -> None:
@@ -353,6 +325,7 @@ def test_a_killed_download_is_resumed_by_the_next_call(
     assert_complete(cached)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_fetch_each_file_once(hub: Hub, cached: Path) -> None:
     hub.plans[WEIGHTS] = [held_back]
     with in_another_process(hub, cached.parent, stderr=subprocess.PIPE) as first:
@@ -369,6 +342,7 @@ def test_two_processes_at_once_fetch_each_file_once(hub: Hub, cached: Path) -> N
     assert_complete(cached)
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_a_bar_and_a_log_sees_a_line(hub: Hub, cached: Path) -> None:
     terminal, stderr = pty.openpty()
     fcntl.ioctl(stderr, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -389,6 +363,7 @@ def test_a_terminal_sees_a_bar_and_a_log_sees_a_line(hub: Hub, cached: Path) -> 
     assert logged == "fetching embedding_model.ckpt from byte 0 of 300,000\n"
 
 
+@pytest.mark.slow
 def test_what_the_user_told_the_library_changes_nothing_and_no_token_is_sent(
     hub: Hub, cached: Path, tmp_path: Path
 ) -> None:
