@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from aurea.environment import lock
-from aurea.environment.set_up import CUDA_PARTS, LOCKS
+from aurea.environment.set_up import CUDA_PARTS, LOCKS, SUPPORTED
 
 NAMES = ["install", "torch", "service", "tools", "dev"]
 
@@ -76,3 +76,70 @@ def test_cudas_parts_are_in_a_file_of_their_own() -> None:
     assert {"triton", "nvidia-nccl-cu13"} <= cuda
     elsewhere = {r.name for name in [*NAMES, "bench"] for r in requirements(name)}
     assert not any(name.startswith(CUDA_PARTS) for name in elsewhere)
+
+
+EVERYTHING = {
+    "pip": [],
+    "torch": [""],
+    "triton": [""],
+    "httpx": [""],
+    "matplotlib": ["tools"],
+    "pytest": ["dev"],
+    "ray": ["bench"],
+}
+"""Each package with the extras that ask for it; none for the group that set-up works with."""
+
+
+@pytest.fixture
+def uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What a stand-in for uv was asked; it resolves to `EVERYTHING`, all at version 1."""
+    asked: list[list[str]] = []
+
+    def uv_says(command: list[str]) -> str:
+        asked.append(command)
+        if "compile" not in command:
+            return ""
+        extras = {command[n + 1] for n, word in enumerate(command) if word == "--extra"}
+        if "--output-file" in command:
+            output = Path(command[command.index("--output-file") + 1])
+            output.write_text("".join(f"{n}==1 \\\n    --hash=sha256:{n}\n" for n in EVERYTHING))
+            return ""
+        wanted = {"", *extras} if "pyproject.toml" in command else set()
+        named = [n for n, by in EVERYTHING.items() if wanted & set(by) or (not wanted and not by)]
+        return "".join(f"{name}==1\n" for name in named)
+
+    wheels = tmp_path / "torch-cpu.sha256"
+    wheels.write_text("cpu  torch-1+cpu-cp313-cp313-manylinux_2_28_x86_64.whl\n")
+    monkeypatch.setattr(lock, "LOCKS", tmp_path)
+    monkeypatch.setattr(lock, "CPU_WHEELS", wheels)
+    monkeypatch.setattr(lock, "uv_says", uv_says)
+    monkeypatch.setattr(sys, "argv", ["lock", "--upgrade"])
+    return asked
+
+
+def test_each_set_gets_a_file_with_what_it_adds(uv: list[list[str]], tmp_path: Path) -> None:
+    lock.main()
+    written = {
+        path.stem: [lock.name_of(block) for block in lock.blocks(path.read_text())]
+        for path in tmp_path.glob("*.txt")
+    }
+    assert written == {
+        "install": ["pip"],
+        "torch": ["torch"],
+        "cuda": ["triton"],
+        "service": ["httpx"],
+        "tools": ["matplotlib"],
+        "dev": ["pytest"],
+        "bench": ["ray"],
+    }
+    assert "--hash=sha256:torch \\\n    --hash=sha256:cpu\n" in (tmp_path / "torch.txt").read_text()
+    assert "-r tools.txt\n" in (tmp_path / "dev.txt").read_text()
+    assert "--upgrade" in uv[0]
+    for python in SUPPORTED:
+        assert any("--dry-run" in asked and python in asked for asked in uv)
+
+
+def test_a_uv_that_fails_ends_the_command(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="uv could not do that"):
+        lock.uv_says([sys.executable, "-c", "import sys; sys.exit('no such package')"])
+    assert "no such package" in capfd.readouterr().err
