@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from aurea.models.choice import COMMONACCENT_FILES, DEFAULT_CACHE, REVISION
+from aurea.models.choice import DEFAULT_CACHE
+from aurea.models.pinned import COMMONACCENT_FILES, REVISION
 from aurea.models.stand_in import FULL_CHANNELS, SMALL_CHANNELS, write_stand_in
 from aurea.paths import ROOT
 from bench.contestants import build_archive, unpack

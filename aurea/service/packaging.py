@@ -16,12 +16,7 @@ from pydantic_settings import CliPositionalArg
 
 from aurea.archive.build import Archive, PackagingError, is_built_from
 from aurea.command_line import CommandLine, read
-from aurea.models.choice import (
-    DEFAULT_CACHE,
-    DEFAULT_EMBEDDED,
-    ModelUnavailable,
-    choose_model,
-)
+from aurea.models.choice import DEFAULT_CACHE, DEFAULT_EMBEDDED, ModelUnavailable, choose_model
 from aurea.names import BadName, check_name, check_version
 from aurea.paths import MODEL_STORE, ROOT
 from aurea.service.children import die_with_parent, end_group

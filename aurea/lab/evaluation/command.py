@@ -29,12 +29,7 @@ from aurea.lab.evaluation.service import DEFAULT_JOBS, evaluate_service
 from aurea.lab.evaluation.summary import summarise
 from aurea.lab.reporting.evaluation_report import write_report
 from aurea.lab.reporting.terminal import evaluation_lines
-from aurea.models.choice import (
-    DEFAULT_CACHE,
-    DEFAULT_EMBEDDED,
-    ModelUnavailable,
-    choose_model,
-)
+from aurea.models.choice import DEFAULT_CACHE, DEFAULT_EMBEDDED, ModelUnavailable, choose_model
 
 JSON_FILE: Final = "evaluation.json"
 
