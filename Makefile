@@ -82,8 +82,8 @@ calibrate: setup-tools ## fit a model's softmax scale (MODEL DATA [INTO OUT JOBS
 bench: setup-bench ## the service beside others: under ten minutes ([OPTIONS='--write-readme'])
 	@$(VENV_PYTHON) -m scripts.bench $(OPTIONS)
 
-lock: ## renew the pinned versions and their digests
-	@$(SET_UP) --lock
+lock: setup-dev ## write the lock from pyproject.toml ([OPTIONS='--upgrade'])
+	@$(VENV_PYTHON) -m scripts.lock $(OPTIONS)
 
 setup: ## make the environment in .venv
 	@$(SET_UP)
