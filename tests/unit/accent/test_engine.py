@@ -114,6 +114,7 @@ def test_bf16_strays_a_little_and_gives_float32_cosines(embedded_model: AccentMo
     assert 1e-5 < np.abs(np.stack(found) - expected).max() < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows_per_pass", [1, 8])
 def test_bf16_scores_a_window_the_same_in_any_company(
     embedded_model: AccentModel, windows_per_pass: int

@@ -26,6 +26,9 @@ LENGTHS_S = [0.5, 1.0, 2.5, 5.0, 9.9, 10.0]
 RATES_HZ = [8_000, 11_025, 16_000, 22_050, 22_255, 44_100, 48_000, 96_000]
 TOLERANCE = 1e-4
 
+# Each model is loaded twice and compiled before its first comparison.
+pytestmark = pytest.mark.slow
+
 
 class Pair:
     """Our engines and SpeechBrain's classifier on the same model folder."""
@@ -109,7 +112,6 @@ def test_channels_are_averaged_as_speechbrain_does(small: Pair, channels: int) -
     assert small.difference(encode(clip, 44_100, "wav-s16"), "wav") < TOLERANCE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("duration_s", "rate_hz"), grid([0.5, 2.5, 10.0], [16_000, 44_100], together=1)
 )
