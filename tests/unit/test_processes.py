@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from aurea.paths import ROOT
 from aurea.processes import process_pool
 
@@ -52,6 +54,7 @@ def alive(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 def test_every_process_is_set_up_once_and_none_of_them_is_this_one() -> None:
     with process_pool(2, set_up, "ready") as pool:
         found = list(pool.map(seen, range(24)))

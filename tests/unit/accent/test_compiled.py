@@ -68,6 +68,7 @@ def cosines(scores: Sequence[WindowScores | Exception]) -> list[Waveform]:
     return [score.cosines for score in scores if isinstance(score, WindowScores)]
 
 
+@pytest.mark.slow
 def test_fp32_gives_the_cosines_of_torch(model: AccentModel, graphs: Graphs) -> None:
     pool = windows()
     expected = cosines(TorchEngine(model.network).score(pool))
@@ -102,6 +103,7 @@ def test_a_window_scores_the_same_alone_and_in_any_company(engine: CompiledEngin
             np.testing.assert_array_equal(row, alone[index])
 
 
+@pytest.mark.slow
 def test_the_cores_of_idle_workers_change_no_score(
     engine: CompiledEngine,
     model: AccentModel,

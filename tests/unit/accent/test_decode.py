@@ -102,6 +102,7 @@ def test_opposite_channels_cancel_and_one_of_two_counts_half(clip_48k: Samples) 
         decode(wav(np.stack([clip_48k, -clip_48k]), 48_000, "FLOAT"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("subtype", "channels", "sample_rate_hz", "duration_s"),
     [
@@ -129,6 +130,7 @@ def test_a_clip_of_many_blocks_is_what_one_pass_over_all_of_it_gives(
     assert audio.facts.duration_s == duration_s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ogg-opus", "webm-opus", "flac", "wav-s16"])
 def test_eight_channels_are_averaged_in_every_format_that_holds_them(
     encoding: str, clip_48k: Samples, decode_apart: Decoder
@@ -147,6 +149,7 @@ def test_a_bytearray_is_as_good_as_bytes(files: dict[str, bytes]) -> None:
     np.testing.assert_array_equal(from_bytes.waveform, from_array.waveform)
 
 
+@pytest.mark.slow
 def test_decoding_holds_neither_the_upload_nor_its_samples_a_second_time() -> None:
     data = bytearray(wav(speakers(2, 60.0, 48_000), 48_000))
     tracemalloc.start()

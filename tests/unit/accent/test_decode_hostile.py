@@ -123,6 +123,7 @@ def test_a_damaged_file_gives_finite_audio_or_a_refusal(
     audio_or_refusal(bytes(damaged))
 
 
+@pytest.mark.slow
 @given(
     head=st.sampled_from(["wav-s16", "flac", "mp3", "ogg-opus", "webm-opus", "m4a-aac"]),
     tail=st.binary(max_size=2_000),

@@ -106,6 +106,7 @@ def test_cosines_are_cosines_and_the_seconds_are_a_share_of_the_pass(
     assert min(shares.pop()) > 0
 
 
+@pytest.mark.slow
 def test_bf16_strays_a_little_and_gives_float32_cosines(embedded_model: AccentModel) -> None:
     pool = windows()
     expected = np.stack(cosines(TorchEngine(embedded_model.network).score(pool)))

@@ -61,6 +61,7 @@ def test_an_hour_in_a_few_bytes_is_refused_without_decoding_all(decode_apart: De
         decode(ruined)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample_rate_hz", [4_000, 7_999, 192_001, 384_000])
 def test_a_rate_outside_8_to_192_khz_is_refused(sample_rate_hz: int) -> None:
     with pytest.raises(UnsupportedAudio, match=f"{sample_rate_hz} Hz; 8000 to 192000 Hz"):

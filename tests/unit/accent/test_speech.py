@@ -260,6 +260,7 @@ def test_a_long_clip_in_pieces_is_the_same_as_at_once(
     np.testing.assert_allclose(in_pieces, gate.probabilities(waveform), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_clip_is_measured_the_same_after_any_other(gate: SpeechGate) -> None:
     clips = [recorded(voice(length_s, seed=seed)) for seed, length_s in enumerate((0.5, 3.3, 9.0))]
     clips.append(recorded(sounds.band(4.0, 3)))

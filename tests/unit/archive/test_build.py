@@ -175,6 +175,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[EngineSettings]:
     return asked
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_another_name_version_model_or_handler_is_packaged_anew(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -215,6 +216,7 @@ def settings_in(archive: Archive) -> dict[str, Any]:
         return settings
 
 
+@pytest.mark.slow
 def test_an_engine_or_a_precision_of_ones_own_is_packaged_anew_and_in_the_settings(
     folder: Path, tmp_path: Path, quick: list[EngineSettings]
 ) -> None:
@@ -234,6 +236,7 @@ def test_an_engine_or_a_precision_of_ones_own_is_packaged_anew_and_in_the_settin
     assert packed().rebuilt
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_models_card_and_calibration_are_carried(folder: Path, tmp_path: Path) -> None:
     def packed() -> Archive:

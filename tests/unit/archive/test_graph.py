@@ -66,6 +66,7 @@ def types_of_weights(graph: ov.Model) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_name", ["small_model", "shortcut_model", "embedded"])
 def test_the_fp32_graph_computes_what_speechbrain_does(
     model_name: str, request: pytest.FixtureRequest
@@ -91,6 +92,7 @@ def test_the_fp32_graph_takes_the_pretrained_width(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected_cosines(model, features), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_graph_serves_any_length_as_a_graph_of_that_length_alone_does(
     small_model: AccentModel, little_calibration: list[Waveform]
 ) -> None:
@@ -121,6 +123,7 @@ def test_bf16_is_the_graph_of_fp32(small_model: AccentModel) -> None:
     )
 
 
+@pytest.mark.slow
 def test_int8_stores_the_large_products_in_8_bits(
     small_model: AccentModel, little_calibration: list[Waveform]
 ) -> None:

@@ -19,6 +19,7 @@ def one_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_files, "calibration_speech", lambda: clips)
 
 
+@pytest.mark.slow
 def test_graphs_that_are_equal_are_written_once(small_model: AccentModel, tmp_path: Path) -> None:
     graphs: dict[Precision, Path] = make_graphs(small_model, tmp_path)
     assert graphs["bf16"] == graphs["fp32"] != graphs["int8"]
@@ -27,6 +28,7 @@ def test_graphs_that_are_equal_are_written_once(small_model: AccentModel, tmp_pa
     }
 
 
+@pytest.mark.slow
 def test_the_same_graph_is_the_same_bytes_every_time(
     small_model: AccentModel, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_keys_that_are_not_ours_are_listed_wherever_they_stand(
     assert strange_settings(parse_settings(settings)) == strange
 
 
+@pytest.mark.slow
 def test_settings_are_read_without_torch() -> None:
     check = (
         "import sys, aurea.archive.settings, aurea.archive.vetting; print('torch' in sys.modules)"

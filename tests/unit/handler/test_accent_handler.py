@@ -50,6 +50,7 @@ def clip(duration_s: float = 1.0, encoding: str = "wav-s16", seed: int = 0) -> b
     return encode(voice(duration_s, seed=seed), 16_000, encoding)
 
 
+@pytest.mark.slow
 def test_each_item_of_a_mixed_batch_has_its_own_status_and_document(
     handler: AccentHandler, small_folder: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_the_limits_come_from_the_archives_settings(small_folder: Path) -> None:
     assert document["detail"] == "The clip lasts more than 2 s."
 
 
+@pytest.mark.slow
 def test_the_speech_a_clip_needs_comes_from_the_archives_settings(small_folder: Path) -> None:
     noise = {"body": encode(sounds.white(2.0, 0), 16_000, "flac")}
     for settings, status in (({}, 422), ({"min_speech_s": 0}, 200)):
@@ -172,6 +174,7 @@ def test_a_worker_does_not_start_on_an_engine_that_cannot_be_had(
         AccentHandler().initialize(context_of(small_folder, **settings))
 
 
+@pytest.mark.slow
 def test_settings_may_be_absent(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     context = context_of(small_folder)

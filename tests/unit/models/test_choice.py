@@ -85,6 +85,7 @@ def test_auto_falls_back_where_the_connection_is_refused(
     assert choice.notice.endswith("serving the small embedded model. Its scores are rough.")
 
 
+@pytest.mark.slow
 def test_auto_falls_back_where_the_hub_accepts_but_says_nothing(
     hub: Hub, choose: Choose, embedded: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_auto_falls_back_where_the_hub_accepts_but_says_nothing(
     )
 
 
+@pytest.mark.slow
 def test_auto_falls_back_where_a_download_stalls_for_good(
     hub: Hub, choose: Choose, cached: Path
 ) -> None:

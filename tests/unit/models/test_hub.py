@@ -252,6 +252,7 @@ def test_a_hub_that_likes_to_compress_is_asked_not_to(
     assert_complete(cached)
 
 
+@pytest.mark.slow
 def test_a_redirect_to_another_host_is_followed_with_its_range(
     hub: Hub, choose: Choose, cached: Path
 ) -> None:
@@ -294,6 +295,7 @@ def test_a_redirect_from_https_stays_on_https(target: str, arrives: bool) -> Non
     assert (target in asked) is arrives
 
 
+@pytest.mark.slow
 def test_the_proxy_of_the_environment_is_used(
     hub: Hub, choose: Choose, cached: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

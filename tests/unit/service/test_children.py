@@ -54,6 +54,7 @@ def test_a_part_that_runs_is_left_alone_and_ends_when_asked(tmp_path: Path) -> N
     assert not child.runs
 
 
+@pytest.mark.slow
 def test_one_that_does_not_end_is_killed_with_all_that_it_has_started(tmp_path: Path) -> None:
     child = start(
         tmp_path,
@@ -70,6 +71,7 @@ def test_one_that_does_not_end_is_killed_with_all_that_it_has_started(tmp_path: 
     assert not psutil.pid_exists(grandchild)
 
 
+@pytest.mark.slow
 def test_a_parent_that_is_killed_outright_takes_its_parts_along(tmp_path: Path) -> None:
     code = f"""
 import time

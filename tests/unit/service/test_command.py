@@ -109,6 +109,7 @@ def test_what_fails_later_ends_with_its_message_too(
     assert ended.value.code == "\nNo worker has been READY"
 
 
+@pytest.mark.slow
 def test_the_launcher_refuses_a_version_before_it_looks_for_a_model(tmp_path: Path) -> None:
     done = subprocess.run(
         [

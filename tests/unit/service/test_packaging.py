@@ -28,6 +28,7 @@ def order(
     return PackagingOrder(model=model, name=name, version=version, engine=engine)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stand_in")
 def test_an_archive_comes_out_of_a_process_of_its_own_with_its_report(
     small_folder: Path, tmp_path: Path
@@ -40,6 +41,7 @@ def test_an_archive_comes_out_of_a_process_of_its_own_with_its_report(
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["small.mar"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "message"),
     [("refuses", "no such engine"), ("dies", f"by itself (status -{signal.SIGSEGV.value})")],
@@ -68,6 +70,7 @@ def ordinary_signal_stack() -> None:
     assert ctypes.CDLL(None).sigaltstack(ctypes.byref(SignalStack(None, disable, 0)), None) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stand_in", "ordinary_signal_stack")
 def test_a_signal_ends_the_packaging_at_once_with_all_that_it_has_started(
     small_folder: Path, tmp_path: Path
@@ -128,6 +131,7 @@ def test_make_mar_is_told_the_model_and_the_rest_by_options() -> None:
     assert settings.model_store == MODEL_STORE
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stand_in")
 def test_make_mar_says_what_it_built_and_that_it_is_up_to_date_the_next_time(
     small_folder: Path,
@@ -144,6 +148,7 @@ def test_make_mar_says_what_it_built_and_that_it_is_up_to_date_the_next_time(
     assert capsys.readouterr().out == f"{tmp_path / 'small.mar'} (small 1.0): up to date\n"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stand_in")
 def test_make_mar_ends_with_why_there_is_no_archive(
     small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -167,6 +172,7 @@ def test_what_the_packaging_process_finds_wrong_comes_back_as_a_message(
         build(order(small_folder, "abacus"), tmp_path / "store")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stand_in")
 def test_what_is_packaged_is_up_to_date_for_the_next_start_and_registered_as_it_is(
     small_folder: Path,

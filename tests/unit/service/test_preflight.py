@@ -57,6 +57,7 @@ def test_the_run_folder_is_held_by_one_and_closed_to_others(tmp_path: Path) -> N
         pass
 
 
+@pytest.mark.slow
 def test_a_service_that_runs_is_asked_to_end_and_waited_for(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE
@@ -68,6 +69,7 @@ def test_a_service_that_runs_is_asked_to_end_and_waited_for(tmp_path: Path) -> N
     assert stop_running(tmp_path) == "Nothing is being served from here."
 
 
+@pytest.mark.slow
 def test_a_service_that_does_not_end_is_named(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE

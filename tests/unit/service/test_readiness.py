@@ -87,6 +87,7 @@ def watching(torchserve: TorchServe, part: Child, lost_workers_s: float) -> None
     )
 
 
+@pytest.mark.slow
 def test_a_frozen_torchserve_does_not_hide_that_the_proxy_is_gone(
     server: FreezingServer, torchserve: TorchServe, part: Child
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_torchserve_that_has_lost_its_workers_counts_as_lost_after_a_while(
         watching(torchserve, part, lost_workers_s=1)
 
 
+@pytest.mark.slow
 def test_a_proof_ends_what_was_counted_and_rounds_that_took_too_long_count_little() -> None:
     calls = threading.Semaphore(0)
     answers: list[Exception | None] = [ManagementError("no"), ManagementError("slept"), None]

@@ -92,6 +92,7 @@ def test_an_upload_limit_that_is_none_is_named_with_its_variable(
         read_shared_settings()
 
 
+@pytest.mark.slow
 def test_the_supervisor_brings_neither_torch_nor_the_graph_compiler_along() -> None:
     code = (
         "import sys, aurea.service.command;"

@@ -23,6 +23,7 @@ def test_the_scale_behind_the_answers_is_found_and_fits_better() -> None:
         assert result.after.brier < result.before.brier
 
 
+@pytest.mark.slow
 def test_a_scale_that_is_right_already_is_not_improved_by_much() -> None:
     result = fit(answers(80, 10), LABELS, 12.0, seed=0)
     gained = result.before.negative_log_likelihood - result.after.negative_log_likelihood

@@ -108,6 +108,7 @@ def problem(status: int, code: str) -> Callable[[int], Reply]:
     return lambda _: (status, {"code": code, "detail": "So it is."})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "fault"),
     [

@@ -125,6 +125,7 @@ def count_calls(
     monkeypatch.setattr(augment, name, counted)
 
 
+@pytest.mark.slow
 def test_every_kind_of_version_is_finite_and_as_long_as_its_speed_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -58,6 +58,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
     assert kept[-1] == pytest.approx(0.4 * 0.5, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_step_computes_on_the_device_of_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On `meta`, which holds no values and refuses, as a GPU does, what lies on the CPU."""
     meta = torch.device("meta")

@@ -50,6 +50,7 @@ def drawn(clips: Sequence[PreparedClip], steps: int = 20) -> Counter[float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_batches_are_balanced_and_a_step_s_batch_is_always_the_same(
     data: Path, cache: Path
