@@ -16,6 +16,7 @@ _HERE = Path(__file__).parent
 Serve = Callable[..., RunningService]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep all of these tests in one process: they share services, and time is measured."""
     for item in items:
