@@ -16,7 +16,7 @@ import httpx
 from aurea.service.children import Child, tail
 from aurea.service.console import say
 from aurea.service.errors import ServiceFailed
-from aurea.service.preflight import check_socket_dir, free_port
+from aurea.service.preflight import check_socket_dir, free_ports
 from aurea.service.readiness import watch
 from aurea.service.restoring import Restoring
 from aurea.service.settings import ServeSettings, SharedSettings, available_cores
@@ -40,6 +40,8 @@ _PROXY_TIMEOUT_S: Final = 20.0
 _STOP_TORCHSERVE_S: Final = 3.0
 # Longest wait for a part of an answer where only readiness is asked for.
 _PROBE_TIMEOUT_S: Final = 3.0
+# Where TorchServe listens for gRPC, which nobody uses and it cannot be told to leave.
+_GRPC_PORTS: Final = (7070, 7071)
 
 
 class Supervisor:
@@ -146,13 +148,18 @@ class Supervisor:
         check_socket_dir(self._socket_dir)
 
     def _configuration(self) -> Configuration:
+        management, metrics, grpc_inference, grpc_management = free_ports(
+            self._settings.management_port,
+            self._settings.metrics_port,
+            *_GRPC_PORTS,
+        )
         return Configuration(
             socket_dir=self._socket_dir,
             model_store=self._registry.store,
-            management_port=free_port(self._settings.management_port),
-            metrics_port=free_port(self._settings.metrics_port),
-            grpc_inference_port=free_port(),
-            grpc_management_port=free_port(),
+            management_port=management,
+            metrics_port=metrics,
+            grpc_inference_port=grpc_inference,
+            grpc_management_port=grpc_management,
             max_upload_bytes=self._shared.max_upload_bytes,
             max_held_bytes=self._shared.max_held_bytes,
         )

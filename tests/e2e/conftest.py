@@ -16,12 +16,9 @@ _HERE = Path(__file__).parent
 Serve = Callable[..., RunningService]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Keep all of these tests in one process: they share services, and time is measured."""
-    for item in items:
-        if item.path.is_relative_to(_HERE):
-            item.add_marker(pytest.mark.xdist_group("service"))
+    item.add_marker(pytest.mark.xdist_group("service"))
 
 
 @pytest.fixture(scope="session")

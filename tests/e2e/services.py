@@ -1,6 +1,7 @@
 """A real service in a run folder and on a port of its own, and what can be seen of it."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -192,10 +193,11 @@ def own_environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that no connection is given by the system meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        if not is_listening(port):
+            return port
 
 
 def is_listening(port: int) -> bool:

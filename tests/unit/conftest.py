@@ -1,5 +1,6 @@
 """What the unit tests share: stand-in models, written and loaded once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ LazyModule.__file__ = None
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """On a busy machine, threads that wait for each other take ten times as long as one."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread_again() -> Iterator[None]:
+    """A sum by parts is another sum: no test computes with the threads that another has set."""
+    yield
     torch.set_num_threads(1)
 
 

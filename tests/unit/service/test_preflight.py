@@ -13,7 +13,7 @@ from aurea.service.preflight import (
     check_port,
     check_socket_dir,
     check_upload_limit,
-    free_port,
+    free_ports,
     only_one,
     stop_running,
 )
@@ -95,8 +95,27 @@ def test_a_taken_port_is_named_with_what_to_do() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ServiceFailed, match=f"make serve PORT={port + 1}"):
             check_port("127.0.0.1", port)
-        assert free_port(port) != port
-    check_port("127.0.0.1", free_port())
+    check_port("127.0.0.1", port)
+
+
+def test_ports_that_are_taken_are_passed_over_and_no_two_are_the_same() -> None:
+    start = 20_000 + os.getpid() % 10_000
+    with socket.socket() as taken:
+        first = free_ports(start)[0]
+        taken.bind(("127.0.0.1", first))
+        taken.listen()
+        found = free_ports(first, first + 1, first, first)
+    assert first not in found
+    assert len(set(found)) == 4
+    assert all(first < port < first + 1000 for port in found)
+
+
+def test_where_no_port_is_free_it_is_said_from_which_on() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 65_535))
+        taken.listen()
+        with pytest.raises(ServiceFailed, match="free from 65535 on"):
+            free_ports(65_535)
 
 
 def test_the_longest_path_that_a_socket_can_have_is_taken_and_no_longer_one() -> None:
