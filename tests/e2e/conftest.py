@@ -16,11 +16,6 @@ _HERE = Path(__file__).parent
 Serve = Callable[..., RunningService]
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep all of these tests in one process: they share services, and time is measured."""
-    item.add_marker(pytest.mark.xdist_group("service"))
-
-
 @pytest.fixture(scope="session")
 def running() -> Iterator[list[RunningService]]:
     """Services that were started; all of them are ended with the session at the latest."""
