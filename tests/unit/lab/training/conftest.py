@@ -24,12 +24,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the features of `data` are kept."""
-    return tmp_path_factory.mktemp("features")
-
-
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prepare in this process and judge nobody: for what is about weights alone."""
@@ -37,10 +31,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of `data` whose card tells nothing, since nobody judged it."""
     out = tmp_path_factory.mktemp("model")
     with pytest.MonkeyPatch.context() as monkeypatch:
         train_only(monkeypatch)
-        make(data, out, cache)
+        make(data, out, out.with_name("features"))
     return out
+
+
+@pytest.fixture(scope="session")
+def cache(trained: Path) -> Path:
+    """Where the features of `data` are kept, prepared from `data` alone whichever test is first.
+
+    What is prepared of a clip with others beside it depends on those, and is kept.
+    """
+    return trained.with_name("features")
