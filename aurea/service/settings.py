@@ -1,6 +1,5 @@
 """Everything that `make serve` can be told, by its options and by the environment."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -130,8 +129,3 @@ def read_shared_settings() -> SharedSettings:
                 for fault in error.errors()
             )
         ) from None
-
-
-def available_cores() -> int:
-    """Cores that this process, and so the service, may use."""
-    return len(os.sched_getaffinity(0))

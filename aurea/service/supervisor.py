@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import httpx
+from accent.cores import available_cores
 
 from aurea.service.children import Child, tail
 from aurea.service.console import say
@@ -19,7 +20,7 @@ from aurea.service.errors import ServiceFailed
 from aurea.service.preflight import check_socket_dir, free_ports
 from aurea.service.readiness import watch
 from aurea.service.restoring import Restoring
-from aurea.service.settings import ServeSettings, SharedSettings, available_cores
+from aurea.service.settings import ServeSettings, SharedSettings
 from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
 from aurea.torchserve.client import TorchServe
 from aurea.torchserve.configuration import Configuration

@@ -1,10 +1,10 @@
 """`make speech`: the command line of synthesis."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from accent.cores import available_cores
 from pydantic import Field
 
 from aurea.command_line import CommandLine, read
@@ -24,7 +24,7 @@ class SpeechOptions(CommandLine):
     """Folder of the clips."""
     rounds: int = Field(default=4, ge=1)
     """How often all sentences are said, each in two accents."""
-    jobs: int = Field(default=os.cpu_count() or 1, ge=1)
+    jobs: int = Field(default_factory=available_cores, ge=1)
     """Processes that speak side by side."""
 
 
