@@ -41,7 +41,7 @@ from aurea.paths import HANDLER, MODEL_STORE
 # date needs none of them, and `make serve` starts sooner.
 if TYPE_CHECKING:
     from accent.loading import AccentModel
-    from accent.selection import EngineSettings
+    from accent.settings import WorkerSettings
 
 _ROOM: Final = Path(__file__).parent
 # An archive is read by these, and looks the same whatever they say.
@@ -90,7 +90,7 @@ def package(
         return Archive(target, name, version, rebuilt=False)
     from aurea.archive.engines import pack_engines
 
-    settings = _engine_settings(config)
+    settings = _worker_settings(config)
     model = _verified(model_folder)
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".packaging-", dir=store) as scratch:
@@ -98,7 +98,7 @@ def package(
         _copy_code(contents)
         for file_name in _files_to_pack(model_folder):
             shutil.copyfile(model_folder / file_name, contents / file_name)
-        report = pack_engines(model_folder, model, contents, settings)
+        report = pack_engines(model_folder, model, contents, settings.engine, settings.trimming)
         write_document(
             Provenance(inputs_sha256=inputs, handler_sha256=_handler_digests()),
             contents / PROVENANCE_FILE,
@@ -178,14 +178,12 @@ def _model_config(engine: str, precision: str) -> str:
         raise PackagingError(f"{error}") from None
 
 
-def _engine_settings(config: str) -> "EngineSettings":
-    from accent.selection import EngineError, EngineSettings
+def _worker_settings(config: str) -> "WorkerSettings":
+    from accent.selection import EngineError
+    from accent.settings import WorkerSettings
 
     try:
-        entries = core_settings(parse_settings(config))
-        return EngineSettings(
-            **{key: entries[key] for key in ("engine", "precision") if key in entries}
-        )
+        return WorkerSettings.from_entries(core_settings(parse_settings(config)))
     except (EngineError, UnreadableSettings) as error:
         raise PackagingError(str(error)) from None
 

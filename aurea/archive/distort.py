@@ -13,8 +13,9 @@ from typing import Final, TypeAlias
 import av
 import numpy as np
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
-from scipy.fft import irfft, next_fast_len
 from scipy.signal import butter, oaconvolve, resample_poly, sosfilt
+
+from aurea.archive.surroundings import SECONDS, Place, Sound, coloured_noise, surround
 
 _PEAK: Final = 0.99
 # G.711 telephony, ITU-T: 8 kHz and 300 to 3,400 Hz.
@@ -77,14 +78,6 @@ def add_noise(waveform: Waveform, noise: Waveform, ratio_db: float) -> Waveform:
     gain = np.sqrt(power / noise_power / 10.0 ** (ratio_db / 10.0))
     mixed = waveform + np.float32(gain) * noise
     return np.asarray(mixed * np.float32(min(1.0, _PEAK / max(np.abs(mixed).max(), 1e-9))))
-
-
-def coloured_noise(size: int, slope: float, rng: np.random.Generator) -> Waveform:
-    """(size,) float32 whose power falls with frequency to the `slope`: 0 white, 1 pink, 2 brown."""
-    whole = next_fast_len(size, real=True)
-    spectrum = rng.standard_normal(whole // 2 + 1) + 1j * rng.standard_normal(whole // 2 + 1)
-    spectrum *= np.maximum(np.arange(spectrum.size), 1.0) ** (-slope / 2.0)
-    return np.asarray(irfft(spectrum, whole)[:size], np.float32)
 
 
 def babble(size: int, others: Sequence[Waveform], rng: np.random.Generator) -> Waveform:
@@ -168,6 +161,18 @@ def _cut(
     return wav(waveform[start : start + size])
 
 
+def _surrounded(
+    sound: Sound,
+    place: Place,
+    waveform: Waveform,
+    _: Sequence[Waveform],
+    rng: np.random.Generator,
+) -> bytes:
+    return wav(surround(waveform, sound, place, rng))
+
+
+_SOUNDS: Final[tuple[Sound, ...]] = ("silence", "noise", "music")
+
 DISTORTIONS: Final[Mapping[str, Distortion]] = {
     **{
         f"gain_{level:+d}db": Distortion(f"{level:+d} dB", "level", partial(_gain, float(level)))
@@ -195,6 +200,13 @@ DISTORTIONS: Final[Mapping[str, Distortion]] = {
     **{
         f"cut_{length}s": Distortion(f"cut to {length} s", "length", partial(_cut, float(length)))
         for length in (1, 2, 3, 5)
+    },
+    **{
+        f"{sound}_{place}": Distortion(
+            f"{length_s:g} s of {sound} {place}", "surroundings", partial(_surrounded, sound, place)
+        )
+        for sound in _SOUNDS
+        for place, length_s in SECONDS.items()
     },
 }
 """What a report on robustness tries, in its order."""

@@ -11,6 +11,7 @@ from accent.compiled import hardware_precisions, processor_name
 from accent.layout import ENGINES_FILE, REFERENCE_FILE
 from accent.loading import AccentModel
 from accent.selection import AUTO, TORCH, EngineSettings
+from accent.trimming import TrimSettings
 
 from aurea.archive.card import card_section, terminal_table
 from aurea.archive.documents import (
@@ -40,7 +41,11 @@ _LEAST_TOLERANCE_POINTS: Final = 0.2
 
 
 def pack_engines(
-    model_folder: Path, model: AccentModel, target: Path, settings: EngineSettings
+    model_folder: Path,
+    model: AccentModel,
+    target: Path,
+    settings: EngineSettings,
+    trimming: TrimSettings | None = None,
 ) -> str:
     """Make and judge the engines of a model and write into `target` what its archive carries.
 
@@ -49,7 +54,7 @@ def pack_engines(
     """
     clips = verification_speech()
     with tempfile.TemporaryDirectory(prefix=".graphs-", dir=target) as scratch:
-        judgement = judge(model, make_graphs(model, Path(scratch)), clips)
+        judgement = judge(model, make_graphs(model, Path(scratch)), clips, trimming)
         packed = engines_to_pack(judgement, settings)
         for name in {engine.packed.graph for engine in packed if engine.packed.graph}:
             for file in graph_files(Path(scratch) / name):

@@ -19,8 +19,10 @@ from accent.compiled import CompiledEngine, EngineUnavailable
 from accent.cores import CoreShare
 from accent.engine import Engine, Precision, TorchEngine
 from accent.loading import AccentModel
-from accent.scoring import cut_windows, posterior
+from accent.scoring import clip_cosines, posterior
 from accent.selection import TORCH, PackedEngine
+from accent.speech import SpeechGate
+from accent.trimming import TrimSettings, Window, windows_to_score
 from accent.waveform import SAMPLE_RATE_HZ
 from tqdm import tqdm
 
@@ -80,15 +82,21 @@ class Judgement:
 
 
 def judge(
-    model: AccentModel, graphs: Mapping[Precision, Path], clips: Sequence[SpeechClip]
+    model: AccentModel,
+    graphs: Mapping[Precision, Path],
+    clips: Sequence[SpeechClip],
+    trimming: TrimSettings | None = None,
 ) -> Judgement:
     """Hold every engine against torch in fp32, and time a pass of each.
+
+    Of each clip those windows are scored that a worker with the settings `trimming` would score.
 
     A precision that OpenVINO cannot compute here at all is left out.
     """
     reference = TorchEngine(model.network)
+    windows = _windows(clips, trimming or TrimSettings())
     with tqdm(total=(1 + len(graphs)) * len(clips), unit="clip", disable=None, leave=False) as bar:
-        expected = _cosines(reference, clips, bar, TORCH.name)
+        expected = _cosines(reference, windows, bar, TORCH.name)
         cosines: dict[Precision, Points] = {"fp32": expected}
         verdicts = [(TORCH, deviations_of(model, expected, expected))]
         timed: list[Engine] = [reference]
@@ -99,7 +107,7 @@ def judge(
             except EngineUnavailable as error:
                 bar.write(f"not measured: {error}", file=sys.stderr)
                 continue
-            found = _cosines(engine, clips, bar, f"openvino {precision}")
+            found = _cosines(engine, windows, bar, f"openvino {precision}")
             deviations = deviations_of(model, expected, found)
             packed = PackedEngine("openvino", precision, graph.name, deviations.within_bounds)
             verdicts.append((packed, deviations))
@@ -134,17 +142,27 @@ def deviations_of(model: AccentModel, expected: Points, found: Points) -> Deviat
     return Deviations(float(p50), float(p99), float(points.max()), float(same.mean()))
 
 
-def _cosines(engine: Engine, clips: Sequence[SpeechClip], bar: "tqdm[Any]", name: str) -> Points:
-    """(clips, labels): the mean over each clip's windows, as an answer has it."""
+def _windows(clips: Sequence[SpeechClip], trimming: TrimSettings) -> list[list[Window]]:
+    gate = SpeechGate()
+    return [
+        windows_to_score(clip.waveform, gate.measure(clip.waveform).spans, trimming)
+        for clip in clips
+    ]
+
+
+def _cosines(
+    engine: Engine, clips: Sequence[Sequence[Window]], bar: "tqdm[Any]", name: str
+) -> Points:
+    """(clips, labels): those of each clip, as an answer has them."""
     bar.set_description(name)
     rows = []
-    for clip in clips:
-        windows = []
-        for score in engine.score(cut_windows(clip.waveform)):
+    for windows in clips:
+        cosines = []
+        for score in engine.score([window.waveform for window in windows]):
             if isinstance(score, Exception):
                 raise score
-            windows.append(score.cosines.astype(np.float64))
-        rows.append(np.mean(windows, axis=0))
+            cosines.append(score.cosines)
+        rows.append(clip_cosines(cosines, windows))
         bar.update()
     return np.stack(rows)
 

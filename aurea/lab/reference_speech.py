@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
-from aurea.archive.distort import coloured_noise, encode
+from aurea.archive.distort import encode
 from aurea.archive.reference import FOLDER, PARTS, SENTENCES_FILE, Part
+from aurea.archive.surroundings import coloured_noise
 from aurea.command_line import CommandLine, read
 from aurea.lab.speech.synthesis import Speaker
 from aurea.lab.speech.utterances import utterances

@@ -13,9 +13,10 @@ from accent.engine import Engine, WindowScores
 from accent.errors import InternalError, Refusal
 from accent.limits import AudioLimits
 from accent.loading import ModelDescription
-from accent.scoring import MAX_WINDOW_S, answer_document, cut_windows
+from accent.scoring import answer_document
 from accent.speech import SpeechFacts, SpeechGate
-from accent.waveform import SAMPLE_RATE_HZ, Waveform
+from accent.trimming import MAX_WINDOW_S, TrimSettings, Window, windows_to_score
+from accent.waveform import SAMPLE_RATE_HZ
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Clip:
 
     audio: Audio | None = None
     speech: SpeechFacts | None = None
-    windows: list[Waveform] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
     scores: list[WindowScores] = field(default_factory=list)
     refusal: Refusal | None = None
     decode_s: float = 0.0
@@ -54,6 +55,7 @@ class AccentClassifier:
         version: str,
         limits: AudioLimits = AudioLimits(),
         gate: SpeechGate | None = None,
+        trimming: TrimSettings | None = None,
     ) -> None:
         self._model = model
         self._engine = engine
@@ -61,6 +63,7 @@ class AccentClassifier:
         self._version = version
         self._limits = limits
         self._gate = gate or SpeechGate()
+        self._trimming = trimming or TrimSettings()
 
     def warm_up(self) -> None:
         """Do what is done only once, before the first clip waits for it; fail if scoring does."""
@@ -78,7 +81,9 @@ class AccentClassifier:
     def score(self, clips: Sequence[Clip]) -> None:
         """Stage two: the windows of all clips to cosines, in as few passes as possible."""
         owners = [clip for clip in clips if clip.refusal is None for _ in clip.windows]
-        windows = [window for clip in clips if clip.refusal is None for window in clip.windows]
+        windows = [
+            window.waveform for clip in clips if clip.refusal is None for window in clip.windows
+        ]
         for clip, score in zip(owners, self._engine.score(windows), strict=True):
             if isinstance(score, Exception):
                 _log.error("scoring a window failed", exc_info=score)
@@ -101,9 +106,9 @@ class AccentClassifier:
         try:
             clip.audio = decode(upload, self._limits)
             clip.decode_s = time.perf_counter() - clip.started
-            clip.speech = self._gate.check(clip.audio.waveform)
+            clip.speech = self._gate.check(clip.audio.waveform, whole=self._trimming.trim)
+            clip.windows = windows_to_score(clip.audio.waveform, clip.speech.spans, self._trimming)
             clip.gate_s = time.perf_counter() - clip.started - clip.decode_s
-            clip.windows = cut_windows(clip.audio.waveform)
         except Refusal as refusal:
             # A traceback refers to the samples and to this clip, a cycle that only the cycle
             # collector frees; it counts objects, not megabytes, and would run too late.
@@ -122,6 +127,7 @@ class AccentClassifier:
             return Answer(refusal.status, {**refusal.document(), "model": model})
         document = answer_document(
             [score.cosines for score in clip.scores],
+            clip.windows,
             clip.audio.facts,
             labels=self._model.labels,
             us_index=self._model.us_index,

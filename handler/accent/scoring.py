@@ -1,37 +1,29 @@
-"""Windows of a clip, and cosines -> posterior -> the answer document."""
+"""The cosines of a clip's windows -> posterior -> the answer document."""
 
 from collections.abc import Sequence
-from math import ceil
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from accent.decode import AudioFacts
-from accent.waveform import SAMPLE_RATE_HZ, Waveform
-
-MAX_WINDOW_S: Final = 10.0
-"""Longest window, in seconds: the model's training clips were no longer."""
+from accent.trimming import Window
+from accent.waveform import SAMPLE_RATE_HZ
 
 _SCORE_DIGITS: Final = 6
 
 
-def cut_windows(waveform: Waveform) -> list[Waveform]:
-    """Cut (samples,) at 16 kHz into equal windows of at most `MAX_WINDOW_S`.
+def clip_cosines(
+    window_cosines: Sequence[npt.NDArray[np.float32]], windows: Sequence[Window]
+) -> npt.NDArray[np.float64]:
+    """(labels,): the mean of the windows' cosines, each of them weighed by its speech.
 
-    A clip that fits is its own window. The windows of a longer one are as few and as
-    short as can be; they cover every sample and overlap by at most one.
+    Where that is not known of them all, they weigh the same.
     """
-    limit = int(MAX_WINDOW_S * SAMPLE_RATE_HZ)
-    count = ceil(waveform.size / limit)
-    if count <= 1:
-        return [waveform]
-    size = ceil(waveform.size / count)
-    last_start = waveform.size - size
-    return [
-        waveform[start : start + size]
-        for start in (round(index * last_start / (count - 1)) for index in range(count))
-    ]
+    speech_s = [window.speech_s for window in windows]
+    weights = None if None in speech_s else np.asarray(speech_s, np.float64)
+    cosines = np.stack(window_cosines).astype(np.float64)
+    return np.asarray(np.average(cosines, axis=0, weights=weights))
 
 
 def posterior(
@@ -67,6 +59,7 @@ def accents(
 
 def answer_document(
     window_cosines: Sequence[npt.NDArray[np.float32]],
+    windows: Sequence[Window],
     facts: AudioFacts,
     *,
     labels: Sequence[str],
@@ -79,20 +72,21 @@ def answer_document(
 ) -> dict[str, Any]:
     """The full answer for one clip, ready for JSON.
 
-    The clip's own scores come from the mean of its windows' cosines. Window starts and
-    ends are seconds into the clip, `speech_s` is how much speech was found in it.
+    The clip's own scores come from `clip_cosines`. Window starts and ends are seconds into the
+    clip; `speech_s` is how much speech was found in it, `scored_s` how much of it was scored.
     """
-    whole = np.mean(np.stack(window_cosines).astype(np.float64), axis=0)
-    count = len(window_cosines)
+    whole = clip_cosines(window_cosines, windows)
+    scored_s = sum(window.waveform.size for window in windows) / SAMPLE_RATE_HZ
     return {
         **accents(whole, labels, us_index, softmax_scale),
         "windows": [
             {
-                "start_s": round(index * facts.duration_s / count, 3),
-                "end_s": round((index + 1) * facts.duration_s / count, 3),
+                "start_s": round(window.start_s, 3),
+                "end_s": round(min(window.end_s, facts.duration_s), 3),
+                **({} if window.speech_s is None else {"speech_s": round(window.speech_s, 3)}),
                 **accents(cosines, labels, us_index, softmax_scale),
             }
-            for index, cosines in enumerate(window_cosines)
+            for window, cosines in zip(windows, window_cosines, strict=True)
         ],
         "audio": {
             "duration_s": facts.duration_s,
@@ -101,6 +95,7 @@ def answer_document(
             "codec": facts.codec,
             "peak": facts.peak,
             "speech_s": speech_s,
+            "scored_s": round(min(scored_s, facts.duration_s), 3),
         },
         "model": {"name": model_name, "version": model_version},
         "timings": {name: round(seconds, 6) for name, seconds in timings_s.items()},

@@ -12,11 +12,12 @@ from accent.cores import CoreShare, available_cores
 from accent.limits import AudioLimits
 from accent.selection import EngineSettings, OpenedEngine, open_engine
 from accent.speech import SpeechGate, SpeechLimits
+from accent.trimming import TrimSettings
 
 MAX_THREADS_A_CLIP: Final = 8
 """More threads for one clip were not measured: its products are soon too small to be shared."""
 
-_Part = TypeVar("_Part", AudioLimits, EngineSettings, SpeechLimits)
+_Part = TypeVar("_Part", AudioLimits, EngineSettings, SpeechLimits, TrimSettings)
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class WorkerSettings:
 
     audio: AudioLimits = field(default_factory=AudioLimits)
     speech: SpeechLimits = field(default_factory=SpeechLimits)
+    trimming: TrimSettings = field(default_factory=TrimSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
 
     threads_per_worker: int | None = None
@@ -42,6 +44,7 @@ class WorkerSettings:
         return cls(
             _part(AudioLimits, entries),
             _part(SpeechLimits, entries),
+            _part(TrimSettings, entries),
             _part(EngineSettings, entries),
             entries.get("threads_per_worker"),
             entries.get("windows_per_pass"),
@@ -99,6 +102,7 @@ def open_classifier(
         version=version,
         limits=settings.audio,
         gate=SpeechGate(settings.speech),
+        trimming=settings.trimming,
     )
     classifier.warm_up()
     return OpenedClassifier(classifier, opened)

@@ -18,7 +18,7 @@ from accent.cores import available_cores
 from accent.decode import decode
 from accent.errors import Refusal
 from accent.layout import US_LABEL
-from accent.scoring import posterior
+from accent.scoring import clip_cosines, posterior
 from accent.settings import WorkerSettings, open_classifier
 from accent.waveform import Waveform
 
@@ -165,9 +165,7 @@ class _Worker:
             return replace(
                 result, refusal=answer.document["code"], detail=answer.document["detail"]
             )
-        cosines = (
-            np.stack([score.cosines for score in upload.scores]).astype(np.float64).mean(axis=0)
-        )
+        cosines = clip_cosines([score.cosines for score in upload.scores], upload.windows)
         return replace(
             result,
             us_score=float(posterior(cosines, self._scale)[self._us]),

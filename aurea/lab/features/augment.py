@@ -22,11 +22,11 @@ from torch import Tensor
 from aurea.archive.distort import (
     add_noise,
     babble,
-    coloured_noise,
     encode,
     room,
     telephone,
 )
+from aurea.archive.surroundings import coloured_noise
 
 # Rates in a simple ratio to 16 kHz: read at 16 kHz, the clip is 1.11, 1 or 0.91 times as fast.
 _RESAMPLED_HZ: Final = (14_400, 16_000, 17_600)

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from accent.scoring import MAX_WINDOW_S
+from accent.trimming import MAX_WINDOW_S
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.lab.packages import PackagedFile, fetch

@@ -12,6 +12,7 @@ from accent.engine import TorchEngine, WindowScores
 from accent.limits import AudioLimits
 from accent.loading import AccentModel
 from accent.speech import SpeechFacts, SpeechGate, SpeechLimits
+from accent.trimming import TrimSettings
 from accent.waveform import Waveform
 
 from tests import sounds
@@ -88,7 +89,8 @@ def test_the_answer_is_a_full_document_ready_for_json(small_model: AccentModel) 
     assert min(timings.values()) > 0
     steps = [timings[name] for name in timings if name != "total_s"]
     assert timings["total_s"] + 1e-4 > sum(steps)
-    assert 0.4 <= answer.document["audio"]["speech_s"] < 3
+    assert 10 < answer.document["audio"]["speech_s"] <= 12
+    assert answer.document["audio"]["scored_s"] == 12.0
 
 
 def test_the_same_sound_in_two_lossless_formats_scores_the_same(small_model: AccentModel) -> None:
@@ -183,10 +185,10 @@ def test_what_breaks_the_gate_stays_with_its_clip(
 ) -> None:
     check = SpeechGate.check
 
-    def check_or_break(gate: SpeechGate, waveform: Waveform) -> SpeechFacts:
+    def check_or_break(gate: SpeechGate, waveform: Waveform, *, whole: bool) -> SpeechFacts:
         if waveform.size == 24_000:
             raise RuntimeError("/secret/path")
-        return check(gate, waveform)
+        return check(gate, waveform, whole=whole)
 
     monkeypatch.setattr(SpeechGate, "check", check_or_break)
     failed, good = classifier(small_model).classify([clip(1.5), clip(1.0)])
@@ -200,9 +202,14 @@ def test_the_gate_given_is_the_gate_applied(small_model: AccentModel) -> None:
     assert (answer.status, answer.document["audio"]["speech_s"]) == (200, 0)
 
 
-def test_a_gate_that_hears_the_whole_clip_tells_of_all_speech(small_model: AccentModel) -> None:
-    listening = classifier(small_model, gate=SpeechGate(SpeechLimits(hear_whole_clip=True)))
-    (answer,) = listening.classify([clip(12.0)])
+def test_without_trimming_the_gate_listens_until_it_has_enough_or_is_told_to_go_on(
+    small_model: AccentModel,
+) -> None:
+    untrimmed = TrimSettings(trim=False)
+    (answer,) = classifier(small_model, trimming=untrimmed).classify([clip(12.0)])
+    assert 0.4 <= answer.document["audio"]["speech_s"] < 3
+    listening = SpeechGate(SpeechLimits(hear_whole_clip=True))
+    (answer,) = classifier(small_model, gate=listening, trimming=untrimmed).classify([clip(12.0)])
     assert 10 < answer.document["audio"]["speech_s"] <= 12
 
 

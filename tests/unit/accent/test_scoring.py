@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from accent.decode import AudioFacts
 from accent.loading import AccentModel, load_model
-from accent.scoring import accents, answer_document, cut_windows, posterior
+from accent.scoring import accents, answer_document, posterior
+from accent.trimming import Window
 from accent.waveform import SAMPLE_RATE_HZ
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,9 +23,30 @@ LIMIT = 10 * SAMPLE_RATE_HZ
 FACTS = AudioFacts(duration_s=25.0, sample_rate_hz=44_100, channels=2, codec="flac", peak=0.7)
 
 
-def document(cosines: Sequence[Sequence[float]], facts: AudioFacts = FACTS) -> dict[str, Any]:
+def windows(
+    count: int, speech_s: Sequence[float] | None = None, duration_s: float = 25.0
+) -> list[Window]:
+    """Windows that follow each other from start to end of a clip."""
+    edges = np.linspace(0, duration_s, count + 1)
+    return [
+        Window(
+            np.zeros(round((end - start) * SAMPLE_RATE_HZ), np.float32),
+            start,
+            end,
+            None if speech_s is None else speech_s[index],
+        )
+        for index, (start, end) in enumerate(pairwise(edges.tolist()))
+    ]
+
+
+def document(
+    cosines: Sequence[Sequence[float]],
+    facts: AudioFacts = FACTS,
+    speech_s: Sequence[float] | None = None,
+) -> dict[str, Any]:
     return answer_document(
         [np.asarray(row, np.float32) for row in cosines],
+        windows(len(cosines), speech_s),
         facts,
         labels=LABELS,
         us_index=1,
@@ -33,36 +56,6 @@ def document(cosines: Sequence[Sequence[float]], facts: AudioFacts = FACTS) -> d
         speech_s=19.5,
         timings_s={"decode_s": 0.0123456789, "total_s": 1.0},
     )
-
-
-@given(samples=st.integers(1, 300 * SAMPLE_RATE_HZ))
-@settings(deadline=None, derandomize=True, max_examples=60)
-def test_windows_are_equal_few_short_enough_and_cover_every_sample(samples: int) -> None:
-    waveform = np.arange(samples, dtype=np.float32)
-    windows = cut_windows(waveform)
-
-    assert len(windows) == -(-samples // LIMIT)
-    assert len({window.size for window in windows}) == 1
-    assert windows[0].size <= LIMIT
-    starts = [int(window[0]) for window in windows]
-    ends = [start + windows[0].size for start in starts]
-    assert starts[0] == 0
-    assert ends[-1] == samples
-    assert all(0 <= end - start <= 1 for start, end in zip(starts[1:], ends[:-1], strict=True))
-    for start, window in zip(starts, windows, strict=True):
-        np.testing.assert_array_equal(window, waveform[start : start + window.size])
-
-
-@pytest.mark.parametrize("samples", [8_000, LIMIT - 1, LIMIT])
-def test_a_clip_of_at_most_ten_seconds_is_scored_whole(samples: int) -> None:
-    waveform = np.zeros(samples, np.float32)
-    (window,) = cut_windows(waveform)
-    assert window is waveform
-
-
-def test_one_sample_over_ten_seconds_makes_two_halves() -> None:
-    first, second = cut_windows(np.arange(LIMIT + 1, dtype=np.float32))
-    assert first.size == second.size == LIMIT // 2 + 1
 
 
 @given(
@@ -159,6 +152,7 @@ def test_the_document_has_all_that_the_contract_lists_and_no_more() -> None:
         "codec": "flac",
         "peak": 0.7,
         "speech_s": 19.5,
+        "scored_s": 25.0,
     }
     assert answer["model"] == {"name": "small", "version": "1.0"}
     assert answer["timings"] == {"decode_s": 0.012346, "total_s": 1.0}
@@ -170,8 +164,8 @@ def test_the_document_has_all_that_the_contract_lists_and_no_more() -> None:
 
 
 def test_the_windows_follow_each_other_from_start_to_end_of_the_clip() -> None:
-    windows = document([[0.1, 0.2, 0.3]] * 3)["windows"]
-    assert [(window["start_s"], window["end_s"]) for window in windows] == [
+    answered = document([[0.1, 0.2, 0.3]] * 3)["windows"]
+    assert [(window["start_s"], window["end_s"]) for window in answered] == [
         (0.0, 8.333),
         (8.333, 16.667),
         (16.667, 25.0),
@@ -189,3 +183,12 @@ def test_a_clip_is_scored_by_the_mean_of_its_windows_cosines() -> None:
     assert answer["us_confidence"] != pytest.approx(np.mean(posteriors), abs=1), (
         "the mean of the posteriors would be another number"
     )
+
+
+def test_a_window_weighs_by_its_seconds_of_speech() -> None:
+    rows = [[0.1, 0.9, 0.0], [0.4, 0.1, 0.3]]
+    answer = document(rows, speech_s=[9.0, 1.0])
+    weighed = 0.9 * np.asarray(rows[0], np.float32) + 0.1 * np.asarray(rows[1], np.float32)
+
+    assert answer["us_confidence"] == accents(weighed, LABELS, 1, 30.0)["us_confidence"]
+    assert [window["speech_s"] for window in answer["windows"]] == [9.0, 1.0]

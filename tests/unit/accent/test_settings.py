@@ -11,6 +11,7 @@ from accent.limits import AudioLimits
 from accent.selection import EngineError, EngineSettings
 from accent.settings import MAX_THREADS_A_CLIP, WorkerSettings, open_classifier
 from accent.speech import SpeechLimits
+from accent.trimming import TrimSettings
 
 from aurea.paths import HANDLER
 from tests.clips import encode, voice
@@ -20,7 +21,9 @@ def test_the_shipped_settings_are_the_defaults_of_the_core() -> None:
     shipped = yaml.safe_load((HANDLER / "model-config.yaml").read_text())["accent"]
     assert WorkerSettings.from_entries(shipped) == WorkerSettings()
     known = {
-        field.name for kind in (AudioLimits, EngineSettings, SpeechLimits) for field in fields(kind)
+        field.name
+        for kind in (AudioLimits, EngineSettings, SpeechLimits, TrimSettings)
+        for field in fields(kind)
     }
     assert set(shipped) == known | {"threads_per_worker", "windows_per_pass"}
 
@@ -29,6 +32,7 @@ def test_each_entry_goes_to_the_part_that_it_names_and_a_foreign_one_nowhere() -
     entries = {
         "max_audio_s": 2.0,
         "min_speech_s": 0.1,
+        "trim": False,
         "engine": "torch",
         "threads_per_worker": 3,
         "windows_per_pass": 4,
@@ -37,6 +41,7 @@ def test_each_entry_goes_to_the_part_that_it_names_and_a_foreign_one_nowhere() -
     assert WorkerSettings.from_entries(entries) == WorkerSettings(
         AudioLimits(max_audio_s=2.0),
         SpeechLimits(min_speech_s=0.1),
+        TrimSettings(trim=False),
         EngineSettings(engine="torch"),
         threads_per_worker=3,
         windows_per_pass=4,

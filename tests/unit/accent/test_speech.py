@@ -256,7 +256,7 @@ def test_a_long_clip_in_pieces_is_the_same_as_at_once(
     waveform = recorded(np.concatenate([voice(150.0, seed=1), sounds.band(150.0, 1)]))
     in_pieces = gate.probabilities(waveform)
     assert in_pieces.size == -(-waveform.size // FRAME_SAMPLES)
-    monkeypatch.setattr("accent.speech._FRAMES_PER_PASS", in_pieces.size + 7)
+    monkeypatch.setattr("accent.speech._FRAMES_PER_LONG_PASS", in_pieces.size + 7)
     np.testing.assert_allclose(in_pieces, gate.probabilities(waveform), atol=1e-5)
 
 

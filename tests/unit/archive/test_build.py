@@ -13,6 +13,7 @@ import yaml
 from accent.layout import MODEL_FILES
 from accent.loading import AccentModel
 from accent.selection import EngineSettings
+from accent.trimming import TrimSettings
 
 from aurea.archive import build, engines
 from aurea.archive.archiver import ArchiverFailed
@@ -160,7 +161,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[EngineSettings]:
     """Packaging without engines, zipped by hand; the settings that it asked engines for."""
     asked: list[EngineSettings] = []
 
-    def no_engines(_: Path, __: AccentModel, ___: Path, settings: EngineSettings) -> str:
+    def no_engines(
+        _: Path, __: AccentModel, ___: Path, settings: EngineSettings, ____: TrimSettings
+    ) -> str:
         asked.append(settings)
         return "measured"
 

@@ -9,7 +9,8 @@ import torch
 from accent.decode import decode
 from accent.layout import MODEL_FILES
 from accent.loading import AccentModel, load_model
-from accent.scoring import cut_windows, posterior
+from accent.scoring import posterior
+from accent.trimming import cut_windows
 
 from aurea.lab.training.loop import LOG_FILE
 from aurea.lab.training.model import CARD_FILE
