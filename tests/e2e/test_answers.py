@@ -14,6 +14,8 @@ from accent.decode import decode
 from accent.loading import load_model
 from accent.scoring import posterior
 
+from aurea.archive.distort import wav
+from aurea.archive.surroundings import Place, Sound, surround
 from aurea.paths import ROOT
 from aurea.service.packaging import PackagingOrder, build
 from tests.clips import ENCODINGS, SPEECH, encode, every_format, voice
@@ -52,6 +54,18 @@ def test_formats_of_one_clip_agree(service: RunningService, files: dict[str, byt
         if name in ENCODINGS and ENCODINGS[name].lossless and name != "wav-u8"
     ]
     assert max(lossless) - min(lossless) <= 0.2
+
+
+@pytest.mark.parametrize(("sound", "place"), [("silence", "after"), ("music", "before")])
+def test_what_surrounds_the_voice_is_not_scored(
+    service: RunningService, sound: Sound, place: Place
+) -> None:
+    waveform = voice(4.0, seed=2).astype(np.float32)
+    surrounded = surround(waveform, sound, place, np.random.default_rng(0))
+    bare, found = (
+        service.classify(wav(clip)).json()["us_confidence"] for clip in (waveform, surrounded)
+    )
+    assert abs(found - bare) <= 3
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +209,10 @@ def test_torchserve_answers_the_full_document_behind_the_proxy(service: RunningS
     assert document["audio"]["codec"] == "pcm_s16le"
     assert document["audio"]["duration_s"] == pytest.approx(duration_s)
     assert 0.4 < document["audio"]["peak"] <= 0.5
-    assert 0.4 <= document["audio"]["speech_s"] < 3
+    assert 0.8 * duration_s < document["audio"]["speech_s"] <= document["audio"]["scored_s"]
+    assert document["audio"]["scored_s"] <= duration_s
+    speech_s = sum(window["speech_s"] for window in document["windows"])
+    assert speech_s == pytest.approx(document["audio"]["speech_s"], abs=0.01)
     assert document["model"]["name"] == "embedded"
     assert set(document["timings"]) == {"decode_s", "gate_s", "features_s", "forward_s", "total_s"}
 

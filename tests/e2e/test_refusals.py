@@ -212,14 +212,14 @@ POISON = """
 _answer_document = answer_document
 
 
-def answer_document(window_cosines, facts, **others):
+def answer_document(window_cosines, windows, facts, **others):
     if facts.duration_s == 1.25:
         raise RuntimeError("a fault of the handler")
     if facts.duration_s == 1.75:
         import os
 
         os._exit(1)
-    return _answer_document(window_cosines, facts, **others)
+    return _answer_document(window_cosines, windows, facts, **others)
 """
 
 

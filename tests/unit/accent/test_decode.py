@@ -68,6 +68,7 @@ def test_the_facts_tell_what_was_in_the_file(
     assert facts.peak == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("subtype", "sample_rate_hz", "channels"), grid(WAV_SUBTYPES, RATES_HZ, (1, 2, 8))
 )

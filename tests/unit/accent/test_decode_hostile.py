@@ -22,6 +22,7 @@ from tests.unit.accent.signals import Decoder, wav, with_riff_chunk
 NOISE_FREE = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claimed_bytes", [0xFFFFFFFF, 0x7FFFFFFF, 10_000_000])
 def test_a_wav_that_claims_more_than_it_holds_is_what_it_holds(
     claimed_bytes: int, decode_apart: Decoder

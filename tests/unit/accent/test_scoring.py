@@ -82,6 +82,7 @@ def at_midway(model: AccentModel, other: int) -> tuple[npt.NDArray[np.float32], 
     return cosines, accents(cosines, model.labels, model.us_index, model.spec.softmax_scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [0, 7, 14])
 def test_a_voice_midway_between_us_and_another_scores_half(
     other: int, full_width_folder: Path

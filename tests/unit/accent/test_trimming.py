@@ -171,6 +171,7 @@ def test_what_surrounds_speech_is_not_scored(
     assert duration_s - 1.0 < kept_s < duration_s + 4 * MARGIN_S + 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_s", [0.0, 140.0, 297.0])
 def test_a_word_in_five_minutes_is_refused_and_a_sentence_is_not(
     gate: SpeechGate, at_s: float

@@ -59,6 +59,7 @@ def test_every_distortion_leaves_a_file_that_the_server_reads_as_long_as_it_says
     assert rms_db(found) > -60.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTORTIONS)
 def test_the_same_generator_gives_the_same_sound(name: str) -> None:
     assert np.array_equal(after(name, speech(1.0), seed=4), after(name, speech(1.0), seed=4))

@@ -42,6 +42,7 @@ def dashboard_queries() -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

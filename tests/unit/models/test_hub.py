@@ -48,6 +48,9 @@ from tests.unit.models.hub_server import (
     without_ranges,
 )
 
+# Servers that break off and hashes of files: half a second a test.
+pytestmark = pytest.mark.slow
+
 
 def test_a_file_corrupt_twice_is_refused_and_leaves_nothing_behind(
     hub: Hub, choose: Choose, cached: Path
@@ -106,7 +109,6 @@ def test_a_download_may_be_interrupted_often_as_long_as_it_gets_on(
     assert_complete(cached)
 
 
-@pytest.mark.slow
 def test_interruptions_are_not_bounded_by_how_deep_the_library_can_nest(
     hub: Hub, choose: Choose, cached: Path
 ) -> None:
@@ -147,7 +149,6 @@ def test_a_download_that_gets_no_further_is_refused_and_resumed_by_the_next_call
     assert_complete(cached)
 
 
-@pytest.mark.slow
 def test_a_stalled_body_is_resumed(hub: Hub, choose: Choose, cached: Path) -> None:
     hub.plans[WEIGHTS] = [stalled_after(100_000)]
     choose("commonaccent", hub.url, Timeouts(read_s=2.0))
@@ -252,7 +253,6 @@ def test_a_hub_that_likes_to_compress_is_asked_not_to(
     assert_complete(cached)
 
 
-@pytest.mark.slow
 def test_a_redirect_to_another_host_is_followed_with_its_range(
     hub: Hub, choose: Choose, cached: Path
 ) -> None:
@@ -295,7 +295,6 @@ def test_a_redirect_from_https_stays_on_https(target: str, arrives: bool) -> Non
     assert (target in asked) is arrives
 
 
-@pytest.mark.slow
 def test_the_proxy_of_the_environment_is_used(
     hub: Hub, choose: Choose, cached: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,7 +306,6 @@ def test_the_proxy_of_the_environment_is_used(
     assert_complete(cached)
 
 
-@pytest.mark.slow
 def test_a_killed_download_is_resumed_by_the_next_call(
     hub: Hub, choose: Choose, cached: Path
 ) -> None:
@@ -327,7 +325,6 @@ def test_a_killed_download_is_resumed_by_the_next_call(
     assert_complete(cached)
 
 
-@pytest.mark.slow
 def test_two_processes_at_once_fetch_each_file_once(hub: Hub, cached: Path) -> None:
     hub.plans[WEIGHTS] = [held_back]
     with in_another_process(hub, cached.parent, stderr=subprocess.PIPE) as first:
@@ -344,7 +341,6 @@ def test_two_processes_at_once_fetch_each_file_once(hub: Hub, cached: Path) -> N
     assert_complete(cached)
 
 
-@pytest.mark.slow
 def test_a_terminal_sees_a_bar_and_a_log_sees_a_line(hub: Hub, cached: Path) -> None:
     terminal, stderr = pty.openpty()
     fcntl.ioctl(stderr, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -365,7 +361,6 @@ def test_a_terminal_sees_a_bar_and_a_log_sees_a_line(hub: Hub, cached: Path) -> 
     assert logged == "fetching embedding_model.ckpt from byte 0 of 300,000\n"
 
 
-@pytest.mark.slow
 def test_what_the_user_told_the_library_changes_nothing_and_no_token_is_sent(
     hub: Hub, cached: Path, tmp_path: Path
 ) -> None:
