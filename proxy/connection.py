@@ -71,6 +71,7 @@ class Connection(H11Protocol):
         self._framing = _StrictFraming(h11.SERVER)
         self.conn = self._framing
         self._refused = False
+        self._sender_ended = False
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -88,11 +89,22 @@ class Connection(H11Protocol):
 
     @override
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keeps the connection, as asyncio understands it, where an answer is still due."""
+        """Returns whether asyncio shall keep the connection, where an answer is still due."""
+        self._sender_ended = True
+        return self._owes_an_answer()
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._sender_ended and not self._owes_an_answer():
+            self.transport.close()
+
+    def _owes_an_answer(self) -> bool:
+        """Whether a sender that has ended its side has sent a whole request without an answer."""
         cycle: RequestResponseCycle | None = self.cycle
         if self._refused or cycle is None or cycle.response_complete or cycle.more_body:
             return False
-        if cycle.keep_alive:
+        if cycle.keep_alive and not self.conn.trailing_data[0]:
             cycle.keep_alive = False
             cycle.scope["state"][SENDER_ENDED] = True
             self.loop.call_later(PROBE_AFTER_S, self._probe, cycle)

@@ -185,7 +185,7 @@ class LingeringClose:
                     MutableHeaders(scope=message)["Connection"] = "close"
             elif not message.get("more_body", False):
                 # A client that still waits for `100 Continue` has nothing on its way.
-                expected = headers.get("expect", "").lower() == "100-continue"
+                expected = "100-continue" in headers.get("expect", "").lower()
                 waits = expected and state["received_bytes"] == 0
                 if unread and not waits:
                     await send({**message, "more_body": True})

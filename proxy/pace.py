@@ -1,7 +1,6 @@
 """How slowly an upload may come in."""
 
 import asyncio
-import time
 from typing import Final
 
 from starlette.types import Message, Receive
@@ -24,7 +23,8 @@ class Pace:
     def __init__(self, min_bytes_per_s: float, grace_s: float) -> None:
         self._min_bytes_per_s = min_bytes_per_s
         self._grace_s = grace_s
-        self._patient_until_s = time.monotonic() + grace_s
+        self._clock_s = asyncio.get_running_loop().time
+        self._patient_until_s = self._clock_s() + grace_s
 
     async def receive_from(self, receive: Receive) -> Message:
         """The next message of `receive`, ASGI's callable.
@@ -32,13 +32,13 @@ class Pace:
         Raises `Problem` (upload_too_slow).
         """
         try:
-            message = await self._within(receive, self._patient_until_s - time.monotonic())
+            message = await self._within(receive, self._patient_until_s - self._clock_s())
         except asyncio.TimeoutError:
             try:
                 message = await self._within(receive, LAST_LOOK_S)
             except asyncio.TimeoutError:
                 raise self._too_slow() from None
-        now_s = time.monotonic()
+        now_s = self._clock_s()
         gained_s = len(message.get("body", b"")) / self._min_bytes_per_s
         self._patient_until_s = min(now_s + self._grace_s, self._patient_until_s + gained_s)
         if self._patient_until_s <= now_s and message.get("more_body", False):

@@ -1,6 +1,7 @@
 """Requests as the very bytes that clients send, and the answers to them."""
 
 import contextlib
+import re
 import socket
 
 import httpx
@@ -52,6 +53,18 @@ def parsed(proxy: Proxy, answer: bytes, target: str = CLASSIFY) -> httpx.Respons
     return proxy.check(
         httpx.Response(int(status.split()[1]), headers=pairs, content=body, request=request)
     )
+
+
+def read_one_answer(connection: socket.socket) -> bytes:
+    """One answer, of a connection that may stay open. An interim one is read as well."""
+    answer = b""
+    while chunk := connection.recv(65_536):
+        answer += chunk
+        last = answer[answer.rindex(b"HTTP/1.") :]
+        length = re.search(rb"\r\ncontent-length: (\d+)\r\n", last)
+        if length and len(last.partition(b"\r\n\r\n")[2]) >= int(length[1]):
+            break
+    return answer
 
 
 def exchange(proxy: Proxy, request: bytes, *, half_close: bool = False) -> httpx.Response:
