@@ -29,7 +29,6 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("AUREA_MIN_UPLOAD_BYTES_PER_S", "inf"),
         ("AUREA_UPLOAD_GRACE_S", "0"),
         ("AUREA_UPLOAD_GRACE_S", "nan"),
-        ("AUREA_CORS_HEADERS", "Authorization"),
         ("AUREA_MODEL_NAME", "../other"),
         ("AUREA_METRICS_PORT", "65536"),
         ("AUREA_LOG_ADDRESSES", "perhaps"),
