@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -15,6 +16,8 @@ from proxy.pace import Pace
 from proxy.problems import Problem
 from proxy.upload import read_upload
 from proxy.upstream import Upstream
+
+CANCEL_AGAIN_S: Final = 0.1
 
 
 class Classification(NamedTuple):
@@ -54,8 +57,7 @@ class Classification(NamedTuple):
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            unfinished = [task for task in tasks if task.cancel()]
-            await asyncio.gather(*unfinished, return_exceptions=True)
+            await _end(tasks)
         if working in done:
             return working.result()
         if leaving in done:
@@ -75,3 +77,14 @@ class Classification(NamedTuple):
             request.state.uploaded_s = time.monotonic()
             self.metrics.upload_bytes.observe(len(audio))
             return await self.upstream.score(audio, REQUEST_ID.get(), note_model)
+
+
+async def _end(tasks: Collection["asyncio.Task[Any]"]) -> None:
+    """Cancels tasks until they have ended: libraries may swallow a cancellation, once."""
+    unfinished = {task for task in tasks if task.cancel()}
+    while unfinished:
+        ended, unfinished = await asyncio.wait(unfinished, timeout=CANCEL_AGAIN_S)
+        # Looked at, or asyncio complains of faults that nobody wanted to know any more.
+        await asyncio.gather(*ended, return_exceptions=True)
+        for task in unfinished:
+            task.cancel()

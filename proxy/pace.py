@@ -31,23 +31,23 @@ class Pace:
 
         Raises `Problem` (upload_too_slow).
         """
+        # Not `asyncio.wait_for`, which before Python 3.12 may swallow a cancellation.
+        receiving = asyncio.ensure_future(receive())
         try:
-            message = await self._within(receive, self._patient_until_s - self._clock_s())
-        except asyncio.TimeoutError:
-            try:
-                message = await self._within(receive, LAST_LOOK_S)
-            except asyncio.TimeoutError:
-                raise self._too_slow() from None
+            for timeout_s in (self._patient_until_s - self._clock_s(), LAST_LOOK_S):
+                if (await asyncio.wait({receiving}, timeout=max(0.0, timeout_s)))[0]:
+                    break
+            else:
+                raise self._too_slow()
+            message = receiving.result()
+        finally:
+            receiving.cancel()
         now_s = self._clock_s()
         gained_s = len(message.get("body", b"")) / self._min_bytes_per_s
         self._patient_until_s = min(now_s + self._grace_s, self._patient_until_s + gained_s)
         if self._patient_until_s <= now_s and message.get("more_body", False):
             raise self._too_slow()
         return message
-
-    @staticmethod
-    async def _within(receive: Receive, timeout_s: float) -> Message:
-        return await asyncio.wait_for(receive(), max(0.0, timeout_s))
 
     def _too_slow(self) -> Problem:
         return Problem(
