@@ -12,23 +12,26 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from aurea.names import version_order
 from aurea.torchserve.async_client import AsyncTorchServe
+from proxy.addresses import OneSpelling
 from proxy.classification import Classification
+from proxy.cors import Cors
 from proxy.description import (
     CLASSIFY,
     CLASSIFY_CODES,
+    FORMATS,
     REQUEST_ID_PARAMETER,
     SERVICE,
     DescribedApp,
     answers,
 )
 from proxy.drain import Drain
+from proxy.held_bytes import HeldBytes
 from proxy.logs import REQUEST_ID
 from proxy.metrics import MEDIA_TYPE as METRICS_MEDIA_TYPE
 from proxy.metrics import Metrics
@@ -47,12 +50,10 @@ from proxy.schemas import (
     UsConfidence,
 )
 from proxy.settings import Settings
-from proxy.upload import HeldBytes
 from proxy.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 
-FORMATS: Final = ["WAV", "FLAC", "MP3", "Ogg Vorbis", "Ogg Opus", "WebM Opus", "M4A/MP4 AAC"]
 _MANAGEMENT_CONNECTIONS: Final = 16
 """Connections beside those of the uploads in flight."""
 
@@ -73,12 +74,14 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
     router = Router(settings.routing_file)
     upstream = Upstream(torchserve, model_status, router, metrics, settings.ask_again_after_s)
     classification = Classification(
-        upstream,
-        metrics,
-        drain,
-        HeldBytes(settings.max_held_bytes),
-        settings.max_upload_bytes,
-        settings.deadline_s,
+        upstream=upstream,
+        metrics=metrics,
+        drain=drain,
+        held=HeldBytes(settings.max_held_bytes),
+        max_upload_bytes=settings.max_upload_bytes,
+        min_upload_bytes_per_s=settings.min_upload_bytes_per_s,
+        upload_grace_s=settings.upload_grace_s,
+        deadline_s=settings.deadline_s,
     )
     slots = asyncio.Semaphore(settings.max_in_flight)
 
@@ -195,7 +198,7 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
 
 def create_metrics_app() -> Starlette:
     """Builds the application of an address of its own. Needs the state of the other's lifespan."""
-    return Starlette(routes=[Route("/metrics", _metrics)])
+    return Starlette(routes=[Route("/metrics", _metrics)], middleware=[Middleware(OneSpelling)])
 
 
 async def _metrics(request: Request) -> Response:
@@ -209,6 +212,7 @@ def _middleware(
 ) -> list[Middleware]:
     """The layers around the routes, outermost first."""
     layers = [
+        Middleware(OneSpelling),
         Middleware(LingeringClose, drain=drain),
         Middleware(
             AccessLog,
@@ -219,13 +223,7 @@ def _middleware(
     ]
     if settings.cors_origins:
         layers.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.cors_origins,
-                allow_methods=["GET", "POST"],
-                allow_headers=["X-Request-ID"],
-                expose_headers=["X-Model", "X-Request-ID", "Retry-After"],
-            )
+            Middleware(Cors, origins=settings.cors_origins, headers=settings.cors_headers)
         )
     layers.append(Middleware(LastResort))
     return layers

@@ -1,18 +1,23 @@
-"""One upload from its first byte to its score, within a time."""
+"""One upload from its first byte to its score, each of the two within its time."""
 
 import asyncio
 import time
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
 
 from aurea.torchserve.answers import Model, Score
 from proxy.drain import Drain
+from proxy.held_bytes import HeldBytes
 from proxy.logs import REQUEST_ID
 from proxy.metrics import Metrics
+from proxy.pace import Pace
 from proxy.problems import Problem
-from proxy.upload import HeldBytes, read_upload
+from proxy.upload import read_upload
 from proxy.upstream import Upstream
+
+CANCEL_AGAIN_S: Final = 0.1
 
 
 class Classification(NamedTuple):
@@ -23,6 +28,8 @@ class Classification(NamedTuple):
     drain: Drain
     held: HeldBytes
     max_upload_bytes: int
+    min_upload_bytes_per_s: float
+    upload_grace_s: float
     deadline_s: float
 
     async def score(self, request: Request) -> Score:
@@ -38,17 +45,19 @@ class Classification(NamedTuple):
             while (await request.receive())["type"] != "http.disconnect":
                 pass
 
+        async def time_passes() -> None:
+            await uploaded.wait()
+            await asyncio.sleep(self.deadline_s)
+
         working = asyncio.create_task(self._work(request, uploaded))
         leaving = asyncio.create_task(client_leaves())
         drained = asyncio.create_task(self.drain.over.wait())
-        tasks = (working, leaving, drained)
+        late = asyncio.create_task(time_passes())
+        tasks = (working, leaving, drained, late)
         try:
-            done, _ = await asyncio.wait(
-                tasks, timeout=self.deadline_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            unfinished = [task for task in tasks if task.cancel()]
-            await asyncio.gather(*unfinished, return_exceptions=True)
+            await _end(tasks)
         if working in done:
             return working.result()
         if leaving in done:
@@ -62,8 +71,20 @@ class Classification(NamedTuple):
             request.state.model = model
 
         with self.held.lease() as reserve:
-            audio = await read_upload(request, self.max_upload_bytes, reserve)
+            pace = Pace(self.min_upload_bytes_per_s, self.upload_grace_s)
+            audio = await read_upload(request, self.max_upload_bytes, reserve, pace)
             uploaded.set()
             request.state.uploaded_s = time.monotonic()
             self.metrics.upload_bytes.observe(len(audio))
             return await self.upstream.score(audio, REQUEST_ID.get(), note_model)
+
+
+async def _end(tasks: Collection["asyncio.Task[Any]"]) -> None:
+    """Cancels tasks until they have ended: libraries may swallow a cancellation, once."""
+    unfinished = {task for task in tasks if task.cancel()}
+    while unfinished:
+        ended, unfinished = await asyncio.wait(unfinished, timeout=CANCEL_AGAIN_S)
+        # Looked at, or asyncio complains of faults that nobody wanted to know any more.
+        await asyncio.gather(*ended, return_exceptions=True)
+        for task in unfinished:
+            task.cancel()

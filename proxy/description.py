@@ -7,12 +7,35 @@ from fastapi import FastAPI
 from typing_extensions import override
 
 from aurea import __version__
+from proxy.form import FIELD
 from proxy.problems import MEDIA_TYPE, TABLE, Problem, ProblemDocument
 from proxy.schemas import Limits
+from proxy.upload import AUDIO_FAMILIES, AUDIO_TYPES, FORM_TYPE
 
 SERVICE: Final = "AureaVoice accent classification"
 CLASSIFY: Final = "/classify-us-accent"
-CLASSIFY_CODES: Final = [code for code in TABLE if code not in ("not_found", "method_not_allowed")]
+CLASSIFY_CODES: Final = [
+    code for code in TABLE if code not in ("not_found", "method_not_allowed", "preflight_refused")
+]
+FORMATS: Final = [
+    "WAV (PCM, float, A-law, µ-law, ADPCM, GSM, G.722)",
+    "FLAC",
+    "MP3",
+    "Ogg Vorbis",
+    "Ogg Opus",
+    "WebM Opus",
+    "M4A/MP4 AAC",
+    "ALAC",
+    "AIFF",
+    "CAF",
+    "AU",
+    "AMR",
+    "the sound of video files (MP4, MOV, MKV, WebM)",
+]
+"""What the model decodes. Only shown: the model decides."""
+
+BARE_TYPES: Final = [*(f"{family}*" for family in AUDIO_FAMILIES), *sorted(AUDIO_TYPES)]
+"""Media types of a body that is the clip itself."""
 
 REQUEST_ID_PARAMETER: Final = {
     "name": "X-Request-ID",
@@ -84,26 +107,24 @@ def answers(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 
 def upload_description(limits: Limits) -> dict[str, Any]:
-    """OpenAPI's description of the form that brings a clip."""
+    """OpenAPI's description of the form that brings a clip, and of the bare body that may."""
+    clip = {
+        "type": "string",
+        "format": "binary",
+        "description": (
+            f"One clip of speech, {limits.min_audio_s:g} to {limits.max_audio_s:g} s, at most "
+            f"{limits.max_upload_bytes} bytes: {', '.join(limits.formats)}."
+        ),
+    }
+    form = {"type": "object", "required": [FIELD], "properties": {FIELD: clip}}
     return {
         "required": True,
+        "description": (
+            "A form with the clip as its file, or the bare clip with its own media type. "
+            "Without any encoding (`Content-Encoding`)."
+        ),
         "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": (
-                                f"One clip of speech, {limits.min_audio_s:g} to "
-                                f"{limits.max_audio_s:g} s, at most "
-                                f"{limits.max_upload_bytes} bytes: {', '.join(limits.formats)}."
-                            ),
-                        }
-                    },
-                }
-            }
+            FORM_TYPE: {"schema": form},
+            **{media_type: {"schema": clip} for media_type in BARE_TYPES},
         },
     }

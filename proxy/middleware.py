@@ -26,6 +26,8 @@ LINGER_DRAINING_S: Final = 0.25
 LINGER_BYTES: Final = 100_000_000
 CLIENT_LEFT_STATUS: Final = 499
 CLIENT_LEFT_CODE: Final = "client_left"
+SENDER_ENDED: Final = "sender_ended"
+"""Key in a request's state: its connection takes no further request."""
 _SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -179,11 +181,12 @@ class LingeringClose:
 
         async def lingering(message: Message) -> None:
             if message["type"] == "http.response.start":
-                if unread or self._drain.started:
+                if unread or self._drain.started or SENDER_ENDED in state:
                     MutableHeaders(scope=message)["Connection"] = "close"
             elif not message.get("more_body", False):
                 # A client that still waits for `100 Continue` has nothing on its way.
-                waits = state["received_bytes"] == 0 and "expect" in headers
+                expected = "100-continue" in headers.get("expect", "").lower()
+                waits = expected and state["received_bytes"] == 0
                 if unread and not waits:
                     await send({**message, "more_body": True})
                     message = {"type": "http.response.body"}

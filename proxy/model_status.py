@@ -72,11 +72,11 @@ class ModelStatus:
 
     async def ready_workers(self) -> dict[str, int]:
         """READY workers by version; empty where TorchServe does not say in `QUICK_LOOK_S`."""
-        try:
-            seen = await asyncio.wait_for(asyncio.shield(self.versions()), QUICK_LOOK_S)
-        except asyncio.TimeoutError:
+        # Not `asyncio.wait_for`, which before Python 3.12 may swallow a cancellation.
+        looking = asyncio.ensure_future(self.versions())
+        if not (await asyncio.wait({looking}, timeout=QUICK_LOOK_S))[0]:
             return {}
-        return {each.model.version: each.workers for each in seen}
+        return {each.model.version: each.workers for each in looking.result()}
 
     async def _fetch_readiness(self) -> Readiness | None:
         described = await self._describe(None)

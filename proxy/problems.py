@@ -1,6 +1,6 @@
 """Every refusal of the public contract, as problem details (RFC 9457)."""
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
@@ -18,12 +18,15 @@ class Row(NamedTuple):
 TABLE: dict[str, Row] = {
     "missing_file": Row(400, "The form has no file in its field 'file'."),
     "empty_file": Row(400, "The file has no bytes."),
-    "malformed_request": Row(400, "The request is not a well-formed multipart form."),
+    "malformed_request": Row(400, "The request is neither a well-formed form nor audio."),
+    "preflight_refused": Row(400, "Browsers may not send this request from elsewhere."),
     "not_found": Row(404, "There is nothing at this address."),
     "method_not_allowed": Row(405, "This address does not take this method."),
+    "upload_too_slow": Row(408, "The upload came too slowly, or stopped."),
     "file_too_large": Row(413, "The file is too large."),
     "audio_too_long": Row(413, "The audio is too long."),
     "unsupported_audio": Row(415, "The file cannot be decoded as audio."),
+    "unsupported_encoding": Row(415, "The file comes encoded in a way that is not decoded."),
     "audio_too_short": Row(422, "The audio is too short."),
     "no_speech": Row(422, "The audio holds nothing that could be speech."),
     "internal": Row(500, "The server failed on this request."),
@@ -37,6 +40,7 @@ TITLES = {
     400: "Bad Request",
     404: "Not Found",
     405: "Method Not Allowed",
+    408: "Request Timeout",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
@@ -45,6 +49,15 @@ TITLES = {
     504: "Gateway Timeout",
 }
 """The phrases of RFC 9110, which RFC 9457 wants as titles under the type `about:blank`."""
+
+
+MAX_PRINTED_CHARS: Final = 40
+
+
+def printable(text: str) -> str:
+    """What a client sent, fit to be told in a refusal: short, and in printable ASCII."""
+    cut = text[:MAX_PRINTED_CHARS] + ("..." if len(text) > MAX_PRINTED_CHARS else "")
+    return "".join(char if " " <= char <= "~" and char != "'" else "?" for char in cut)
 
 
 class ProblemDocument(BaseModel):
@@ -82,7 +95,10 @@ class Problem(Exception):
 
 def problem_response(problem: Problem, request_id: str, retry_after_s: int) -> JSONResponse:
     """The answer that states a problem, with Retry-After where waiting may help."""
-    headers = {"Retry-After": str(retry_after_s)} if problem.status == 503 else None
+    headers = {"Retry-After": str(retry_after_s)} if problem.status == 503 else {}
+    if problem.code == "unsupported_encoding":
+        # RFC 9110 12.5.3: which encodings of a request would do.
+        headers["Accept-Encoding"] = "identity"
     return JSONResponse(
         problem.document(request_id), problem.status, headers=headers, media_type=MEDIA_TYPE
     )

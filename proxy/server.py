@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import ctypes
 import logging
-import select
 import socket
 import struct
 import sys
@@ -13,17 +12,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, cast
 
-import h11
 import uvicorn
 from typing_extensions import override
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from proxy.app import create_app, create_metrics_app
+from proxy.connection import Connection
 from proxy.drain import Drain
-from proxy.logs import configure_logging, log_event
-from proxy.metrics import OTHER
-from proxy.middleware import new_request_id
-from proxy.problems import Problem, problem_response
+from proxy.logs import configure_logging
 from proxy.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -34,69 +29,6 @@ IDLE_GRACE_S = 0.5
 LAST_ANSWERS_S = 0.5
 POLL_S = 0.02
 STARTUP_FAILURE = 3
-
-
-class Connection(H11Protocol):
-    """One client's connection.
-
-    The keep-alive timer runs from the start and until a request's head is whole: uvicorn
-    stops it at the first byte, so that trickled heads could hold connections for ever.
-    """
-
-    @override
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        self.conn.receive_data(data)
-        self.handle_events()
-
-    def is_idle(self) -> bool:
-        """Whether no byte of a request has arrived, neither here nor in the kernel."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            return False
-        if self.conn.trailing_data[0]:
-            return False
-        arrivals = select.poll()
-        arrivals.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not arrivals.poll(0)
-
-    @override
-    def send_400_response(self, msg: str) -> None:
-        """Answers what is not HTTP, which never reaches the app, in the app's words."""
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.close()
-            return
-        request_id = new_request_id()
-        problem = Problem("malformed_request", msg)
-        self.app_state["metrics"].answered(OTHER, problem.status, problem.code, None, 0.0)
-        log_event(
-            logger,
-            "request",
-            request_id=request_id,
-            method=OTHER,
-            route=OTHER,
-            status=problem.status,
-            code=problem.code,
-        )
-        response = problem_response(problem, request_id, retry_after_s=0)
-        headers = [
-            *response.raw_headers,
-            (b"x-request-id", request_id.encode()),
-            (b"x-model", str(self.app_state["model_status"].default_model).encode()),
-            (b"connection", b"close"),
-        ]
-        for event in (
-            h11.Response(status_code=problem.status, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=bytes(response.body)),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
 
 
 class Server(uvicorn.Server):

@@ -46,7 +46,12 @@ class Settings(BaseSettings):
     """Shortest audio the model takes, in seconds, where `routing_file` has no limits. Only shown:
     the model enforces it."""
     deadline_s: float = Field(default=60.0, gt=0)
-    """Seconds after which a request is answered 504, reading the upload included."""
+    """Seconds from the end of its upload after which a request is answered 504."""
+    min_upload_bytes_per_s: float = Field(default=1_000, gt=0, allow_inf_nan=False)
+    """Slowest rate of an upload, in bytes a second. One that stays below it is answered 408."""
+    upload_grace_s: float = Field(default=20.0, gt=0, allow_inf_nan=False)
+    """Seconds that an upload may pause, or lag behind the slowest rate. The longest that one can
+    take, and hold one of `max_in_flight`, is this plus its size over that rate."""
     ask_again_after_s: float = Field(default=20.0, gt=0)
     """Seconds without an answer of TorchServe after which a clip is put to it once more: it
     loses one for good if a worker dies in the moment in which it takes it."""
@@ -68,6 +73,9 @@ class Settings(BaseSettings):
     port. 0 takes a free one and logs which."""
     cors_origins: list[str] = []
     """Origins that browsers may call from, as a JSON list. Empty turns CORS off."""
+    cors_headers: list[str] = ["Authorization"]
+    """Headers that browsers may send from there beside Content-Type and X-Request-ID, as a JSON
+    list. `["*"]` allows all."""
     max_in_flight: int = Field(default=64, gt=0)
     """Uploads taken at once; one more is answered 503."""
     max_held_bytes: int = Field(default=256_000_000, gt=0)

@@ -1,112 +1,111 @@
-"""One multipart upload: counted while it streams in, kept in memory, never on disk."""
+"""One upload, a form or bare bytes: counted as it streams in, in memory, never on disk."""
 
-import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
+from typing import Final
 
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
-from proxy.problems import Problem
+from proxy.form import FIELD, OVERHEAD_BYTES, Form
+from proxy.pace import Pace
+from proxy.problems import Problem, printable
 
-FIELD = "file"
-MAX_TEXT_FIELDS = 8
-MAX_TEXT_BYTES = 8_192
-OVERHEAD_BYTES = 131_072
-"""What a form may add to its file: boundaries, part headers and all text fields."""
-
-
-class _MemoryParser(MultiPartParser):
-    """Starlette's parser, which spools to disk over 1 MB and takes a cut-off form for whole."""
-
-    spool_max_size = sys.maxsize
-    ended = False
-
-    def on_end(self) -> None:
-        self.ended = True
-
-
-class HeldBytes:
-    """The bytes of all uploads that the process holds at once, kept under a limit.
-
-    TorchServe holds a copy of each, so that this bounds its memory too.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._held_bytes = 0
-
-    @contextmanager
-    def lease(self) -> Iterator[Callable[[int], None]]:
-        """Yields a function that reserves bytes, or raises `Problem` (overloaded).
-
-        What was reserved is given back at the end.
-        """
-        leased_bytes = 0
-
-        def reserve(count: int) -> None:
-            nonlocal leased_bytes
-            if self._held_bytes + count > self._limit_bytes:
-                raise Problem("overloaded")
-            leased_bytes += count
-            self._held_bytes += count
-
-        try:
-            yield reserve
-        finally:
-            self._held_bytes -= leased_bytes
+FORM_TYPE: Final = "multipart/form-data"
+AUDIO_TYPES: Final = frozenset(
+    {
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/ogg",
+        "application/x-ogg",
+        "application/mp4",
+    }
+)
+"""Media types of a body that is the clip itself, beside all of `AUDIO_FAMILIES`."""
+AUDIO_FAMILIES: Final = ("audio/", "video/")
+HOW_TO_SEND: Final = (
+    f"Send the clip as the file '{FIELD}' of a form ({FORM_TYPE}), or as the bare body with its "
+    "own type, such as audio/wav."
+)
 
 
 async def read_upload(
-    request: Request, max_upload_bytes: int, reserve: Callable[[int], None]
+    request: Request, max_upload_bytes: int, reserve: Callable[[int], None], pace: Pace
 ) -> bytes:
-    """Returns the bytes of the form's file. `reserve` is called for all bytes as they come in.
+    """Returns the bytes of the clip. `reserve` is called for all bytes as they come in.
 
-    Raises `Problem` (missing_file, empty_file, malformed_request, file_too_large), whatever
-    `reserve` raises, and Starlette's `ClientDisconnect`.
+    Raises `Problem` (missing_file, empty_file, malformed_request, file_too_large,
+    unsupported_encoding, upload_too_slow), whatever `reserve` raises, and Starlette's
+    `ClientDisconnect`.
     """
+    _refuse_encoded(request.headers.getlist("content-encoding"))
+    content_type = request.headers.get("content-type", "")
+    media_type = content_type.partition(";")[0].strip().lower()
     too_large = Problem(
         "file_too_large", f"The file is larger than the {max_upload_bytes} bytes taken."
     )
-    max_body_bytes = max_upload_bytes + OVERHEAD_BYTES
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "multipart/form-data":
-        raise Problem("malformed_request", "The body must be multipart/form-data.")
+    form = Form(content_type) if media_type == FORM_TYPE else None
+    if form is None and not _is_audio(media_type):
+        raise Problem(
+            "malformed_request",
+            f"A body of the type '{printable(media_type)}' is not taken. {HOW_TO_SEND}",
+        )
+    max_body_bytes = max_upload_bytes + (OVERHEAD_BYTES if form else 0)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_body_bytes:
         raise too_large
+    received_bytes = 0
+    chunks: list[bytes] = []
+    async for chunk in _received(request, pace):
+        received_bytes += len(chunk)
+        if received_bytes > max_body_bytes:
+            raise too_large
+        reserve(len(chunk))
+        if form is None:
+            chunks.append(chunk)
+        else:
+            form.feed(chunk)
+    clip = b"".join(chunks) if form is None else form.clip()
+    if form is None:
+        _refuse_what_is_no_clip(clip, media_type)
+    if not clip:
+        raise Problem("empty_file")
+    if len(clip) > max_upload_bytes:
+        raise too_large
+    return clip
 
-    async def counted() -> AsyncGenerator[bytes, None]:
-        received_bytes = 0
-        async for chunk in request.stream():
-            received_bytes += len(chunk)
-            if received_bytes > max_body_bytes:
-                raise too_large
-            reserve(len(chunk))
+
+async def _received(request: Request, pace: Pace) -> AsyncGenerator[bytes, None]:
+    more = True
+    while more:
+        message = await pace.receive_from(request.receive)
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        more = message.get("more_body", False)
+        if chunk := message.get("body", b""):
             yield chunk
 
-    parser = _MemoryParser(
-        request.headers,
-        counted(),
-        max_files=1,
-        max_fields=MAX_TEXT_FIELDS,
-        max_part_size=MAX_TEXT_BYTES,
-    )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise Problem("malformed_request", f"Broken multipart form: {error.message}") from error
-    try:
-        if not parser.ended:
-            raise Problem("malformed_request", "The form ends before its closing boundary.")
-        file = form.get(FIELD)
-        if not isinstance(file, UploadFile):
-            raise Problem("missing_file")
-        if not file.size:
-            raise Problem("empty_file")
-        if file.size > max_upload_bytes:
-            raise too_large
-        return await file.read()
-    finally:
-        await form.close()
+
+def _is_audio(media_type: str) -> bool:
+    """Whether a body of this type is the clip itself. One without a type is: browsers send so."""
+    return not media_type or media_type in AUDIO_TYPES or media_type.startswith(AUDIO_FAMILIES)
+
+
+def _refuse_encoded(fields: list[str]) -> None:
+    encodings = [each.strip() for each in ",".join(fields).split(",")]
+    coded = [each for each in encodings if each.lower() not in ("", "identity")]
+    if coded:
+        raise Problem(
+            "unsupported_encoding",
+            f"The body comes in the Content-Encoding '{printable(', '.join(coded))}', which is "
+            "not decoded. Send the audio file's bytes as they are.",
+        )
+
+
+def _refuse_what_is_no_clip(body: bytes, media_type: str) -> None:
+    if not body and not media_type:
+        raise Problem("malformed_request", f"The request has no body. {HOW_TO_SEND}")
+    if body.startswith(b"--") and b"content-disposition: form-data" in body[:1024].lower():
+        raise Problem(
+            "malformed_request",
+            f"The body is a form, but its Content-Type says '{printable(media_type)}': let the "
+            f"library that builds the form set the header, which is {FORM_TYPE} with a boundary.",
+        )

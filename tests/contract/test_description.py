@@ -21,10 +21,15 @@ def test_the_description_is_valid_openapi(proxy: Proxy) -> None:
 
 def test_the_description_tells_the_upload_and_every_answer_to_it(proxy: Proxy) -> None:
     operation = proxy.description["paths"][CLASSIFY]["post"]
-    assert list(operation["requestBody"]["content"]) == ["multipart/form-data"]
-    schema = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    content = operation["requestBody"]["content"]
+    assert {"multipart/form-data", "audio/*", "video/*", "application/octet-stream"} <= set(content)
+    schema = content["multipart/form-data"]["schema"]
     assert schema["required"] == ["file"]
-    assert schema["properties"]["file"]["format"] == "binary"
+    clip = schema["properties"]["file"]
+    assert clip["format"] == "binary"
+    for named in ("A-law", "GSM", "AMR", "MP4, MOV, MKV, WebM", "at most 25000000 bytes"):
+        assert named in clip["description"]
+    assert all(each["schema"] in (schema, clip) for each in content.values())
     told = {
         (int(status), code)
         for status, answer in operation["responses"].items()
@@ -33,7 +38,7 @@ def test_the_description_tells_the_upload_and_every_answer_to_it(proxy: Proxy) -
             "enum"
         ]
     }
-    elsewhere = {"not_found", "method_not_allowed"}
+    elsewhere = {"not_found", "method_not_allowed", "preflight_refused"}
     assert told == {(row.status, code) for code, row in TABLE.items() if code not in elsewhere}
     for status, answer in operation["responses"].items():
         wanted = {"X-Model", "X-Request-ID"} | ({"Retry-After"} if status == "503" else set())

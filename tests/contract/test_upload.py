@@ -47,11 +47,6 @@ def test_small_text_fields_beside_the_file_are_tolerated(proxy: Proxy) -> None:
     [
         (
             "missing_file",
-            b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n--b--',
-            BOUNDARY,
-        ),
-        (
-            "missing_file",
             b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n--b--',
             BOUNDARY,
         ),
@@ -74,7 +69,6 @@ def test_small_text_fields_beside_the_file_are_tolerated(proxy: Proxy) -> None:
         ("malformed_request", b"no boundary here", BOUNDARY),
         ("malformed_request", b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--", BOUNDARY),
         ("malformed_request", b"--b\r\nContent-Disposition: form-data", "multipart/form-data"),
-        ("malformed_request", b"RIFF", "audio/wav"),
         ("malformed_request", b"file=clip", "application/x-www-form-urlencoded"),
         ("malformed_request", b'{"file": "clip"}', "application/json"),
     ],

@@ -92,11 +92,12 @@ def service(serve: Serve) -> RunningService:
 def fragile(
     serve: Serve, archive: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
-    """A service of one worker in fp32 with a short deadline, harmed by tests that let it mend."""
+    """A service of one worker in fp32 with little patience, harmed by tests that let it mend."""
     run_dir = tmp_path_factory.mktemp("fragile")
     exact = configured(archive, run_dir / "draft.mar", "2.0", accent={"precision": "fp32"})
     registered_alone(exact, run_dir, "2.0")
-    running = serve(run_dir, environment={"AUREA_DEADLINE_S": "6"})
+    impatience = {"AUREA_DEADLINE_S": "6", "AUREA_UPLOAD_GRACE_S": "6"}
+    running = serve(run_dir, environment=impatience)
     yield running
     running.close()
 

@@ -1,0 +1,182 @@
+"""One client's connection: what HTTP itself asks for, before and around the app."""
+
+import asyncio
+import logging
+import select
+from typing import Any, Final
+
+import h11
+import uvicorn
+from typing_extensions import override
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from proxy.logs import log_event
+from proxy.metrics import OTHER
+from proxy.middleware import LINGER_S, SENDER_ENDED, new_request_id
+from proxy.problems import Problem, problem_response
+
+# The lines of the log are found by this name, whatever the module is called.
+logger = logging.getLogger("proxy.server")
+
+PROBE_AFTER_S: Final = 1.0
+"""How long an answer may take before a client that has ended its side is looked for."""
+LOOK_EVERY_S: Final = 0.1
+
+
+class _StrictFraming(h11.Connection):
+    """Refuses requests of which two servers could see different ends (RFC 9112 6.1)."""
+
+    ambiguous = False
+
+    @override
+    def next_event(self) -> Any:
+        """Raises `h11.RemoteProtocolError` for these as for what is no HTTP."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            names = {name for name, _ in event.headers}
+            if {b"content-length", b"transfer-encoding"} <= names:
+                self.ambiguous = True
+                raise h11.RemoteProtocolError("two lengths")
+        return event
+
+
+class Connection(H11Protocol):
+    """uvicorn's, with four differences.
+
+    The keep-alive timer runs from the start and until a request's head is whole: uvicorn
+    stops it at the first byte, so that trickled heads could hold connections for ever.
+
+    A client that ends its side after a whole request gets its answer (RFC 9112 9.6). From here
+    that looks the same as one that has gone for good, until something is sent: the kernel of
+    one that has gone answers with a reset. So where the answer takes longer than
+    `PROBE_AFTER_S`, an interim `100 Continue` is sent, which every client of HTTP/1.1 must
+    take, and the work ends if a reset comes back. HTTP/1.0 knows none: there the work goes on.
+    So does it for a client that leaves after the probe. One that ends its side within a
+    request, or between two, is closed on.
+
+    Both Content-Length and Transfer-Encoding are refused, and what is no HTTP is answered in
+    the app's words. After such an answer what still comes in is read and thrown away for a
+    while, so that no client is reset before it has read it.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._framing = _StrictFraming(h11.SERVER)
+        self.conn = self._framing
+        self._refused = False
+        self._sender_ended = False
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self.conn.receive_data(data)
+        self.handle_events()
+
+    @override
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Returns whether asyncio shall keep the connection, where an answer is still due."""
+        self._sender_ended = True
+        return self._owes_an_answer()
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._sender_ended and not self._owes_an_answer():
+            self.transport.close()
+
+    def _owes_an_answer(self) -> bool:
+        """Whether a sender that has ended its side has sent a whole request without an answer."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if self._refused or cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        if cycle.keep_alive and not self.conn.trailing_data[0]:
+            cycle.keep_alive = False
+            cycle.scope["state"][SENDER_ENDED] = True
+            self.loop.call_later(PROBE_AFTER_S, self._probe, cycle)
+        return True
+
+    def _probe(self, cycle: RequestResponseCycle) -> None:
+        if cycle.response_started or self.transport.is_closing():
+            return
+        if cycle.scope["http_version"] != "1.0":
+            interim = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+            self.transport.write(self.conn.send(interim) or b"")
+        self._look_for_reset(cycle)
+
+    def _look_for_reset(self, cycle: RequestResponseCycle) -> None:
+        if cycle.response_complete or self.transport.is_closing():
+            return
+        if self._poll(select.POLLERR | select.POLLHUP):
+            self.transport.abort()
+            return
+        self.loop.call_later(LOOK_EVERY_S, self._look_for_reset, cycle)
+
+    def is_idle(self) -> bool:
+        """Whether no byte of a request has arrived, neither here nor in the kernel."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        if self.conn.trailing_data[0]:
+            return False
+        return not self._poll(select.POLLIN)
+
+    def _poll(self, events: int) -> int:
+        """Which of `events` have come about on the socket."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), events)
+        return sum(seen & events for _, seen in poll.poll(0))
+
+    @override
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is not HTTP, which never reaches the app, in the app's words."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
+        if self._framing.ambiguous:
+            msg = "A request has either a Content-Length or a Transfer-Encoding, not both."
+        request_id = new_request_id()
+        problem = Problem("malformed_request", msg)
+        self.app_state["metrics"].answered(OTHER, problem.status, problem.code, None, 0.0)
+        log_event(
+            logger,
+            "request",
+            request_id=request_id,
+            method=OTHER,
+            route=OTHER,
+            status=problem.status,
+            code=problem.code,
+        )
+        response = problem_response(problem, request_id, retry_after_s=0)
+        headers = [
+            *response.raw_headers,
+            (b"x-request-id", request_id.encode()),
+            (b"x-model", str(self.app_state["model_status"].default_model).encode()),
+            (b"connection", b"close"),
+        ]
+        for event in (
+            h11.Response(status_code=problem.status, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=bytes(response.body)),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self._close_after_reading()
+
+    def _close_after_reading(self) -> None:
+        self._refused = True
+        self._unset_keepalive_if_required()
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)

@@ -1,0 +1,212 @@
+"""A multipart form, read as it streams in: its clip is kept in memory, all else is bounded."""
+
+import re
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from proxy.problems import Problem, printable
+
+FIELD: Final = "file"
+MAX_TEXT_FIELDS: Final = 8
+MAX_TEXT_BYTES: Final = 8_192
+OVERHEAD_BYTES: Final = 131_072
+"""What a form may add to its file: boundaries, part headers and all text fields."""
+MAX_NAMES_SHOWN: Final = 4
+
+_UNCODED: Final = frozenset({"", "7bit", "8bit", "binary"})
+_PARAMETER: Final = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
+
+
+class Disposition(NamedTuple):
+    """What a part says of itself."""
+
+    name: str | None
+    """The field's name, or None where there is none."""
+    has_file_name: bool
+
+
+class _Part:
+    """One part. Only those of the field `file` keep their bytes."""
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.name = ""
+        self.has_file_name = False
+        self.size_bytes = 0
+        self.chunks: list[bytes] = []
+
+
+class Form:
+    """Takes a body in pieces and has the clip in the end.
+
+    The clip is the part `file`, whether it has a file name or not: many clients send none, or
+    one in the encoding of RFC 5987 alone. A part `file` with a file name goes before one
+    without, which is then an ordinary text field.
+    """
+
+    def __init__(self, content_type: str) -> None:
+        """Raises `Problem` (malformed_request) where the header names no usable boundary."""
+        boundary = parse_options_header(content_type)[1].get(b"boundary")
+        if not boundary:
+            raise Problem(
+                "malformed_request",
+                "The Content-Type multipart/form-data names no boundary: let the library that "
+                "builds the form set the header.",
+            )
+        self._part = _Part()
+        self._parts: list[_Part] = []
+        self._header_name = b""
+        self._header_value = b""
+        self._ended = False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin_part,
+                    "on_part_data": self._take_data,
+                    "on_header_field": self._take_header_name,
+                    "on_header_value": self._take_header_value,
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._end_headers,
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise _broken(error) from error
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes the next piece of the body.
+
+        Raises `Problem` (malformed_request, unsupported_encoding).
+        """
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise _broken(error) from error
+
+    def clip(self) -> bytes:
+        """The bytes of the clip, once the body has been fed.
+
+        Raises `Problem` (malformed_request, missing_file).
+        """
+        if not self._ended:
+            raise Problem("malformed_request", "The form ends before its closing boundary.")
+        clips = [part for part in self._parts if part.name == FIELD]
+        clip = next((part for part in clips if part.has_file_name), clips[0] if clips else None)
+        if clip is None:
+            raise Problem("missing_file", self._what_there_is())
+        if not clip.has_file_name and any(part.has_file_name for part in self._parts):
+            raise self._too_many_files()
+        return b"".join(clip.chunks)
+
+    def _what_there_is(self) -> str:
+        names = list(dict.fromkeys(f"'{printable(part.name)}'" for part in self._parts))
+        told = ", ".join(names[:MAX_NAMES_SHOWN]) or "no fields"
+        more = len(names) - MAX_NAMES_SHOWN
+        return (
+            f"The form has no file in its field '{FIELD}'; it has {told}"
+            f"{f' and {more} more' if more > 0 else ''}."
+        )
+
+    def _too_many_files(self) -> Problem:
+        return Problem(
+            "malformed_request", f"The form has more than one file. Send one, as '{FIELD}'."
+        )
+
+    def _begin_part(self) -> None:
+        self._part = _Part()
+
+    def _take_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _take_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _end_header(self) -> None:
+        name = self._header_name.decode("latin-1").lower()
+        self._part.headers[name] = _decoded(self._header_value).strip()
+        self._header_name = self._header_value = b""
+
+    def _end_headers(self) -> None:
+        part = self._part
+        disposition = read_disposition(part.headers.get("content-disposition", ""))
+        if disposition.name is None:
+            raise Problem(
+                "malformed_request",
+                "A part of the form has no Content-Disposition with a name.",
+            )
+        part.name, part.has_file_name = disposition.name, disposition.has_file_name
+        self._parts.append(part)
+        if part.name == FIELD:
+            self._refuse_encoded(part)
+        named = [each for each in self._parts if each.has_file_name]
+        unnamed = [each for each in self._parts if not each.has_file_name]
+        unnamed_clips = [each for each in unnamed if each.name == FIELD]
+        if len(named) > 1 or len(unnamed_clips) > 1:
+            raise self._too_many_files()
+        if len(unnamed) - len(unnamed_clips) > MAX_TEXT_FIELDS:
+            raise Problem(
+                "malformed_request",
+                f"The form has more than {MAX_TEXT_FIELDS} fields beside its file.",
+            )
+
+    def _refuse_encoded(self, part: _Part) -> None:
+        encoding = part.headers.get("content-transfer-encoding", "").lower()
+        if encoding not in _UNCODED:
+            raise Problem(
+                "unsupported_encoding",
+                f"The form's file comes in the Content-Transfer-Encoding '{printable(encoding)}', "
+                "which is not decoded. Send its bytes as they are.",
+            )
+
+    def _take_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._part
+        part.size_bytes += end - start
+        if part.name == FIELD:
+            part.chunks.append(data[start:end])
+        elif not part.has_file_name and part.size_bytes > MAX_TEXT_BYTES:
+            raise Problem(
+                "malformed_request",
+                f"The form's field '{printable(part.name)}' is longer than the {MAX_TEXT_BYTES} "
+                f"bytes of a text. The clip belongs into the field '{FIELD}'.",
+            )
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+def read_disposition(header: str) -> Disposition:
+    """Reads a part's Content-Disposition, the extended notation of RFC 5987 included.
+
+    The library's own reader drops that notation, as RFC 7578 forbids it to senders; but what
+    is sent is sent.
+    """
+    found: dict[str, str] = {}
+    for key, value in _PARAMETER.findall(header):
+        if value.startswith('"'):
+            value = re.sub(r"\\(.)", r"\1", value[1:].removesuffix('"'))
+        found.setdefault(key.lower(), value.strip())
+    name = found.get("name")
+    if name is None and "name*" in found:
+        name = unquote(found["name*"].rpartition("'")[2])
+    return Disposition(name, any(key.partition("*")[0] == "filename" for key in found))
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _broken(error: FormParserError) -> Problem:
+    # The library's own words may quote what the client sent.
+    return Problem(
+        "malformed_request",
+        "Broken multipart form: its parts are not where its boundary says."
+        if type(error) is not FormParserError
+        else "Broken multipart form: its boundary is too long.",
+    )
