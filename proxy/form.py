@@ -1,13 +1,16 @@
 """A multipart form, read as it streams in: its clip is kept in memory, all else is bounded."""
 
 import re
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from proxy.problems import Problem, printable
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 FIELD: Final = "file"
 MAX_TEXT_FIELDS: Final = 8
@@ -39,59 +42,34 @@ class _Part:
         self.chunks: list[bytes] = []
 
 
-class Form:
-    """Takes a body in pieces and has the clip in the end.
+class _Parts:
+    """What the parser has found so far: its callbacks, and what they make of the parts.
 
-    The clip is the part `file`, whether it has a file name or not: many clients send none, or
-    one in the encoding of RFC 5987 alone. A part `file` with a file name goes before one
-    without, which is then an ordinary text field.
+    Knows nothing of the parser, so that its bytes are free as soon as nobody wants them.
     """
 
-    def __init__(self, content_type: str) -> None:
-        """Raises `Problem` (malformed_request) where the header names no usable boundary."""
-        boundary = parse_options_header(content_type)[1].get(b"boundary")
-        if not boundary:
-            raise Problem(
-                "malformed_request",
-                "The Content-Type multipart/form-data names no boundary: let the library that "
-                "builds the form set the header.",
-            )
+    def __init__(self) -> None:
         self._part = _Part()
         self._parts: list[_Part] = []
         self._header_name = b""
         self._header_value = b""
         self._ended = False
-        try:
-            self._parser = MultipartParser(
-                boundary,
-                {
-                    "on_part_begin": self._begin_part,
-                    "on_part_data": self._take_data,
-                    "on_header_field": self._take_header_name,
-                    "on_header_value": self._take_header_value,
-                    "on_header_end": self._end_header,
-                    "on_headers_finished": self._end_headers,
-                    "on_end": self._end,
-                },
-            )
-        except FormParserError as error:
-            raise _broken(error) from error
 
-    def feed(self, chunk: bytes) -> None:
-        """Takes the next piece of the body.
-
-        Raises `Problem` (malformed_request, unsupported_encoding).
-        """
-        try:
-            self._parser.write(chunk)
-        except FormParserError as error:
-            raise _broken(error) from error
+    @property
+    def callbacks(self) -> "MultipartCallbacks":
+        """What the parser is to call."""
+        return {
+            "on_part_begin": self._begin_part,
+            "on_part_data": self._take_data,
+            "on_header_field": self._take_header_name,
+            "on_header_value": self._take_header_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._end_headers,
+            "on_end": self._end,
+        }
 
     def clip(self) -> bytes:
-        """The bytes of the clip, once the body has been fed.
-
-        Raises `Problem` (malformed_request, missing_file).
-        """
+        """See `Form.clip`."""
         if not self._ended:
             raise Problem("malformed_request", "The form ends before its closing boundary.")
         clips = [part for part in self._parts if part.name == FIELD]
@@ -176,6 +154,47 @@ class Form:
 
     def _end(self) -> None:
         self._ended = True
+
+
+class Form:
+    """Takes a body in pieces and has the clip in the end.
+
+    The clip is the part `file`, whether it has a file name or not: many clients send none, or
+    one in the notation of RFC 5987 alone. A part `file` with a file name goes before one
+    without, which is then an ordinary text field.
+    """
+
+    def __init__(self, content_type: str) -> None:
+        """Raises `Problem` (malformed_request) where the header names no usable boundary."""
+        boundary = parse_options_header(content_type)[1].get(b"boundary")
+        if not boundary:
+            raise Problem(
+                "malformed_request",
+                "The Content-Type multipart/form-data names no boundary: let the library that "
+                "builds the form set the header.",
+            )
+        self._parts = _Parts()
+        try:
+            self._parser = MultipartParser(boundary, self._parts.callbacks)
+        except FormParserError as error:
+            raise _broken(error) from error
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes the next piece of the body.
+
+        Raises `Problem` (malformed_request, unsupported_encoding).
+        """
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise _broken(error) from error
+
+    def clip(self) -> bytes:
+        """The bytes of the clip, once the body has been fed.
+
+        Raises `Problem` (malformed_request, missing_file).
+        """
+        return self._parts.clip()
 
 
 def read_disposition(header: str) -> Disposition:

@@ -1,6 +1,8 @@
 """Forms in all shapes that clients send: what is taken as the clip, what is refused and how."""
 
+import gc
 import re
+import weakref
 
 import httpx
 import pytest
@@ -296,3 +298,19 @@ def test_no_refusal_repeats_more_than_a_name() -> None:
     with pytest.raises(Problem) as refusal:
         form.feed(multipart(part(b"x" * 9_000, f'Content-Disposition: f; name="{"é" * 500}"')))
     assert re.fullmatch(r"[ -~]{1,200}", str(refusal.value))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_form_is_let_go_of_at_once(whole: bool) -> None:
+    """Its bytes are not left to the garbage collector, which comes when it likes."""
+    gc.disable()
+    try:
+        form = Form(FORM_TYPE)
+        form.feed(multipart(field("file", bytes(1_000)))[: None if whole else 500])
+        if whole:
+            form.clip()
+        gone = weakref.ref(form)
+        del form
+        assert gone() is None
+    finally:
+        gc.enable()
