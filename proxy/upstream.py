@@ -24,6 +24,7 @@ MODEL_CODES: Final = frozenset(
         "audio_too_short",
         "no_speech",
         "internal",
+        "overloaded",
     }
 )
 MAX_DETAIL_CHARS: Final = 500

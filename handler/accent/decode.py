@@ -6,39 +6,52 @@ ever held whole, a limit stops it before memory is spent, and nothing touches th
 """
 
 import ctypes
-import io
-import mmap
+import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import ceil
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import av
 import av.error
-import numpy as np
-import numpy.typing as npt
-from av.audio.plane import AudioPlane
+from av.stream import Disposition
 
-from accent.errors import AudioTooLong, AudioTooShort, EmptyFile, NoSpeech, UnsupportedAudio
+from accent.errors import AudioTooShort, EmptyFile, NoSpeech, Overloaded, UnsupportedAudio
 from accent.limits import AudioLimits, check_layout
-from accent.resample import StreamingResampler
-from accent.waveform import SAMPLE_RATE_HZ, Waveform, loudest_block_dbfs
+from accent.mixing import Track
+from accent.upload import readable
+from accent.waveform import Waveform, loudest_block_dbfs
 
 # What FFmpeg may open and decode. Its playlist formats would open other files and
 # addresses; its rarer decoders only widen what a hostile upload can reach.
-_FORMATS: Final = "wav,w64,aiff,caf,flac,mp3,ogg,matroska,webm,mov,mp4,m4a,3gp,aac,amr"
+_FORMATS: Final = "wav,w64,aiff,au,caf,flac,mp3,ogg,matroska,webm,mov,mp4,m4a,3gp,aac,amr"
 _DECODERS: Final = (
     "pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,"
     "pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,"
+    "gsm_ms,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,g722,"
     "flac,alac,mp3,mp3float,vorbis,opus,libopus,aac,amrnb,amrwb"
 )
-# Codecs pad the last frame: a recording of exactly the limit may decode to a little more.
-_CODEC_PADDING_S: Final = 0.1
-# Fixed-point audio cannot pass 1.0 and mastering tools stay near it; far beyond, squaring
-# for the spectrum overflows float32.
-_MAX_PEAK: Final = 1e4
+_READ: Final = (
+    "WAV (PCM, float, A-law, \u00b5-law, ADPCM, GSM, G.722), FLAC, MP3, Ogg, WebM, M4A/MP4, "
+    "AIFF, CAF, AU and AMR"
+)
+# Names of codecs that are met and not read, for people.
+_OTHER_CODECS: Final = {
+    "ac3": "AC-3",
+    "eac3": "E-AC-3",
+    "dts": "DTS",
+    "truehd": "TrueHD",
+    "mp2": "MP2",
+    "mp2float": "MP2",
+    "wmav1": "Windows Media Audio",
+    "wmav2": "Windows Media Audio",
+    "wmapro": "Windows Media Audio",
+    "speex": "Speex",
+    "wavpack": "WavPack",
+    "ape": "Monkey's Audio",
+}
 # Damaged frames that a player would skip over; with more than this the file is not audio.
 _MAX_DAMAGED_SHARE: Final = 0.2
 # FFmpeg reserves what a chunk's header claims, up to 2 GB, before it looks for the bytes.
@@ -50,36 +63,19 @@ _MAX_PROBED_PACKETS: Final = 1
 # FFmpeg opens a decoder for each of a file's tracks, half a megabyte apiece. Films have fewer.
 _MAX_STREAMS: Final = 32
 
-# Room that a recording starts with, where its limit is no lower.
-_USUAL_LONGEST_S: Final = 600.0
-# Samples of all channels that are mixed at a time. A frame of compressed audio holds a
-# thousand or two, and what numpy takes for a call would cost more than they do.
-_MIX_VALUES: Final = 1 << 16
+# The first bytes of every ASF file, whose demuxer is not let near uploads.
+_WINDOWS_MEDIA_HEAD: Final = bytes.fromhex("3026b2758e66cf11")
 
-
-@dataclass(frozen=True)
-class _SampleFormat:
-    """How FFmpeg holds a sample: its type, and the values of silence and of full scale."""
-
-    dtype: np.dtype[Any]
-    silence: float
-    full_scale: float
-
-
-_SAMPLE_FORMATS: Final = {
-    "u8": _SampleFormat(np.dtype(np.uint8), 128.0, 128.0),
-    "s16": _SampleFormat(np.dtype(np.int16), 0.0, 32768.0),
-    "s32": _SampleFormat(np.dtype(np.int32), 0.0, 2147483648.0),
-    "flt": _SampleFormat(np.dtype(np.float32), 0.0, 1.0),
-    "dbl": _SampleFormat(np.dtype(np.float64), 0.0, 1.0),
-}
+MEAN: Final = "mean"
 
 
 @dataclass(frozen=True)
 class AudioFacts:
     """What was found in the file, before mixing and resampling.
 
-    `peak` is the largest absolute sample over all channels, 1.0 being full scale.
+    `peak` is the largest absolute sample over all channels, 1.0 being full scale. `track` counts
+    the file's audio tracks from 1. `mix` is `mean` of all channels, or `channel N`, counted from
+    1, where they cancel out in their mean.
     """
 
     duration_s: float
@@ -87,6 +83,8 @@ class AudioFacts:
     channels: int
     codec: str
     peak: float
+    track: int = 1
+    mix: str = MEAN
 
 
 @dataclass(frozen=True)
@@ -98,17 +96,69 @@ class Audio:
 
 
 def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audio:
-    """Decode the first audio track of `data` to a mono waveform at 16 kHz.
+    """Decode an audio track of `data` to a mono waveform at 16 kHz.
 
-    Raises `EmptyFile`, `UnsupportedAudio`, `AudioTooLong`, `AudioTooShort` or `NoSpeech`.
-    What a file claims of its length is never believed: only decoded samples count.
+    That is the track marked as default, else the first; one that cannot be decoded, or is
+    silent, gives way to the next. Channels that cancel out in their mean give way to the loudest.
+
+    Raises `EmptyFile`, `UnsupportedAudio`, `AudioTooLong`, `AudioTooShort`, `NoSpeech` or
+    `Overloaded`. What a file claims of its length is never believed: only decoded samples count.
     """
     if not data:
         raise EmptyFile("The file has no bytes.")
     _bound_ffmpeg_memory()
+    clock = _Clock(limits.max_decode_s)
+    with _open(data) as container:
+        places = _decodable(container)
+        audio = _decoded_or_none(data, container, places[0], limits, clock, last=len(places) == 1)
+    for index, place in enumerate(places[1:], 1):
+        if audio is not None and not _is_silent(audio, limits):
+            break
+        last = audio is None and index == len(places) - 1
+        with _open(data) as container:
+            audio = _decoded_or_none(data, container, place, limits, clock, last=last) or audio
+    if audio is None:
+        raise UnsupportedAudio("The file is damaged: no clean audio could be decoded from it.")
+    if audio.facts.duration_s < limits.min_audio_s:
+        raise AudioTooShort(
+            f"The clip lasts {audio.facts.duration_s:g} s; "
+            f"at least {limits.min_audio_s:g} s are needed."
+        )
+    if _is_silent(audio, limits):
+        raise NoSpeech(
+            "The clip is silent: no sound above the noise floor was found. "
+            "Check the microphone and record again."
+        )
+    return audio
+
+
+class _Clock:
+    """The time that decoding takes: on the processor, which is the file's, and by the clock."""
+
+    def __init__(self, max_decode_s: float) -> None:
+        self._max_decode_s = max_decode_s
+        self._busy_until_s = time.thread_time() + max_decode_s
+        self._until_s = time.monotonic() + max_decode_s
+
+    def check(self) -> None:
+        """Raises `UnsupportedAudio` or `Overloaded` where the time is over."""
+        if time.thread_time() > self._busy_until_s:
+            raise UnsupportedAudio("The file takes too long to decode.")
+        if time.monotonic() > self._until_s:
+            raise Overloaded("The server stalled while it decoded the clip. Send it again.")
+
+
+@cache
+def _bound_ffmpeg_memory() -> None:
+    # PyAV does not wrap `av_max_alloc`. Loading its own libavutil again yields the same one.
+    (library,) = (Path(av.__file__).parents[1] / "av.libs").glob("libavutil-*")
+    ctypes.CDLL(str(library)).av_max_alloc(ctypes.c_size_t(_MAX_FFMPEG_BLOCK_BYTES))
+
+
+def _open(data: bytes | bytearray) -> "av.container.InputContainer":
     try:
-        container = av.open(
-            _Upload(data),
+        return av.open(
+            readable(data),
             mode="r",
             # Old tags are in any encoding, and none of them is read here.
             metadata_errors="replace",
@@ -120,230 +170,133 @@ def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audi
                 "max_probe_packets": str(_MAX_PROBED_PACKETS),
             },
         )
+    except av.error.EOFError:
+        raise AudioTooShort("The file ends before any whole piece of sound.") from None
     except (av.error.FFmpegError, ValueError, OverflowError):
-        raise UnsupportedAudio("The file is in no audio format that this server reads.") from None
-    with container:
-        audio = _decode_track(container, limits)
-    if audio.facts.duration_s < limits.min_audio_s:
-        raise AudioTooShort(
-            f"The clip lasts {audio.facts.duration_s:g} s; "
-            f"at least {limits.min_audio_s:g} s are needed."
-        )
-    if loudest_block_dbfs(audio.waveform) < limits.silence_dbfs:
-        raise NoSpeech(
-            "The clip is silent: no sound above the noise floor was found. "
-            "Check the microphone and record again."
-        )
-    return audio
+        if data[: len(_WINDOWS_MEDIA_HEAD)] == _WINDOWS_MEDIA_HEAD:
+            raise _not_read("Windows Media Audio") from None
+        raise UnsupportedAudio(
+            f"The file is in no audio format that this server reads. It reads {_READ}. Raw samples "
+            "without a header are not read: save them as WAV."
+        ) from None
 
 
-class _Upload:
-    """An upload as a file to read. `io.BytesIO` would copy the bytearray that a server fills."""
-
-    def __init__(self, data: bytes | bytearray) -> None:
-        self._data = memoryview(data)
-        self._position = 0
-
-    def read(self, size: int) -> bytes:
-        """The next bytes, at most `size`, none at the end."""
-        block = bytes(self._data[self._position : self._position + size])
-        self._position += len(block)
-        return block
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to `offset` from the start, the position or the end; the new position.
-
-        Raises `ValueError` if that lies before the start, as any file does.
-        """
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}
-        position = start[whence] + offset
-        if position < 0:
-            raise ValueError(f"negative seek value {position}")
-        self._position = position
-        return position
-
-    def tell(self) -> int:
-        """The position, in bytes from the start."""
-        return self._position
+def _decodable(container: "av.container.InputContainer") -> Sequence[int]:
+    """The audio tracks that can be decoded, as places among all, the one to take first."""
+    audio = container.streams.audio
+    if not audio:
+        raise UnsupportedAudio("The file has no audio track.")
+    # FFmpeg's own whitelist binds the probing of the file, not the decoder that PyAV opens.
+    # A codec without a decoder has no context.
+    codecs = [stream.codec_context and stream.codec_context.codec.name for stream in audio]
+    known = [place for place, codec in enumerate(codecs) if codec in _DECODERS.split(",")]
+    if not known:
+        found = next((_OTHER_CODECS[codec] for codec in codecs if codec in _OTHER_CODECS), None)
+        raise _not_read(found)
+    return sorted(known, key=lambda at: not audio[at].disposition & Disposition.default)
 
 
-@cache
-def _bound_ffmpeg_memory() -> None:
-    # PyAV does not wrap `av_max_alloc`. Loading its own libavutil again yields the same one.
-    (library,) = (Path(av.__file__).parents[1] / "av.libs").glob("libavutil-*")
-    ctypes.CDLL(str(library)).av_max_alloc(ctypes.c_size_t(_MAX_FFMPEG_BLOCK_BYTES))
+def _not_read(codec: str | None) -> UnsupportedAudio:
+    return UnsupportedAudio(
+        f"The file's audio is {f'{codec},' if codec else 'in a codec'} which this server does not "
+        f"read. It reads {_READ}."
+    )
 
 
-def _decode_track(container: "av.container.InputContainer", limits: AudioLimits) -> Audio:
-    if not container.streams.audio:
-        raise UnsupportedAudio("The file has no audio track that this server can decode.")
-    stream = container.streams.audio[0]
+def _is_silent(audio: Audio, limits: AudioLimits) -> bool:
+    return loudest_block_dbfs(audio.waveform) < limits.silence_dbfs
+
+
+def _decoded_or_none(
+    data: bytes | bytearray,
+    container: "av.container.InputContainer",
+    place: int,
+    limits: AudioLimits,
+    clock: _Clock,
+    *,
+    last: bool,
+) -> Audio | None:
+    """A track of the file; None where it has no clean sound and is not the `last` to try."""
+    try:
+        return _decode_track(data, container, place, limits, clock)
+    except (UnsupportedAudio, AudioTooShort):
+        if last:
+            raise
+        return None
+
+
+def _decode_track(
+    data: bytes | bytearray,
+    container: "av.container.InputContainer",
+    place: int,
+    limits: AudioLimits,
+    clock: _Clock,
+) -> Audio:
+    track, codec = _mixed(container, place, limits, clock, channel=None)
+    waveform = track.finish()
+    channel = track.channel_instead()
+    if channel is not None:
+        with _open(data) as again:
+            waveform = _mixed(again, place, limits, clock, channel)[0].finish()
+    return Audio(
+        waveform,
+        AudioFacts(
+            duration_s=round(track.duration_s, 3),
+            sample_rate_hz=track.sample_rate_hz,
+            channels=track.channels,
+            codec=codec,
+            peak=round(track.peak, 4),
+            track=place + 1,
+            mix=MEAN if channel is None else f"channel {channel + 1}",
+        ),
+    )
+
+
+def _mixed(
+    container: "av.container.InputContainer",
+    place: int,
+    limits: AudioLimits,
+    clock: _Clock,
+    channel: int | None,
+) -> tuple[Track, str]:
+    """All frames of a track, mixed, and the name of its codec."""
+    stream = container.streams.audio[place]
     codec = stream.codec_context
-    # A codec without a decoder has no context. FFmpeg's own whitelist binds the probing of
-    # the file, but not the decoder that PyAV opens.
-    if codec is None or codec.codec.name not in _DECODERS.split(","):
-        raise UnsupportedAudio("The file has no audio track that this server can decode.")
     codec.thread_count = 1
     check_layout(codec.sample_rate, codec.channels, limits, claimed=True)
-    deadline = time.monotonic() + limits.max_decode_s
-    track = _Track(limits)
+    track = Track(limits, channel)
     packets = damaged_packets = 0
     try:
         for packet in container.demux(stream):
-            if time.monotonic() > deadline:
-                raise UnsupportedAudio("The file takes too long to decode.")
+            clock.check()
             packets += 1
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
-                damaged_packets += 1
-                continue
+                frames = _whole_samples(codec, packet)
+                damaged_packets += not frames
             for frame in frames:
                 track.push(frame)
     except av.error.FFmpegError:
         # A file that ends early: what was decoded up to there is the clip.
         damaged_packets += 1
+    if not track.sample_rate_hz and not damaged_packets:
+        raise AudioTooShort("The file has a header and no sound in it.")
     if not track.sample_rate_hz or damaged_packets > max(1, _MAX_DAMAGED_SHARE * packets):
         raise UnsupportedAudio("The file is damaged: no clean audio could be decoded from it.")
-    return track.finish(codec.codec.canonical_name)
+    return track, codec.codec.canonical_name
 
 
-class _Track:
-    """Decoded frames in, the clip out.
-
-    Frames wait until there are enough to be mixed and resampled at once. Their rate, format
-    and number of channels may change on the way.
-    """
-
-    def __init__(self, limits: AudioLimits) -> None:
-        self.sample_rate_hz = 0
-        self._limits = limits
-        self._longest_s = limits.max_audio_s + _CODEC_PADDING_S
-        self._duration_s = 0.0
-        self._channels = 0
-        self._peak = 0.0
-        self._kind: tuple[int, int, str] = (0, 0, "")
-        self._sample_format = _SAMPLE_FORMATS["flt"]
-        self._waiting: list[list[memoryview]] = []
-        self._waiting_values = 0
-        self._resampler: StreamingResampler | None = None
-        self._recording = _Recording(min(self._longest_s, _USUAL_LONGEST_S))
-
-    def push(self, frame: av.AudioFrame) -> None:
-        """Add the next frame; raises `AudioTooLong` or `UnsupportedAudio`."""
-        count = frame.samples
-        if not count:
-            return
-        kind = (frame.sample_rate, frame.layout.nb_channels, frame.format.name)
-        if kind != self._kind:
-            self._change_kind(*kind)
-        rate_hz, channels, _ = kind
-        self._duration_s += count / rate_hz
-        if self._duration_s > self._longest_s:
-            raise AudioTooLong(f"The clip lasts more than {self._limits.max_audio_s:g} s.")
-        values = count * channels
-        plane_bytes = values * self._sample_format.dtype.itemsize // len(self._waiting)
-        # `frame.planes` reads past the end of a frame of eight planes.
-        for index, plane in enumerate(self._waiting):
-            plane.append(memoryview(AudioPlane(frame, index))[:plane_bytes])
-        self._waiting_values += values
-        if self._waiting_values >= _MIX_VALUES:
-            self._mix()
-
-    def finish(self, codec: str) -> Audio:
-        """The clip of all frames; raises `UnsupportedAudio`. At least one was pushed."""
-        self._mix()
-        if self._resampler is not None:
-            self._recording.append(self._resampler.flush())
-        return Audio(
-            self._recording.waveform,
-            AudioFacts(
-                duration_s=round(self._duration_s, 3),
-                sample_rate_hz=self.sample_rate_hz,
-                channels=self._channels,
-                codec=codec,
-                peak=round(self._peak, 4),
-            ),
-        )
-
-    def _change_kind(self, rate_hz: int, channels: int, format_name: str) -> None:
-        check_layout(rate_hz, channels, self._limits, claimed=False)
-        sample_format = _SAMPLE_FORMATS.get(format_name.rstrip("p"))
-        if sample_format is None:
-            raise UnsupportedAudio(
-                f"The file's samples are of a kind that is not read: {format_name}."
-            )
-        self._mix()
-        self._kind = (rate_hz, channels, format_name)
-        self._sample_format = sample_format
-        self._waiting = [[] for _ in range(channels if format_name.endswith("p") else 1)]
-        self._channels = max(self._channels, channels)
-        self.sample_rate_hz = self.sample_rate_hz or rate_hz
-        if self._resampler is not None and self._resampler.sample_rate_hz != rate_hz:
-            self._recording.append(self._resampler.flush())
-            self._resampler = None
-        self._resampler = self._resampler or StreamingResampler(rate_hz)
-
-    def _mix(self) -> None:
-        if not self._waiting_values or self._resampler is None:
-            return
-        channels = self._kind[1]
-        sample_format = self._sample_format
-        planes: list[npt.NDArray[Any]] = [
-            np.frombuffer(b"".join(parts), sample_format.dtype) for parts in self._waiting
-        ]
-        self._waiting = [[] for _ in planes]
-        self._waiting_values = 0
-        for plane in planes:
-            loudest = max(
-                float(plane.max()) - sample_format.silence,
-                sample_format.silence - float(plane.min()),
-            )
-            if not loudest <= _MAX_PEAK * sample_format.full_scale:
-                raise UnsupportedAudio("The file has samples that are not finite or absurd.")
-            self._peak = max(self._peak, loudest / sample_format.full_scale)
-        samples = planes if len(planes) == channels else planes[0].reshape(-1, channels).T
-        mono = samples[0].astype(np.float32)
-        for channel in samples[1:]:
-            mono += channel
-        if sample_format.silence:
-            mono -= np.float32(channels * sample_format.silence)
-        if channels * sample_format.full_scale != 1.0:
-            mono /= np.float32(channels * sample_format.full_scale)
-        self._recording.append(self._resampler.push(mono))
-
-
-class _Recording:
-    """Samples at 16 kHz that grow at the end, of which nothing is ever held twice.
-
-    They lie in memory of their own, whose pages exist from the first write to them on and go
-    back to the system with the clip. As many arrays, joined at the end, they would need twice
-    the room and leave holes behind, which the process keeps.
-    """
-
-    def __init__(self, usual_s: float) -> None:
-        self._samples = _pages(ceil(usual_s * SAMPLE_RATE_HZ) + 1)
-        self._size = 0
-
-    def append(self, block: Waveform) -> None:
-        """Add (samples,) float32 at 16 kHz."""
-        end = self._size + block.size
-        if end > self._samples.size:
-            longer = _pages(2 * end)
-            longer[: self._size] = self.waveform
-            self._samples = longer
-        self._samples[self._size : end] = block
-        self._size = end
-
-    @property
-    def waveform(self) -> Waveform:
-        """All samples added so far."""
-        return self._samples[: self._size]
-
-
-def _pages(size: int) -> Waveform:
-    length = size * np.dtype(np.float32).itemsize
-    # Pages of this process alone: by default they are shared, which is a file in memory.
-    return np.frombuffer(
-        mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.float32
-    )
+def _whole_samples(
+    codec: "av.AudioCodecContext", packet: "av.Packet[av.AudioStream]"
+) -> list[av.AudioFrame]:
+    """The frames of a packet of PCM that ends within a sample; none of any other."""
+    if not codec.codec.name.startswith("pcm_"):
+        return []
+    bits = re.search(r"\d+", codec.codec.name)
+    frame_bytes = max(1, codec.channels * (int(bits[0]) if bits else 8) // 8)
+    whole = bytes(packet)[: packet.size - packet.size % frame_bytes]
+    try:
+        return codec.decode(av.Packet(whole)) if whole else []
+    except av.error.FFmpegError:
+        return []

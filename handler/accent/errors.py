@@ -52,6 +52,13 @@ class NoSpeech(Refusal):
     code = "no_speech"
 
 
+class Overloaded(Refusal):
+    """The machine stalled: no verdict on the clip, which may be sent again."""
+
+    status = 503
+    code = "overloaded"
+
+
 class InternalError(Refusal):
     """A fault of the server's own. Carries no detail: the log has it."""
 

@@ -28,7 +28,8 @@ class AudioLimits:
     """A clip whose loudest tenth of a second lies below is silence; dB of full scale, RMS."""
 
     max_decode_s: float = 20.0
-    """Longest time spent on decoding one clip, in seconds of the clock."""
+    """Longest time spent on decoding one clip, in seconds of the processor; one that a stalled
+    machine keeps for as many seconds of the clock is given back as `overloaded`."""
 
 
 def check_layout(sample_rate_hz: int, channels: int, limits: AudioLimits, *, claimed: bool) -> None:

@@ -94,6 +94,8 @@ def answer_document(
             "channels": facts.channels,
             "codec": facts.codec,
             "peak": facts.peak,
+            "track": facts.track,
+            "mix": facts.mix,
             "speech_s": speech_s,
             "scored_s": round(min(scored_s, facts.duration_s), 3),
         },

@@ -212,7 +212,7 @@ def test_torchserve_answers_the_full_document_behind_the_proxy(service: RunningS
     assert 0.8 * duration_s < document["audio"]["speech_s"] <= document["audio"]["scored_s"]
     assert document["audio"]["scored_s"] <= duration_s
     speech_s = sum(window["speech_s"] for window in document["windows"])
-    assert speech_s == pytest.approx(document["audio"]["speech_s"], abs=0.01)
+    assert speech_s == pytest.approx(document["audio"]["speech_s"], abs=0.04)
     assert document["model"]["name"] == "embedded"
     assert set(document["timings"]) == {"decode_s", "gate_s", "features_s", "forward_s", "total_s"}
 

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import soundfile
 import torch
 import torchaudio.transforms
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
+from av.stream import Disposition
 
 from aurea.paths import ROOT
 from tests.clips import Samples, voice
@@ -47,6 +49,40 @@ def wav(samples: Samples, sample_rate_hz: int, subtype: str = "PCM_16") -> bytes
 def with_riff_chunk(data: bytes, name: bytes, claimed_bytes: int, body: bytes) -> bytes:
     """A WAV with one more chunk in front, which may claim another size than it has."""
     return data[:12] + name + claimed_bytes.to_bytes(4, "little") + body + data[12:]
+
+
+def audio_file(
+    container: str,
+    codec: str,
+    *tracks: Samples,
+    sample_rate_hz: int = 48_000,
+    default: int | None = None,
+    options: dict[str, str] | None = None,
+) -> bytes:
+    """A file of FFmpeg's `container` with a mono track of each (samples,), one marked default."""
+    target = io.BytesIO()
+    with av.open(target, "w", format=container, options=options or {}) as file:
+        streams = []
+        for index in range(len(tracks)):
+            stream = file.add_stream(codec, rate=sample_rate_hz)
+            assert isinstance(stream, av.AudioStream)
+            stream.codec_context.layout = "mono"
+            marked = Disposition.default if index == default else Disposition(0)
+            stream.disposition = marked
+            streams.append(stream)
+        for stream, track in zip(streams, tracks, strict=True):
+            context = stream.codec_context
+            resampler = av.AudioResampler(context.format, "mono", sample_rate_hz)
+            size = context.frame_size or 1_024
+            for start in range(0, track.size, size):
+                block = np.ascontiguousarray(track[None, start : start + size], np.float32)
+                frame = av.AudioFrame.from_ndarray(block, "fltp", "mono")
+                frame.sample_rate, frame.pts = sample_rate_hz, start
+                frame.time_base = Fraction(1, sample_rate_hz)
+                for ready in resampler.resample(frame):
+                    file.mux(stream.encode(ready))
+            file.mux(stream.encode(None))
+    return target.getvalue()
 
 
 def best_correlation(left: Waveform, right: Waveform, reach: int = 800) -> float:

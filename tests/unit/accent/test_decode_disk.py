@@ -36,11 +36,11 @@ print(json.dumps([after["syscw"] - before["syscw"], folders != folder_times()]))
 IMPORT = """
 from contextlib import suppress
 from accent.decode import decode
-from accent.errors import UnsupportedAudio
+from accent.errors import Refusal
 """
 DECODE = """
     for upload in uploads:
-        with suppress(UnsupportedAudio):
+        with suppress(Refusal):
             decode(upload)
 """
 WRITERS = {

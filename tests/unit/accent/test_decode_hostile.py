@@ -8,7 +8,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import soundfile
 from accent.decode import Audio, decode
 from accent.errors import Refusal, UnsupportedAudio
 from accent.waveform import SAMPLE_RATE_HZ
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.clips import ENCODINGS, voice
-from tests.unit.accent.signals import Decoder, wav, with_riff_chunk
+from tests.unit.accent.signals import Decoder, audio_file, wav, with_riff_chunk
 
 NOISE_FREE = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -179,7 +178,9 @@ def test_a_wav_of_a_codec_without_a_decoder_is_unsupported(files: dict[str, byte
     unknown = bytearray(files["wav-s16"])
     format_at = unknown.index(b"fmt ") + 8
     unknown[format_at : format_at + 2] = b"\x34\x12"
-    with pytest.raises(UnsupportedAudio, match="no audio track that this server can decode"):
+    with pytest.raises(
+        UnsupportedAudio, match=r"in a codec which this server does not read\. It reads"
+    ):
         decode(bytes(unknown))
 
 
@@ -190,13 +191,12 @@ def test_a_decoder_that_is_not_on_the_list_is_not_run() -> None:
         writer.writeframes((voice(1.0) * 32_767).astype("<i2").tobytes())
     assert decode(target.getvalue()).facts.codec == "pcm_s16le"
 
-    adpcm = io.BytesIO()
-    soundfile.write(adpcm, voice(1.0), 16_000, format="WAV", subtype="IMA_ADPCM")
-    with av.open(io.BytesIO(adpcm.getvalue()), "r") as readable:
+    dolby = audio_file("matroska", "ac3", voice(1.0, sample_rate_hz=48_000))
+    with av.open(io.BytesIO(dolby), "r") as readable:
         samples = [frame.samples for frame in readable.decode(readable.streams.audio[0])]
-    assert sum(samples) > 15_000, "FFmpeg could decode it"
-    with pytest.raises(UnsupportedAudio):
-        decode(adpcm.getvalue())
+    assert sum(samples) > 45_000, "FFmpeg could decode it"
+    with pytest.raises(UnsupportedAudio, match=r"^The file's audio is AC-3, which .* It reads WAV"):
+        decode(dolby)
 
 
 @pytest.mark.parametrize(

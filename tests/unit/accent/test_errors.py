@@ -7,6 +7,7 @@ from accent.errors import (
     EmptyFile,
     InternalError,
     NoSpeech,
+    Overloaded,
     Refusal,
     UnsupportedAudio,
 )
@@ -20,6 +21,7 @@ from accent.errors import (
         (UnsupportedAudio("x"), 415, "unsupported_audio"),
         (AudioTooShort("x"), 422, "audio_too_short"),
         (NoSpeech("x"), 422, "no_speech"),
+        (Overloaded("x"), 503, "overloaded"),
         (InternalError(), 500, "internal"),
     ],
 )
@@ -38,6 +40,7 @@ def test_every_refusal_is_in_the_table() -> None:
         "UnsupportedAudio",
         "AudioTooShort",
         "NoSpeech",
+        "Overloaded",
         "InternalError",
     }
 

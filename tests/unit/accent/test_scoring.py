@@ -152,6 +152,8 @@ def test_the_document_has_all_that_the_contract_lists_and_no_more() -> None:
         "channels": 2,
         "codec": "flac",
         "peak": 0.7,
+        "track": 1,
+        "mix": "mean",
         "speech_s": 19.5,
         "scored_s": 25.0,
     }
