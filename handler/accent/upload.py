@@ -1,6 +1,6 @@
 """The bytes of an upload as FFmpeg shall see them: without tags in front, WAV headers put right.
 
-Nothing is copied: what differs from the upload is where it begins and ends, and two bytes.
+Nothing is copied: what differs from the upload is where it begins and ends, and a few bytes.
 """
 
 import io
@@ -12,14 +12,19 @@ from accent.errors import AudioTooShort, UnsupportedAudio
 # FFmpeg looks for a format within the first megabyte, and covers are larger.
 _ID3_HEAD_BYTES: Final = 10
 _ID3_FOOTER_FLAG: Final = 0x10
+_MAX_TAGS: Final = 16
 _MAX_CHUNKS: Final = 1_000
 
+_WAVE_FORMAT_PCM: Final = 1
+_WAVE_FORMAT_IEEE_FLOAT: Final = 3
 _WAVE_FORMAT_EXTENSIBLE: Final = 0xFFFE
 _EXTENSIBLE_BYTES: Final = 40
 # Where the fields of a WAV's format chunk are (Microsoft's WAVEFORMATEXTENSIBLE).
+_CHANNELS_AT: Final = 2
 _BLOCK_BYTES_AT: Final = 12
 _CONTAINER_BITS_AT: Final = 14
 _VALID_BITS_AT: Final = 18
+_SUB_FORMAT_AT: Final = 24
 _W64_HEAD_BYTES: Final = 24
 
 _BASE64_HEADS: Final = (b"UklGR", b"ZkxhQ", b"T2dnU", b"GkXfo", b"SUQz", b"AAAA", b"//")
@@ -100,7 +105,9 @@ class _Chunk(NamedTuple):
 def _after_tags(data: bytes | bytearray) -> int:
     """Where the file begins after the ID3v2 tags in front of it (id3.org, ID3v2.4 3.1)."""
     start = 0
-    while data[start : start + 3] == b"ID3" and start + _ID3_HEAD_BYTES <= len(data):
+    for _ in range(_MAX_TAGS):
+        if data[start : start + 3] != b"ID3" or start + _ID3_HEAD_BYTES > len(data):
+            break
         size_bytes = 0
         for byte in data[start + 6 : start + 10]:
             size_bytes = size_bytes << 7 | byte & 0x7F
@@ -138,7 +145,8 @@ def _wave(data: bytes | bytearray, start: int, chunks: Iterator[_Chunk]) -> Uplo
     """FFmpeg takes the valid bits of a sample for the bits of its container.
 
     They are the upper bits of the container, the others are zero: read as if all were valid
-    they are the same sound. A block of several samples that is torn off at the end is left out.
+    they are the same sound. How wide a container is, is what a block is divided into, whatever
+    the field for it says. A block that is torn off at the end is left out.
     """
     form: _Chunk | None = None
     for chunk in chunks:
@@ -147,24 +155,33 @@ def _wave(data: bytes | bytearray, start: int, chunks: Iterator[_Chunk]) -> Uplo
         if chunk.name == b"data":
             break
     else:
-        if form is not None and form.at + form.size_bytes >= len(data) - 8:
-            raise AudioTooShort("The file ends with its header: it holds no sound.")
+        if form is not None:
+            raise AudioTooShort("The file ends before any sound.")
         return Upload(data, start)
-    if form is None or form.size_bytes < _CONTAINER_BITS_AT + 2:
+    if form is None or form.size_bytes < _VALID_BITS_AT - 2:
         return Upload(data, start)
+    fields = bytearray(data[form.at : form.at + _EXTENSIBLE_BYTES])
 
     def field(at: int) -> int:
-        return int.from_bytes(data[form.at + at : form.at + at + 2], "little")
+        return int.from_bytes(fields[at : at + 2], "little")
 
     end = None
     block_bytes = field(_BLOCK_BYTES_AT)
     if block_bytes > 1 and chunk.at + chunk.size_bytes >= len(data):
         end = len(data) - (len(data) - chunk.at) % block_bytes
-    patch = None
-    if field(0) == _WAVE_FORMAT_EXTENSIBLE and form.size_bytes >= _EXTENSIBLE_BYTES:
-        bits = field(_CONTAINER_BITS_AT)
-        if field(_VALID_BITS_AT) != bits:
-            patch = (form.at + _VALID_BITS_AT - start, bits.to_bytes(2, "little"))
+    extensible = field(0) == _WAVE_FORMAT_EXTENSIBLE and form.size_bytes >= _EXTENSIBLE_BYTES
+    container_bits = 8 * block_bytes // max(1, field(_CHANNELS_AT))
+    known = fields[_SUB_FORMAT_AT] if extensible else field(0)
+    if known not in (_WAVE_FORMAT_PCM, _WAVE_FORMAT_IEEE_FLOAT) or not container_bits:
+        return Upload(data, start, end)
+    if 8 * block_bytes % max(1, field(_CHANNELS_AT)) or field(_CONTAINER_BITS_AT) > container_bits:
+        raise UnsupportedAudio(
+            "The WAV's header contradicts itself: its samples do not fit into its blocks."
+        )
+    for at in (_CONTAINER_BITS_AT, _VALID_BITS_AT)[: 2 if extensible else 1]:
+        fields[at : at + 2] = container_bits.to_bytes(2, "little")
+    last = _VALID_BITS_AT + 2 if extensible else _CONTAINER_BITS_AT + 2
+    patch = (form.at + _CONTAINER_BITS_AT - start, bytes(fields[_CONTAINER_BITS_AT:last]))
     return Upload(data, start, end, patch)
 
 

@@ -102,6 +102,17 @@ def test_an_answer_that_is_no_score_is_internal(
     assert "SECRET" not in response.text
 
 
+def test_a_clip_that_the_worker_stalled_on_may_be_sent_again(
+    proxy: Proxy, standin: StandIn
+) -> None:
+    standin.behaviours[b"clip"] = refusal(503, "overloaded", "The server stalled.")
+    response = proxy.classify(b"clip")
+    assert response.status_code == 503
+    assert response.json()["code"] == "overloaded"
+    assert response.json()["detail"] == "The server stalled."
+    assert int(response.headers["retry-after"]) > 0
+
+
 def test_a_full_queue_is_overload(proxy: Proxy, standin: StandIn) -> None:
     standin.behaviours[b"clip"] = answering(queue_full())
     response = proxy.classify(b"clip")

@@ -27,7 +27,8 @@ def clock_of(monkeypatch: pytest.MonkeyPatch, name: str, step_s: float) -> None:
 def test_a_file_that_keeps_the_processor_too_long_is_refused(
     monkeypatch: pytest.MonkeyPatch, max_decode_s: float
 ) -> None:
-    clock_of(monkeypatch, "thread_time", max_decode_s * 0.6)
+    clock_of(monkeypatch, "thread_time", max_decode_s * 1.1)
+    clock_of(monkeypatch, "monotonic", max_decode_s * 1.1)
     with pytest.raises(UnsupportedAudio, match="too long to decode"):
         decode(CLIP, AudioLimits(max_decode_s=max_decode_s))
 
@@ -36,7 +37,7 @@ def test_a_file_that_keeps_the_processor_too_long_is_refused(
 def test_a_clip_that_the_machine_stalls_on_is_given_back_without_a_verdict(
     monkeypatch: pytest.MonkeyPatch, max_decode_s: float
 ) -> None:
-    clock_of(monkeypatch, "monotonic", max_decode_s * 0.6)
+    clock_of(monkeypatch, "monotonic", max_decode_s * 1.1)
     with pytest.raises(Overloaded, match="Send it again"):
         decode(CLIP, AudioLimits(max_decode_s=max_decode_s))
 
@@ -44,6 +45,7 @@ def test_a_clip_that_the_machine_stalls_on_is_given_back_without_a_verdict(
 STALLING = """
 import sys
 from pathlib import Path
+from accent import decode as decoding
 from accent.limits import AudioLimits
 mixed = decoding.Track.push
 def push(track, frame):

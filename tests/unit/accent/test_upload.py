@@ -2,6 +2,7 @@
 
 import base64
 import struct
+import time
 from itertools import product
 
 import numpy as np
@@ -78,6 +79,29 @@ def test_samples_with_fewer_valid_bits_than_their_container_are_those_samples(
     expected = resampled(samples.mean(axis=0), sample_rate_hz)
     np.testing.assert_allclose(found.waveform, expected, atol=max(1e-6, 2.0 ** (2 - valid_bits)))
     assert found.facts.channels == channels
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(("container_bits", "valid_bits"), [(32, 16), (32, 24), (24, 16)])
+def test_a_container_that_only_the_size_of_a_block_tells_of_counts(
+    container_bits: int, valid_bits: int, plain: bool
+) -> None:
+    samples = np.stack([voice(0.7, seed=seed) for seed in range(2)])
+    data = bytearray(extensible(samples, container_bits, valid_bits))
+    form = data.index(b"fmt ") + 8
+    data[form + 14 : form + 16] = struct.pack("<H", valid_bits)
+    if plain:
+        data[form : form + 2] = struct.pack("<H", INTEGER)
+    found = decode(bytes(data)).waveform
+    np.testing.assert_allclose(found, samples.mean(axis=0), atol=2.0 ** (2 - valid_bits))
+
+
+def test_a_header_whose_samples_do_not_fit_into_its_blocks_is_refused() -> None:
+    data = bytearray(extensible(voice(0.7)[None], 16, 16))
+    form = data.index(b"fmt ") + 8
+    data[form + 14 : form + 16] = struct.pack("<H", 32)
+    with pytest.raises(UnsupportedAudio, match="contradicts itself"):
+        decode(bytes(data))
 
 
 @pytest.mark.parametrize(("container_bits", "valid_bits"), [(32, 24), (64, 32), (64, 53)])
@@ -271,6 +295,19 @@ def test_a_header_without_sound_is_too_short(container: str) -> None:
     }[container]
     with pytest.raises(AudioTooShort):
         decode(data[:end])
+
+
+def test_a_wav_whose_chunks_hold_no_sound_is_too_short() -> None:
+    data = wav(voice(1.0)[None], SAMPLE_RATE_HZ)
+    with pytest.raises(AudioTooShort):
+        decode(data[: data.index(b"data")] + chunk(b"LIST", bytes(200)))
+
+
+def test_a_file_of_tags_is_answered_at_once() -> None:
+    started_s = time.thread_time()
+    with pytest.raises(Refusal):
+        decode(id3(0) * 2_000_000 + wav(voice(1.0)[None], SAMPLE_RATE_HZ))
+    assert time.thread_time() - started_s < 1.0
 
 
 def test_a_second_wav_behind_the_first_is_not_scored() -> None:
