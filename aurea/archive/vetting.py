@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from aurea.archive.documents import Manifest, ReferenceClip, ReferenceDocument
 from aurea.archive.layout import CONFIG_FILE, CORE_FOLDER, HANDLER_FILE, MANIFEST_FILE
-from aurea.archive.ranges import values_out_of_range
 from aurea.archive.settings import UnreadableSettings, parse_settings, strange_settings
 from aurea.files import sha256_of
 from aurea.names import BadName, check_name, check_version
@@ -239,10 +238,9 @@ def _strange_settings(content: zipfile.ZipFile) -> list[str]:
     # TorchServe takes numbers of workers, launchers and environments from there as well.
     try:
         settings = parse_settings(_text(content, CONFIG_FILE))
-        strange = [*strange_settings(settings), *values_out_of_range(settings)]
     except UnreadableSettings as error:
         raise ArchiveRefused(f"{error}") from None
-    return [f"{CONFIG_FILE}: {each}" for each in strange]
+    return [f"{CONFIG_FILE}: {key}" for key in strange_settings(settings)]
 
 
 def _reference(content: zipfile.ZipFile) -> ReferenceDocument | None:

@@ -4,26 +4,25 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from accent.cores import available_cores
 from filelock import FileLock, Timeout
 
-from aurea.memory import memory
 from aurea.service.errors import ServiceFailed
 from aurea.service.settings import SharedSettings
 from aurea.torchserve.configuration import (
     LONGEST_SOCKET_DIR_BYTES,
     largest_upload_bytes,
 )
-from aurea.versions.capacity import USUAL_WORKER_BYTES, too_many
 
 _FORM_BYTES: Final = 131_072
 """What the proxy grants a form beside its file; it counts as held, too."""
 
 _POLL_S: Final = 0.05
+
+_PORTS_TRIED: Final = 1000
 
 
 @contextmanager
@@ -83,6 +82,30 @@ def check_port(host: str, port: int) -> None:
             ) from None
 
 
+def free_ports(*wanted: int) -> list[int]:
+    """Each of `wanted` if it is free on loopback, else the next one above that is.
+
+    No two are the same. None is a port that the system gives to connections by itself: java
+    listens on them a second later, and by then somebody could have been given one.
+    """
+    with ExitStack() as probes:
+        return [_bound(port, probes) for port in wanted]
+
+
+def _bound(wanted: int, probes: ExitStack) -> int:
+    for port in range(wanted, min(wanted + _PORTS_TRIED, 1 << 16)):
+        probe = probes.enter_context(socket.socket())
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            # Two that only bind may share a port; of those that listen there is one.
+            probe.listen()
+        except OSError:
+            continue
+        return int(probe.getsockname()[1])
+    raise ServiceFailed(f"No port on 127.0.0.1 is free from {wanted} on.")
+
+
 def check_socket_dir(socket_dir: Path) -> None:
     """Raise `ServiceFailed` where the path is too long for the sockets in it."""
     length = len(os.fsencode(socket_dir))
@@ -92,21 +115,6 @@ def check_socket_dir(socket_dir: Path) -> None:
             f"has {length} bytes, {LONGEST_SOCKET_DIR_BYTES} fit. "
             "Name a shorter one: make serve RUN_DIR=/short/path"
         )
-
-
-def check_workers(workers: int, *, force: bool) -> None:
-    """Raise `ServiceFailed` for more workers than this machine carries; 0 is one per core."""
-    words = too_many(
-        workers,
-        before=0,
-        cores=available_cores(),
-        memory=memory(),
-        each_bytes=USUAL_WORKER_BYTES,
-        force=force,
-    )
-    if words:
-        beyond = ".venv/bin/python -m scripts.serve --force-workers --workers"
-        raise ServiceFailed(words if force else f"{words} To go beyond: {beyond} {workers}")
 
 
 def check_upload_limit(shared: SharedSettings) -> None:

@@ -63,9 +63,6 @@ class ServeSettings(CommandLine):
     workers: int = Field(default=0, ge=0)
     """Model workers of a version that was not scaled; 0: one per core."""
 
-    force_workers: bool = False
-    """Start more workers than this machine carries."""
-
     management_port: int = Field(default=8081, ge=0, le=65535)
     """TorchServe's management port on loopback; another is taken where this one is busy."""
 

@@ -17,8 +17,7 @@ from accent.cores import available_cores
 from aurea.service.children import Child, tail
 from aurea.service.console import say
 from aurea.service.errors import ServiceFailed
-from aurea.service.ports import Ports
-from aurea.service.preflight import check_socket_dir
+from aurea.service.preflight import check_socket_dir, free_ports
 from aurea.service.readiness import watch
 from aurea.service.restoring import Restoring
 from aurea.service.settings import ServeSettings, SharedSettings
@@ -62,8 +61,6 @@ class Supervisor:
         self._socket_dir = self._scratch / "s"
         self._temporary = self._scratch / "tmp"
         self._cores = available_cores()
-        self._ports = Ports()
-        self._addresses: Addresses | None = None
         self._http = httpx.Client(timeout=5.0, trust_env=False)
         self._torchserve: Child | None = None
         self._proxy: Child | None = None
@@ -90,7 +87,6 @@ class Supervisor:
         threads = max(1, self._cores // workers)
         configuration = self._configuration()
         addresses = self._write_addresses(configuration, threads)
-        self._addresses = addresses
         self._torchserve = self._start_torchserve(configuration, threads)
         self._proxy = self._start_proxy(notice, addresses)
         self._management = TorchServe(addresses)
@@ -110,13 +106,6 @@ class Supervisor:
         say("Proxy")
         self._await_proxy()
         return version
-
-    @property
-    def addresses(self) -> Addresses:
-        """Where the service is found, after `start`."""
-        if self._addresses is None:
-            raise RuntimeError("start() has not run")
-        return self._addresses
 
     def start_others(self) -> None:
         """Load what is registered beside the default, after `start`."""
@@ -148,7 +137,6 @@ class Supervisor:
             if client is not None:
                 client.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
-        self._ports.release()
 
     def _prepare_folders(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -161,7 +149,7 @@ class Supervisor:
         check_socket_dir(self._socket_dir)
 
     def _configuration(self) -> Configuration:
-        management, metrics, grpc_inference, grpc_management = self._ports.choose(
+        management, metrics, grpc_inference, grpc_management = free_ports(
             self._settings.management_port,
             self._settings.metrics_port,
             *_GRPC_PORTS,

@@ -5,14 +5,11 @@ with --json says what it did in JSON. It finds the service by its run folder.
 """
 
 import json
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import httpx
@@ -33,7 +30,6 @@ from aurea.versions.presentation import listed, shown, side_by_side
 from aurea.versions.registry import STATE_FOLDER, Registry, RegistryError
 
 _SCRAPE_TIMEOUT_S: Final = 10.0
-_INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MODEL_LOG: Final = "logs/model.log"
 
 
@@ -64,8 +60,6 @@ class Register(Step):
     """What `make mar` has built."""
     workers: int | None = Field(default=None, ge=1)
     """How many it gets; as many as the default has, if not given."""
-    force: bool = False
-    """Even if they are more than the machine carries."""
     trust: bool = False
     """Take code that is not ours, or no reference clips."""
     allow_new_labels: bool = False
@@ -79,8 +73,6 @@ class Scale(Step):
     """How many, at least 1."""
     version: str | None = None
     """The version to scale; the default where none is named."""
-    force: bool = False
-    """Even if they are more than the machine carries."""
 
 
 class Promote(Step):
@@ -146,8 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("Say what to do, for example: list. All there is: --help", file=sys.stderr)
         sys.exit(2)
     try:
-        with _interruptible():
-            outcome = _run(models.run_dir.absolute(), step)
+        outcome = _run(models.run_dir.absolute(), step)
     except (CommandRefused, ArchiveRefused, ManagementError, RegistryError) as error:
         if step.as_json:
             print(json.dumps({"error": str(error)}))
@@ -159,24 +150,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(outcome.facts, ensure_ascii=False, indent=1))
     else:
         print("\n".join(outcome.sentences))
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let whatever asks the command to end do so as Ctrl-C does: the step is then undone."""
-    before = {number: signal.signal(number, _interrupt) for number in _INTERRUPTIONS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    # A second signal must not break off what the first one has undone.
-    for each in _INTERRUPTIONS:
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _run(run_dir: Path, step: Step) -> Outcome:
@@ -217,12 +190,11 @@ def _perform(step: Step, lifecycle: Lifecycle, addresses: Addresses) -> Outcome:
             outcome = lifecycle.register(
                 step.archive,
                 workers=step.workers,
-                force=step.force,
                 trust=step.trust,
                 allow_new_labels=step.allow_new_labels,
             )
         case Scale():
-            outcome = lifecycle.scale(step.workers, step.version, force=step.force)
+            outcome = lifecycle.scale(step.workers, step.version)
         case Promote():
             outcome = lifecycle.promote(step.version, fewer_workers=step.with_fewer_workers)
         case Rollback():

@@ -8,19 +8,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aurea.archive.vetting import Vetted, archive_labels, archive_reference, vet
-from aurea.memory import memory
 from aurea.torchserve.addresses import Addresses
 from aurea.torchserve.answers import RegisteredVersion
 from aurea.torchserve.client import TorchServe
 from aurea.torchserve.errors import ManagementError, WorkersFailed
-from aurea.versions.capacity import too_many, worker_bytes
 from aurea.versions.description import Description, serves
 from aurea.versions.outcome import CommandRefused, Outcome, Progress, counted
 from aurea.versions.proof import prove
-from aurea.versions.registry import Registry, RegistryError
-from aurea.versions.settling import settle
+from aurea.versions.registry import Registry
 from aurea.versions.state import Canary, State, VersionRecord
-from aurea.versions.unfinished import Unfinished
 from aurea.versions.waiting import Waiting
 
 
@@ -41,7 +37,6 @@ class Lifecycle:
         self._torchserve = torchserve
         self._registry = registry
         self._name = addresses.model_name
-        self._cores = addresses.cores
         self._timeout_s = timeout_s
         self._progress = progress
         self._on_wait = on_wait
@@ -67,15 +62,13 @@ class Lifecycle:
         archive: Path,
         *,
         workers: int | None = None,
-        force: bool = False,
         trust: bool = False,
         allow_new_labels: bool = False,
     ) -> Outcome:
         """Bring a new version up beside the others and have it prove its scores.
 
         It gets `workers` workers, or as many as the default has. Where it does not get
-        ready, or scores otherwise than its packager measured, it is taken away again. `force`
-        allows more workers than the machine carries.
+        ready, or scores otherwise than its packager measured, it is taken away again.
         """
         with self._changing() as state:
             default = self._torchserve.default()
@@ -98,8 +91,6 @@ class Lifecycle:
                     )
                 sentence = f"{self._name}/{version} is registered already"
             else:
-                self._check_capacity(workers or default.wanted, 0, force)
-                self._registry.begin(Unfinished(version=version))
                 if registered is not None:
                     # A command was broken off between its first and its last step.
                     self._torchserve.unregister(version)
@@ -121,11 +112,8 @@ class Lifecycle:
             outcome.sentences += self._describe.oversubscription()
             return outcome
 
-    def scale(self, workers: int, version: str | None, *, force: bool = False) -> Outcome:
-        """Give a version, or the default, as many workers, without a request that fails.
-
-        What fails or is broken off is undone. `force` allows more than the machine carries.
-        """
+    def scale(self, workers: int, version: str | None) -> Outcome:
+        """Give a version, or the default, as many workers, without a request that fails."""
         if workers < 1:
             raise CommandRefused(
                 "A version without workers would let its requests wait for nothing. To take a "
@@ -134,10 +122,6 @@ class Lifecycle:
         with self._changing() as state:
             version = version or self._torchserve.default().version
             before = self._describe.served(state, version)
-            self._check_capacity(workers, before.wanted, force)
-            self._registry.begin(
-                Unfinished(version=version, workers_before=before.wanted, workers_after=workers)
-            )
             if before.wanted < workers:
                 self._scale_up(before, workers)
             else:
@@ -165,7 +149,6 @@ class Lifecycle:
                         "--with-fewer-workers."
                     )
                 self._wait.for_workers(version, candidate.wanted)
-            self._registry.begin(Unfinished(version=version))
             state.make_default(version)
             self._switch(state)
             outcome = self._describe.after(state, version)
@@ -196,7 +179,6 @@ class Lifecycle:
                     f"{self._name}/{state.previous} has no worker that is ready. What there "
                     "is: make models ARGS=list"
                 )
-            self._registry.begin(Unfinished(version=state.previous))
             state.roll_back()
             self._switch(state)
             outcome = self._describe.after(state, state.default)
@@ -221,7 +203,6 @@ class Lifecycle:
                     {"model": self._name, "version": version, "registered": False},
                     [f"{self._name}/{version} is retired already"],
                 )
-            self._registry.begin(Unfinished(version=version))
             state.forget(version)
             self._registry.save(state)
             self._registry.route(state)
@@ -247,7 +228,6 @@ class Lifecycle:
             if version == self._torchserve.default().version:
                 raise CommandRefused(f"{self._name}/{version} is the default: it has it all.")
             self._wait.for_workers(version, candidate.wanted)
-            self._registry.begin(Unfinished(version=version))
             before, state.canary = state.canary, Canary(version=version, percent=percent)
             self._registry.save(state)
             self._registry.route(state)
@@ -262,7 +242,6 @@ class Lifecycle:
     def end_canary(self) -> Outcome:
         """Let the default answer all requests."""
         with self._changing() as state:
-            self._registry.begin(Unfinished(version=state.default))
             before, state.canary = state.canary, None
             self._registry.save(state)
             self._registry.route(state)
@@ -277,35 +256,12 @@ class Lifecycle:
     @contextmanager
     def _changing(self) -> Iterator[State]:
         with self._registry.locked(self._timeout_s, self._on_wait):
-            settle(self._torchserve, self._registry)
             state = self._registry.load()
             # Somebody may have set the default at TorchServe directly: then that one counts.
             default = self._torchserve.default().version
-            if default in state.versions and default != state.default:
+            if default in state.versions:
                 state.make_default(default)
-                self._registry.save(state)
-                self._registry.route(state)
-            try:
-                yield state
-            except BaseException:
-                # Where the server has gone, the next command or the next start does it.
-                with suppress(ManagementError, RegistryError):
-                    settle(self._torchserve, self._registry)
-                raise
-            self._registry.end()
-
-    def _check_capacity(self, workers: int, before: int, force: bool) -> None:
-        each_bytes = worker_bytes(self._torchserve.versions().values())
-        words = too_many(
-            workers,
-            before=before,
-            cores=self._cores,
-            memory=memory(),
-            each_bytes=each_bytes,
-            force=force,
-        )
-        if words:
-            raise CommandRefused(words if force else f"{words} To go beyond: add --force.")
+            yield state
 
     def _bring_up(self, state: State, vetted: Vetted, workers: int) -> VersionRecord:
         """Start and prove an archive beside the one that the version may have already.

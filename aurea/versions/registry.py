@@ -2,7 +2,7 @@
 
 One folder a name: `models.json` (versions, default, canary), `store/` (TorchServe's model
 store, one archive a version), `quarantine/` (archives of the store that no version names) and
-`routing.json`, which the proxy reads. `unfinished.json` is there while a step changes the server.
+`routing.json`, which the proxy reads.
 
 An archive is only deleted where the state says that it may be: see `State.leftovers`.
 """
@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
 from aurea.archive.settings import archive_limits
 from aurea.files import sha256_of, whole_file
 from aurea.names import version_order
 from aurea.versions.state import State, StoredArchive, VersionRecord, parse
-from aurea.versions.unfinished import Unfinished
 
 STATE_FOLDER: Final = "state"
 """In the run folder; a folder for each model's name lies in it."""
@@ -63,7 +61,6 @@ class Registry:
         self._folder = folder
         self._name = name
         self._state_file = folder / "models.json"
-        self._step_file = folder / "unfinished.json"
         self.store = folder / "store"
         self.quarantine = folder / "quarantine"
         self.routing_file = folder / "routing.json"
@@ -153,23 +150,6 @@ class Registry:
             routing["limits"] = limits
         self._write(self.routing_file, json.dumps(routing))
 
-    def begin(self, step: Unfinished) -> None:
-        """Note what is about to change at the server, for whoever finds it broken off."""
-        self._write(self._step_file, step.model_dump_json())
-
-    def begun(self) -> Unfinished | None:
-        """The step that was begun and has not ended; None where there is none."""
-        try:
-            return Unfinished.model_validate_json(self._step_file.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValidationError) as error:
-            raise self._unreadable(f"{self._step_file.name}: {error}") from None
-
-    def end(self) -> None:
-        """Note that state and server agree."""
-        self._step_file.unlink(missing_ok=True)
-
     def archive_name(self, version: str) -> str:
         """The file name of a version's archive in the store, unless another one has it."""
         return f"{self._name}-{version}.mar"
@@ -249,9 +229,7 @@ class Registry:
         - Numbers of workers stay as they were scaled, until `workers_setting` is another
           than at the last start: then it holds for all versions.
         - An archive in the store that no version names is put into `quarantine`.
-        - A step that was broken off is over: the server starts from the state.
         """
-        self.end()
         state, record = self.load(), None
         if not self._state_file.exists():
             # From now on archives without a state are a state that was lost.

@@ -220,22 +220,6 @@ def test_settings_that_are_not_ours_must_be_trusted_wherever_they_stand(
     assert vetted(archive, trust=True).strange_code == (f"model-config.yaml: {strange}",)
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ("maxBatchDelay: 129000\n", "maxBatchDelay=129000 (a whole number from 0 to 1000"),
-        ("accent: {max_decode_s: 9000}\n", "accent.max_decode_s=9000 (a number above 0"),
-    ],
-)
-def test_values_that_would_hold_the_server_up_must_be_trusted(
-    build: Build, settings: str, said: str
-) -> None:
-    archive = build({"model-config.yaml": settings})
-    with pytest.raises(ArchiveRefused, match=re.escape(f"model-config.yaml: {said}")):
-        vetted(archive)
-    assert vetted(archive, trust=True).version == "2.0"
-
-
 @pytest.mark.parametrize("text", ["", "- 1", "a: [", "a: !!python/object:os.system {}"])
 def test_settings_that_cannot_be_read_are_refused(build: Build, text: str) -> None:
     with pytest.raises(ArchiveRefused, match=r"model-config\.yaml"):

@@ -13,7 +13,7 @@ from aurea.service.preflight import (
     check_port,
     check_socket_dir,
     check_upload_limit,
-    check_workers,
+    free_ports,
     only_one,
     stop_running,
 )
@@ -98,6 +98,26 @@ def test_a_taken_port_is_named_with_what_to_do() -> None:
     check_port("127.0.0.1", port)
 
 
+def test_ports_that_are_taken_are_passed_over_and_no_two_are_the_same() -> None:
+    start = 20_000 + os.getpid() % 10_000
+    with socket.socket() as taken:
+        first = free_ports(start)[0]
+        taken.bind(("127.0.0.1", first))
+        taken.listen()
+        found = free_ports(first, first + 1, first, first)
+    assert first not in found
+    assert len(set(found)) == 4
+    assert all(first < port < first + 1000 for port in found)
+
+
+def test_where_no_port_is_free_it_is_said_from_which_on() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 65_535))
+        taken.listen()
+        with pytest.raises(ServiceFailed, match="free from 65535 on"):
+            free_ports(65_535)
+
+
 def test_the_longest_path_that_a_socket_can_have_is_taken_and_no_longer_one() -> None:
     fits = Path("/" + "d" * (LONGEST_SOCKET_DIR_BYTES - 1))
     check_socket_dir(fits)
@@ -127,11 +147,3 @@ def test_an_upload_limit_above_what_torchserve_can_take_here_is_refused_with_the
     check_upload_limit(SharedSettings(max_upload_bytes=40_000_000))
     with pytest.raises(ServiceFailed, match="at most 40000000"):
         check_upload_limit(SharedSettings(max_upload_bytes=40_000_001))
-
-
-@pytest.mark.parametrize(("force", "said"), [(False, "--force-workers"), (True, "even by force")])
-def test_more_workers_than_the_machine_carries_are_refused_at_once(force: bool, said: str) -> None:
-    check_workers(0, force=force)
-    check_workers(1, force=force)
-    with pytest.raises(ServiceFailed, match=f"999999 workers .*{said}"):
-        check_workers(999_999, force=force)
