@@ -16,6 +16,7 @@ from aurea.torchserve.configuration import (
     LONGEST_SOCKET_DIR_BYTES,
     largest_upload_bytes,
 )
+from aurea.versions.capacity import Capacity
 
 _FORM_BYTES: Final = 131_072
 """What the proxy grants a form beside its file; it counts as held, too."""
@@ -130,6 +131,16 @@ def check_upload_limit(shared: SharedSettings) -> None:
         raise ServiceFailed(
             f"AUREA_MAX_UPLOAD_BYTES={shared.max_upload_bytes} is more than TorchServe takes "
             f"on this machine: at most {largest}."
+        )
+
+
+def check_workers(workers: int, capacity: Capacity) -> None:
+    """Raise `ServiceFailed` for more workers than the machine holds; one a core is always taken."""
+    refusal = capacity.refusal(workers)
+    if workers > capacity.cores and refusal is not None:
+        raise ServiceFailed(
+            f"{refusal} Ask for fewer (make serve WORKERS={max(capacity.cores, capacity.most())}), "
+            "or go beyond with the option --force of python -m scripts.serve."
         )
 
 

@@ -34,7 +34,7 @@ ALLOWED = {
     "accent.engine": ("auto", "torch", "openvino"),
     "accent.precision": ("auto", "fp32", "bf16", "int8"),
 }
-REFUSED = {
+REFUSED: dict[str, tuple[object, ...]] = {
     "batchSize": (0, -1, 129, 1.5, True, "2", None, {}, []),
     "maxBatchDelay": (-1, 1_001, 120_000, 600_000, "1", None),
     "responseTimeout": (0, 9, 601, 10**12, None),

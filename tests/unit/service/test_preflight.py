@@ -13,12 +13,14 @@ from aurea.service.preflight import (
     check_port,
     check_socket_dir,
     check_upload_limit,
+    check_workers,
     free_ports,
     only_one,
     stop_running,
 )
 from aurea.service.settings import SharedSettings
 from aurea.torchserve.configuration import LONGEST_SOCKET_DIR_BYTES
+from aurea.versions.capacity import Capacity
 
 HOLDER = """
 import signal, sys, time
@@ -147,3 +149,23 @@ def test_an_upload_limit_above_what_torchserve_can_take_here_is_refused_with_the
     check_upload_limit(SharedSettings(max_upload_bytes=40_000_000))
     with pytest.raises(ServiceFailed, match="at most 40000000"):
         check_upload_limit(SharedSettings(max_upload_bytes=40_000_001))
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "free_bytes", "most"),
+    [(9, 2, 10**11, 8), (9_999, 2, 10**11, 8), (5, 4, 0, 4), (9_999, 64, 10**10, 64)],
+)
+def test_more_workers_than_the_machine_holds_are_refused_with_the_bound(
+    workers: int, cores: int, free_bytes: int, most: int
+) -> None:
+    with pytest.raises(ServiceFailed, match=rf"{workers} workers are more .*WORKERS={most}\)"):
+        check_workers(workers, Capacity(cores, free_bytes))
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "free_bytes"), [(0, 2, 0), (2, 2, 0), (8, 2, 10**11), (18, 8, 10**10)]
+)
+def test_one_worker_a_core_and_what_fits_are_taken(
+    workers: int, cores: int, free_bytes: int
+) -> None:
+    check_workers(workers, Capacity(cores, free_bytes))
