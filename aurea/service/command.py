@@ -64,7 +64,7 @@ def serve(settings: ServeSettings) -> None:
         # From here on the parts are ended in order, whatever arrives meanwhile.
         with registry.locked(_LOCK_TIMEOUT_S):
             version = supervisor.start(archive, choice.notice)
-            _announce(settings, name, version)
+            _announce(settings, name, version, supervisor.listening())
             supervisor.start_others()
         supervisor.watch()
 
@@ -85,10 +85,11 @@ def main() -> None:
         sys.exit(f"\n{error}")
 
 
-def _announce(settings: ServeSettings, name: str, version: str) -> None:
+def _announce(settings: ServeSettings, name: str, version: str, listening: list[str]) -> None:
     url = local_url(settings.host, settings.port)
     print(
-        f"\nready: {name}/{version} at {url} (docs: {url}/docs, stop: Ctrl-C)\n\n"
+        f"\nready: {name}/{version} at {url} (docs: {url}/docs, stop: Ctrl-C)\n"
+        f"TorchServe: {', '.join(listening)}\n\n"
         f"    curl -F file=@clip.m4a {url}/classify-us-accent\n",
         flush=True,
     )

@@ -14,7 +14,6 @@ from aurea.service.preflight import (
     check_socket_dir,
     check_upload_limit,
     check_workers,
-    free_ports,
     only_one,
     stop_running,
 )
@@ -98,26 +97,6 @@ def test_a_taken_port_is_named_with_what_to_do() -> None:
         with pytest.raises(ServiceFailed, match=f"make serve PORT={port + 1}"):
             check_port("127.0.0.1", port)
     check_port("127.0.0.1", port)
-
-
-def test_ports_that_are_taken_are_passed_over_and_no_two_are_the_same() -> None:
-    start = 20_000 + os.getpid() % 10_000
-    with socket.socket() as taken:
-        first = free_ports(start)[0]
-        taken.bind(("127.0.0.1", first))
-        taken.listen()
-        found = free_ports(first, first + 1, first, first)
-    assert first not in found
-    assert len(set(found)) == 4
-    assert all(first < port < first + 1000 for port in found)
-
-
-def test_where_no_port_is_free_it_is_said_from_which_on() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 65_535))
-        taken.listen()
-        with pytest.raises(ServiceFailed, match="free from 65535 on"):
-            free_ports(65_535)
 
 
 def test_the_longest_path_that_a_socket_can_have_is_taken_and_no_longer_one() -> None:
