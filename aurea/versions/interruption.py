@@ -24,7 +24,9 @@ class Interruption:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Around a command, in the main thread."""
-        before = {each: signal.signal(each, self._note) for each in _SIGNALS}
+        # What is ignored stays so: a command under nohup outlives its terminal.
+        heeded = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        before = {each: signal.signal(each, self._note) for each in heeded}
         try:
             yield
         finally:
