@@ -4,6 +4,7 @@ Nothing in it is run, and nothing is unpacked but its labels and its reference c
 """
 
 import hashlib
+import re
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -18,7 +19,13 @@ from pydantic import ValidationError
 
 from aurea.archive.documents import Manifest, ReferenceClip, ReferenceDocument
 from aurea.archive.layout import CONFIG_FILE, CORE_FOLDER, HANDLER_FILE, MANIFEST_FILE
-from aurea.archive.settings import UnreadableSettings, parse_settings, strange_settings
+from aurea.archive.setting_values import faulty_values
+from aurea.archive.settings import (
+    UnreadableSettings,
+    core_settings,
+    parse_settings,
+    strange_settings,
+)
 from aurea.files import sha256_of
 from aurea.names import BadName, check_name, check_version
 from aurea.paths import HANDLER
@@ -238,9 +245,14 @@ def _strange_settings(content: zipfile.ZipFile) -> list[str]:
     # TorchServe takes numbers of workers, launchers and environments from there as well.
     try:
         settings = parse_settings(_text(content, CONFIG_FILE))
+        strange = strange_settings(settings)
+        faulty = faulty_values(settings, core_settings(settings))
     except UnreadableSettings as error:
         raise ArchiveRefused(f"{error}") from None
-    return [f"{CONFIG_FILE}: {key}" for key in strange_settings(settings)]
+    # A section or list where a value belongs is named once.
+    inside = tuple(re.split(r"[.\[]", key.removeprefix("accent."))[0] for key in strange)
+    values = [words for key, words in faulty.items() if key.removeprefix("accent.") not in inside]
+    return [f"{CONFIG_FILE}: {each}" for each in [*strange, *values]]
 
 
 def _reference(content: zipfile.ZipFile) -> ReferenceDocument | None:

@@ -6,15 +6,24 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import Final
 
+from accent.cores import available_cores
+
 from aurea.archive.build import PackagingError
 from aurea.command_line import read
 from aurea.models.choice import DEFAULT_EMBEDDED, ModelUnavailable, choose_model
 from aurea.service.console import say
 from aurea.service.errors import ServiceFailed, StopRequested
 from aurea.service.packaging import PackagingOrder, archive_to_serve
-from aurea.service.preflight import check_port, check_upload_limit, only_one, stop_running
+from aurea.service.preflight import (
+    check_port,
+    check_upload_limit,
+    check_workers,
+    only_one,
+    stop_running,
+)
 from aurea.service.settings import ServeSettings, read_shared_settings
 from aurea.service.supervisor import Supervisor, local_url
+from aurea.versions.capacity import Capacity, free_memory_bytes
 from aurea.versions.registry import STATE_FOLDER, Registry, RegistryError
 
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -25,6 +34,8 @@ def serve(settings: ServeSettings) -> None:
     """Run the service until a signal asks it to end or a part of it dies for good."""
     shared = read_shared_settings()
     check_upload_limit(shared)
+    if not settings.force:
+        check_workers(settings.workers, Capacity(available_cores(), free_memory_bytes()))
     with ExitStack() as stack:
         stack.enter_context(only_one(settings.run_dir))
         check_port(settings.host, settings.port)
@@ -53,7 +64,7 @@ def serve(settings: ServeSettings) -> None:
         # From here on the parts are ended in order, whatever arrives meanwhile.
         with registry.locked(_LOCK_TIMEOUT_S):
             version = supervisor.start(archive, choice.notice)
-            _announce(settings, name, version)
+            _announce(settings, name, version, supervisor.listening())
             supervisor.start_others()
         supervisor.watch()
 
@@ -74,10 +85,11 @@ def main() -> None:
         sys.exit(f"\n{error}")
 
 
-def _announce(settings: ServeSettings, name: str, version: str) -> None:
+def _announce(settings: ServeSettings, name: str, version: str, listening: list[str]) -> None:
     url = local_url(settings.host, settings.port)
     print(
-        f"\nready: {name}/{version} at {url} (docs: {url}/docs, stop: Ctrl-C)\n\n"
+        f"\nready: {name}/{version} at {url} (docs: {url}/docs, stop: Ctrl-C)\n"
+        f"TorchServe: {', '.join(listening)}\n\n"
         f"    curl -F file=@clip.m4a {url}/classify-us-accent\n",
         flush=True,
     )

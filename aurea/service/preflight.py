@@ -1,10 +1,10 @@
-"""What must hold before anything is started: the run folder, its ports, its limits."""
+"""What must hold before anything is started: the run folder, its port, its limits."""
 
 import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +16,12 @@ from aurea.torchserve.configuration import (
     LONGEST_SOCKET_DIR_BYTES,
     largest_upload_bytes,
 )
+from aurea.versions.capacity import Capacity
 
 _FORM_BYTES: Final = 131_072
 """What the proxy grants a form beside its file; it counts as held, too."""
 
 _POLL_S: Final = 0.05
-
-_PORTS_TRIED: Final = 1000
 
 
 @contextmanager
@@ -82,30 +81,6 @@ def check_port(host: str, port: int) -> None:
             ) from None
 
 
-def free_ports(*wanted: int) -> list[int]:
-    """Each of `wanted` if it is free on loopback, else the next one above that is.
-
-    No two are the same. None is a port that the system gives to connections by itself: java
-    listens on them a second later, and by then somebody could have been given one.
-    """
-    with ExitStack() as probes:
-        return [_bound(port, probes) for port in wanted]
-
-
-def _bound(wanted: int, probes: ExitStack) -> int:
-    for port in range(wanted, min(wanted + _PORTS_TRIED, 1 << 16)):
-        probe = probes.enter_context(socket.socket())
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-            # Two that only bind may share a port; of those that listen there is one.
-            probe.listen()
-        except OSError:
-            continue
-        return int(probe.getsockname()[1])
-    raise ServiceFailed(f"No port on 127.0.0.1 is free from {wanted} on.")
-
-
 def check_socket_dir(socket_dir: Path) -> None:
     """Raise `ServiceFailed` where the path is too long for the sockets in it."""
     length = len(os.fsencode(socket_dir))
@@ -130,6 +105,16 @@ def check_upload_limit(shared: SharedSettings) -> None:
         raise ServiceFailed(
             f"AUREA_MAX_UPLOAD_BYTES={shared.max_upload_bytes} is more than TorchServe takes "
             f"on this machine: at most {largest}."
+        )
+
+
+def check_workers(workers: int, capacity: Capacity) -> None:
+    """Raise `ServiceFailed` for more workers than the machine holds; one a core is always taken."""
+    refusal = capacity.refusal(workers)
+    if workers > capacity.cores and refusal is not None:
+        raise ServiceFailed(
+            f"{refusal} Ask for fewer (make serve WORKERS={max(capacity.cores, capacity.most())}), "
+            "or go beyond with the option --force of python -m scripts.serve."
         )
 
 

@@ -63,6 +63,9 @@ class ServeSettings(CommandLine):
     workers: int = Field(default=0, ge=0)
     """Model workers of a version that was not scaled; 0: one per core."""
 
+    force: bool = False
+    """Start as many workers as asked for, even if the machine does not hold them."""
+
     management_port: int = Field(default=8081, ge=0, le=65535)
     """TorchServe's management port on loopback; another is taken where this one is busy."""
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -17,7 +18,8 @@ from accent.cores import available_cores
 from aurea.service.children import Child, tail
 from aurea.service.console import say
 from aurea.service.errors import ServiceFailed
-from aurea.service.preflight import check_socket_dir, free_ports
+from aurea.service.ports import claim_ports, claims_folder
+from aurea.service.preflight import check_socket_dir
 from aurea.service.readiness import watch
 from aurea.service.restoring import Restoring
 from aurea.service.settings import ServeSettings, SharedSettings
@@ -61,6 +63,8 @@ class Supervisor:
         self._socket_dir = self._scratch / "s"
         self._temporary = self._scratch / "tmp"
         self._cores = available_cores()
+        self._claims = ExitStack()
+        self._addresses: Addresses | None = None
         self._http = httpx.Client(timeout=5.0, trust_env=False)
         self._torchserve: Child | None = None
         self._proxy: Child | None = None
@@ -87,6 +91,7 @@ class Supervisor:
         threads = max(1, self._cores // workers)
         configuration = self._configuration()
         addresses = self._write_addresses(configuration, threads)
+        self._addresses = addresses
         self._torchserve = self._start_torchserve(configuration, threads)
         self._proxy = self._start_proxy(notice, addresses)
         self._management = TorchServe(addresses)
@@ -137,6 +142,20 @@ class Supervisor:
             if client is not None:
                 client.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
+        self._claims.close()
+
+    def listening(self) -> list[str]:
+        """Where TorchServe listens, one sentence an address, after `start`.
+
+        A port that was busy and replaced is named beside the one that is used.
+        """
+        if self._addresses is None:
+            raise RuntimeError("start() has not run")
+        places = (
+            ("management", self._addresses.management_url, self._settings.management_port),
+            ("metrics", self._addresses.metrics_url, self._settings.metrics_port),
+        )
+        return [described_address(what, url, wanted) for what, url, wanted in places]
 
     def _prepare_folders(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -149,7 +168,9 @@ class Supervisor:
         check_socket_dir(self._socket_dir)
 
     def _configuration(self) -> Configuration:
-        management, metrics, grpc_inference, grpc_management = free_ports(
+        management, metrics, grpc_inference, grpc_management = claim_ports(
+            self._claims,
+            claims_folder(),
             self._settings.management_port,
             self._settings.metrics_port,
             *_GRPC_PORTS,
@@ -284,6 +305,13 @@ class Supervisor:
         for child in (self._torchserve, self._proxy):
             if child is not None:
                 child.check()
+
+
+def described_address(what: str, url: str, wanted_port: int) -> str:
+    """What is at an address, and which port was asked for where that was busy."""
+    # Port 0 asks for any.
+    replaced = wanted_port not in (0, httpx.URL(url).port)
+    return f"{what} at {url}" + (f" (port {wanted_port} was busy)" if replaced else "")
 
 
 def local_url(host: str, port: int) -> str:

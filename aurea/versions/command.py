@@ -24,6 +24,7 @@ from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
 from aurea.torchserve.client import TorchServe
 from aurea.torchserve.errors import ManagementError, Unreachable
 from aurea.versions.comparison import compare, samples, since
+from aurea.versions.interruption import Interruption
 from aurea.versions.lifecycle import Lifecycle
 from aurea.versions.outcome import CommandRefused, Outcome
 from aurea.versions.presentation import listed, shown, side_by_side
@@ -64,6 +65,8 @@ class Register(Step):
     """Take code that is not ours, or no reference clips."""
     allow_new_labels: bool = False
     """Take other accents than the default's."""
+    force: bool = False
+    """Even if the machine does not hold so many workers."""
 
 
 class Scale(Step):
@@ -73,6 +76,8 @@ class Scale(Step):
     """How many, at least 1."""
     version: str | None = None
     """The version to scale; the default where none is named."""
+    force: bool = False
+    """Even if the machine does not hold so many."""
 
 
 class Promote(Step):
@@ -137,8 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not isinstance(step, Step):
         print("Say what to do, for example: list. All there is: --help", file=sys.stderr)
         sys.exit(2)
+    interruption = Interruption()
     try:
-        outcome = _run(models.run_dir.absolute(), step)
+        with interruption.watched():
+            outcome = _run(models.run_dir.absolute(), step, interruption)
     except (CommandRefused, ArchiveRefused, ManagementError, RegistryError) as error:
         if step.as_json:
             print(json.dumps({"error": str(error)}))
@@ -152,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\n".join(outcome.sentences))
 
 
-def _run(run_dir: Path, step: Step) -> Outcome:
+def _run(run_dir: Path, step: Step, interruption: Interruption) -> Outcome:
     addresses = _addresses(run_dir)
     registry = Registry(run_dir / STATE_FOLDER / addresses.model_name, addresses.model_name)
     torchserve = TorchServe(addresses)
@@ -165,6 +172,7 @@ def _run(run_dir: Path, step: Step) -> Outcome:
             model_log=run_dir / _MODEL_LOG,
             timeout_s=step.timeout_s,
             progress=progress,
+            interruption=interruption,
             on_wait=lambda: print("waiting for another command to end", file=sys.stderr),
         )
         return _perform(step, lifecycle, addresses)
@@ -192,9 +200,10 @@ def _perform(step: Step, lifecycle: Lifecycle, addresses: Addresses) -> Outcome:
                 workers=step.workers,
                 trust=step.trust,
                 allow_new_labels=step.allow_new_labels,
+                force=step.force,
             )
         case Scale():
-            outcome = lifecycle.scale(step.workers, step.version)
+            outcome = lifecycle.scale(step.workers, step.version, force=step.force)
         case Promote():
             outcome = lifecycle.promote(step.version, fewer_workers=step.with_fewer_workers)
         case Rollback():

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from aurea.archive.vetting import Vetted, archive_labels, archive_reference, vet
 from aurea.torchserve.addresses import Addresses
-from aurea.torchserve.answers import RegisteredVersion
 from aurea.torchserve.client import TorchServe
-from aurea.torchserve.errors import ManagementError, WorkersFailed
+from aurea.torchserve.errors import ManagementError
+from aurea.versions.capacity import free_memory_bytes
 from aurea.versions.description import Description, serves
+from aurea.versions.interruption import Interruption
 from aurea.versions.outcome import CommandRefused, Outcome, Progress, counted
 from aurea.versions.proof import prove
 from aurea.versions.registry import Registry
-from aurea.versions.state import Canary, State, VersionRecord
+from aurea.versions.scaling import Scaling
+from aurea.versions.state import Canary, State
 from aurea.versions.waiting import Waiting
 
 
@@ -33,7 +35,10 @@ class Lifecycle:
         timeout_s: float,
         progress: Progress,
         on_wait: Callable[[], None],
+        interruption: Interruption | None = None,
+        free_bytes: Callable[[], int] = free_memory_bytes,
     ) -> None:
+        self._interruption = interruption or Interruption()
         self._torchserve = torchserve
         self._registry = registry
         self._name = addresses.model_name
@@ -47,6 +52,15 @@ class Lifecycle:
             model_log=model_log,
             timeout_s=timeout_s,
             progress=progress,
+        )
+        self._scaling = Scaling(
+            torchserve,
+            registry,
+            self._wait,
+            self._interruption,
+            name=self._name,
+            cores=addresses.cores,
+            free_bytes=free_bytes,
         )
 
     def overview(self) -> Outcome:
@@ -64,10 +78,12 @@ class Lifecycle:
         workers: int | None = None,
         trust: bool = False,
         allow_new_labels: bool = False,
+        force: bool = False,
     ) -> Outcome:
         """Bring a new version up beside the others and have it prove its scores.
 
-        It gets `workers` workers, or as many as the default has. Where it does not get
+        It gets `workers` workers, or as many as the default has, and with `force` also more than
+        the machine holds. Where it does not get
         ready, or scores otherwise than its packager measured, it is taken away again.
         """
         with self._changing() as state:
@@ -94,11 +110,10 @@ class Lifecycle:
                 if registered is not None:
                     # A command was broken off between its first and its last step.
                     self._torchserve.unregister(version)
-                record = self._bring_up(state, vetted, workers or default.wanted)
-                state.register(version, record)
-                self._registry.save(state)
-                self._registry.route(state)
-                self._registry.delete_leftovers(state)
+                wanted = workers or default.wanted
+                if not force:
+                    self._scaling.check_capacity(version, wanted)
+                state = self._bring_up(state, vetted, wanted)
                 sentence = f"{self._name}/{version} is registered beside {default.version}" + (
                     f", its scores proven on {len(vetted.reference.clips)} reference clips"
                     if vetted.reference
@@ -112,8 +127,11 @@ class Lifecycle:
             outcome.sentences += self._describe.oversubscription()
             return outcome
 
-    def scale(self, workers: int, version: str | None) -> Outcome:
-        """Give a version, or the default, as many workers, without a request that fails."""
+    def scale(self, workers: int, version: str | None, *, force: bool = False) -> Outcome:
+        """Give a version, or the default, as many workers, without a request that fails.
+
+        Refused where the machine does not hold them, but with `force`.
+        """
         if workers < 1:
             raise CommandRefused(
                 "A version without workers would let its requests wait for nothing. To take a "
@@ -122,12 +140,9 @@ class Lifecycle:
         with self._changing() as state:
             version = version or self._torchserve.default().version
             before = self._describe.served(state, version)
-            if before.wanted < workers:
-                self._scale_up(before, workers)
-            else:
-                self._scale_down(before, workers)
-            state.versions[version].workers = workers
-            self._registry.save(state)
+            if before.wanted < workers and not force:
+                self._scaling.check_capacity(version, workers)
+            self._scaling.scale(state, before, workers)
             outcome = self._describe.after(state, version)
             outcome.sentences.append(
                 f"{self._name}/{version} has {counted(workers, 'worker')}"
@@ -203,14 +218,22 @@ class Lifecycle:
                     {"model": self._name, "version": version, "registered": False},
                     [f"{self._name}/{version} is retired already"],
                 )
-            state.forget(version)
-            self._registry.save(state)
-            self._registry.route(state)
-            if registered is not None:
-                self._wait.for_routing()
-                self._wait.for_idle(version)
-                self._torchserve.unregister(version)
-            self._registry.delete_leftovers(state)
+            before = state.model_copy(deep=True)
+            try:
+                state.forget(version)
+                self._remember(state)
+                if registered is not None:
+                    self._wait.for_routing()
+                    self._wait.for_idle(version)
+            except BaseException:
+                # It still serves: then it is still registered, with its share of the requests.
+                with self._interruption.held_back():
+                    self._remember(before)
+                raise
+            with self._interruption.held_back():
+                if registered is not None:
+                    self._torchserve.unregister(version)
+                self._registry.delete_leftovers(state)
             return Outcome(
                 {"model": self._name, "version": version, "registered": False},
                 [f"{self._name}/{version} is retired, its archive removed from the model store"],
@@ -229,8 +252,7 @@ class Lifecycle:
                 raise CommandRefused(f"{self._name}/{version} is the default: it has it all.")
             self._wait.for_workers(version, candidate.wanted)
             before, state.canary = state.canary, Canary(version=version, percent=percent)
-            self._registry.save(state)
-            self._registry.route(state)
+            self._remember(state)
             self._wait.for_routing()
             outcome = self._describe.after(state, version)
             outcome.sentences.append(
@@ -243,8 +265,7 @@ class Lifecycle:
         """Let the default answer all requests."""
         with self._changing() as state:
             before, state.canary = state.canary, None
-            self._registry.save(state)
-            self._registry.route(state)
+            self._remember(state)
             self._wait.for_routing()
             outcome = self._describe.after(state, state.default)
             outcome.sentences.append(
@@ -261,56 +282,62 @@ class Lifecycle:
             default = self._torchserve.default().version
             if default in state.versions:
                 state.make_default(default)
+            self._settle(state, default)
             yield state
 
-    def _bring_up(self, state: State, vetted: Vetted, workers: int) -> VersionRecord:
+    def _settle(self, state: State, default: str) -> None:
+        """Make TorchServe what the state says, where a step was killed or lost its connection."""
+        self._scaling.settle(state)
+        for version in self._torchserve.versions():
+            if version in state.retired and version not in (*state.versions, default):
+                self._torchserve.unregister(version)
+
+    def _remember(self, state: State) -> None:
+        with self._interruption.held_back():
+            self._registry.save(state)
+            self._registry.route(state)
+
+    def _bring_up(self, state: State, vetted: Vetted, workers: int) -> State:
         """Start and prove an archive beside the one that the version may have already.
 
-        `state` remembers the new one among its leftovers, whatever breaks this off.
+        `state` remembers the new one among its leftovers, whatever breaks this off. Returns the
+        state, saved, in which the version is registered.
         """
         version = vetted.version
+        saved = False
         try:
             record = self._registry.propose(state, vetted.path, version)
             self._torchserve.register(record.archive)
             self._torchserve.ask_workers(version, workers)
             self._wait.for_workers(version, workers)
             prove(self._torchserve, vetted, self._progress)
+            record.workers = workers
+            following = state.model_copy(deep=True)
+            following.register(version, record)
+            with self._interruption.held_back():
+                self._registry.save(following)
+                saved = True
+                self._registry.route(following)
+                self._registry.delete_leftovers(following)
         except BaseException as error:
-            with suppress(ManagementError):
-                self._torchserve.unregister(version)
-            self._registry.delete_leftovers(state)
+            if saved:
+                raise
+            with self._interruption.held_back():
+                with suppress(ManagementError):
+                    self._torchserve.unregister(version)
+                self._registry.delete_leftovers(state)
             if isinstance(error, (ManagementError, CommandRefused)):
                 raise CommandRefused(
                     f"{self._name}/{version} was taken away again; what served before still "
                     f"does. {error}"
                 ) from error
             raise
-        record.workers = workers
-        return record
-
-    def _scale_up(self, before: RegisteredVersion, workers: int) -> None:
-        self._torchserve.ask_workers(before.version, workers)
-        try:
-            self._wait.for_workers(before.version, workers)
-        except WorkersFailed as error:
-            self._torchserve.ask_workers(before.version, before.wanted)
-            raise CommandRefused(
-                f"{error} {self._name}/{before.version} keeps its {before.wanted} workers."
-            ) from error
-
-    def _scale_down(self, before: RegisteredVersion, workers: int) -> None:
-        # TorchServe ends a worker under its clips; the proxy tries those once more.
-        for count in range(before.wanted - 1, workers - 1, -1):
-            self._torchserve.ask_workers(before.version, count)
-            self._wait.for_workers(before.version, count)
-            if count > workers:
-                self._wait.for_retries()
-        self._wait.for_workers(before.version, workers)
+        return following
 
     def _switch(self, state: State) -> None:
         """Make TorchServe's default and the proxy's routing what `state` says, and see it."""
-        self._torchserve.set_default(state.default)
-        self._registry.save(state)
-        self._registry.route(state)
+        with self._interruption.held_back():
+            self._torchserve.set_default(state.default)
+            self._remember(state)
         reference = archive_reference(self._registry.store / state.versions[state.default].archive)
         self._wait.for_default(state.default, reference[1] if reference else None)

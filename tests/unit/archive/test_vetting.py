@@ -279,3 +279,25 @@ def test_labels_that_are_none_are_refused(build: Build) -> None:
 def test_a_text_that_is_too_large_is_refused(build: Build) -> None:
     with pytest.raises(ArchiveRefused, match=r"MANIFEST\.json is larger than 1,000,000 bytes"):
         vetted(build({MANIFEST_FILE: b" " * 1_000_001}), trust=True)
+
+
+@pytest.mark.parametrize(
+    ("shipped", "foreign", "named"),
+    [
+        ("maxBatchDelay: 1", "maxBatchDelay: 120000", "maxBatchDelay is 120000"),
+        ("startupTimeout: 120", "startupTimeout: 86400", "startupTimeout is 86400"),
+        ("batchSize: 2", "batchSize: 100000", "batchSize is 100000"),
+        ("max_audio_s: 300.0", "max_audio_s: .inf", "accent.max_audio_s is inf"),
+        ("trim: true", "trim: maybe", "accent.trim is 'maybe'"),
+    ],
+)
+def test_a_setting_out_of_its_range_must_be_trusted(
+    build: Build, shipped: str, foreign: str, named: str
+) -> None:
+    settings = (HANDLER / "model-config.yaml").read_text()
+    assert settings.count(f"{shipped}\n") == 1
+    archive = build({"model-config.yaml": settings.replace(f"{shipped}\n", f"{foreign}\n")})
+    with pytest.raises(ArchiveRefused, match=rf"{re.escape(named)}; allowed is .*--trust"):
+        vetted(archive)
+    (found,) = vetted(archive, trust=True).strange_code
+    assert found.startswith(f"model-config.yaml: {named}; allowed is ")

@@ -49,6 +49,16 @@ def test_an_upload_limit_that_cannot_be_honoured_is_refused_before_anything_is_t
     assert not (tmp_path / "run").exists()
 
 
+def test_9999_workers_are_refused_before_anything_is_touched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "--run-dir", str(tmp_path / "run"), "--workers", "9999")
+    assert "9999 workers are more than this machine holds" in str(ended.value.code)
+    assert "--force" in str(ended.value.code)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_model_that_is_none_is_refused_with_the_run_folder_free_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -13,12 +13,13 @@ from aurea.service.preflight import (
     check_port,
     check_socket_dir,
     check_upload_limit,
-    free_ports,
+    check_workers,
     only_one,
     stop_running,
 )
 from aurea.service.settings import SharedSettings
 from aurea.torchserve.configuration import LONGEST_SOCKET_DIR_BYTES
+from aurea.versions.capacity import Capacity
 
 HOLDER = """
 import signal, sys, time
@@ -98,26 +99,6 @@ def test_a_taken_port_is_named_with_what_to_do() -> None:
     check_port("127.0.0.1", port)
 
 
-def test_ports_that_are_taken_are_passed_over_and_no_two_are_the_same() -> None:
-    start = 20_000 + os.getpid() % 10_000
-    with socket.socket() as taken:
-        first = free_ports(start)[0]
-        taken.bind(("127.0.0.1", first))
-        taken.listen()
-        found = free_ports(first, first + 1, first, first)
-    assert first not in found
-    assert len(set(found)) == 4
-    assert all(first < port < first + 1000 for port in found)
-
-
-def test_where_no_port_is_free_it_is_said_from_which_on() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 65_535))
-        taken.listen()
-        with pytest.raises(ServiceFailed, match="free from 65535 on"):
-            free_ports(65_535)
-
-
 def test_the_longest_path_that_a_socket_can_have_is_taken_and_no_longer_one() -> None:
     fits = Path("/" + "d" * (LONGEST_SOCKET_DIR_BYTES - 1))
     check_socket_dir(fits)
@@ -147,3 +128,23 @@ def test_an_upload_limit_above_what_torchserve_can_take_here_is_refused_with_the
     check_upload_limit(SharedSettings(max_upload_bytes=40_000_000))
     with pytest.raises(ServiceFailed, match="at most 40000000"):
         check_upload_limit(SharedSettings(max_upload_bytes=40_000_001))
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "free_bytes", "most"),
+    [(9, 2, 10**11, 8), (9_999, 2, 10**11, 8), (5, 4, 0, 4), (9_999, 64, 10**10, 64)],
+)
+def test_more_workers_than_the_machine_holds_are_refused_with_the_bound(
+    workers: int, cores: int, free_bytes: int, most: int
+) -> None:
+    with pytest.raises(ServiceFailed, match=rf"{workers} workers are more .*WORKERS={most}\)"):
+        check_workers(workers, Capacity(cores, free_bytes))
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "free_bytes"), [(0, 2, 0), (2, 2, 0), (8, 2, 10**11), (18, 8, 10**10)]
+)
+def test_one_worker_a_core_and_what_fits_are_taken(
+    workers: int, cores: int, free_bytes: int
+) -> None:
+    check_workers(workers, Capacity(cores, free_bytes))

@@ -102,6 +102,7 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.torchserve = Played()
+        self.free_bytes = 100_000_000_000
         self.registry = Registry(folder / "state", "small")
         self.registry.prepare()
         self.progress: list[tuple[str, int, int]] = []
@@ -128,6 +129,7 @@ class Service:
             timeout_s=0.3,
             progress=lambda what, done, total: self.progress.append((what, done, total)),
             on_wait=lambda: None,
+            free_bytes=lambda: self.free_bytes,
         )
 
     @property

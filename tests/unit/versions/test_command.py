@@ -261,13 +261,14 @@ def test_help_names_every_command_and_option(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "step", "told"),
     [
-        (["register", "a.mar"], "register", ((Path("a.mar"),), (None, False, False))),
+        (["register", "a.mar"], "register", ((Path("a.mar"),), (None, False, False, False))),
         (
-            ["register", "a.mar", "--workers", "3", "--trust", "--allow-new-labels"],
+            ["register", "a.mar", "--workers", "3", "--trust", "--allow-new-labels", "--force"],
             "register",
-            ((Path("a.mar"),), (3, True, True)),
+            ((Path("a.mar"),), (3, True, True, True)),
         ),
-        (["scale", "3"], "scale", ((3, None), ())),
+        (["scale", "3"], "scale", ((3, None), (False,))),
+        (["scale", "3", "--force"], "scale", ((3, None), (True,))),
         (["promote", "2.0", "--with-fewer-workers"], "promote", (("2.0",), (True,))),
         (["rollback"], "roll_back", ((), ())),
         (["canary", "2.0", "12.5"], "canary", (("2.0", 12.5), ())),

@@ -1,0 +1,62 @@
+"""Ports on loopback: each chosen for one service alone, even where several start at once."""
+
+import os
+import socket
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from aurea.service.errors import ServiceFailed
+
+_PORTS_TRIED: Final = 1000
+
+
+def claims_folder() -> Path:
+    """Where the services of this user hold their claims; made if it is not there.
+
+    Raises `ServiceFailed` where somebody else has made it.
+    """
+    own = Path(f"/run/user/{os.getuid()}")
+    base = own if os.access(own, os.W_OK) else Path(tempfile.gettempdir())
+    folder = base / f"aurea-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise ServiceFailed(f"{folder} is not this user's. Have it removed and start again.")
+    return folder
+
+
+def claim_ports(claims: ExitStack, folder: Path, *wanted: int) -> list[int]:
+    """Each of `wanted` if it is free on loopback, else the next one above that is.
+
+    No two are the same, and no other service gets one of them until `claims` is closed: java
+    listens on them a second later. The claims are locks on files in `folder`. None is a port that
+    the system gives to connections by itself, for somebody could have been given it by then.
+    Raises `ServiceFailed`.
+    """
+    with ExitStack() as probes:
+        return [_claimed(port, claims, folder, probes) for port in wanted]
+
+
+def _claimed(wanted: int, claims: ExitStack, folder: Path, probes: ExitStack) -> int:
+    for port in range(wanted, min(wanted + _PORTS_TRIED, 1 << 16)):
+        probe = probes.enter_context(socket.socket())
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            # Two that only bind may share a port; of those that listen there is one.
+            probe.listen()
+        except OSError:
+            continue
+        found = int(probe.getsockname()[1])
+        # A lock of another kind would outlive a service that is killed.
+        lock = FileLock(folder / f"{found}.lock", fallback_to_soft=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        claims.callback(lock.release)
+        return found
+    raise ServiceFailed(f"No port on 127.0.0.1 is free from {wanted} on.")
