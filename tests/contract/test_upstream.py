@@ -66,7 +66,7 @@ def test_a_refusal_among_eight_at_once_touches_no_other(
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(500, "internal"), (422, "unsupported_audio"), (400, "secret_code"), (503, "overloaded")],
+    [(500, "internal"), (422, "unsupported_audio"), (400, "secret_code"), (503, "no_such_code")],
 )
 def test_a_refusal_outside_the_contract_is_internal_and_tells_nothing(
     proxy: Proxy, standin: StandIn, status: int, code: str

@@ -160,6 +160,36 @@ def test_what_telephones_and_recorders_write_is_read_even_if_cut(
     assert best_correlation(expected, found.waveform) > 0.9
 
 
+@pytest.mark.parametrize(
+    ("container", "codec", "found_codec"),
+    [
+        ("w64", "pcm_s16le", "pcm_s16le"),
+        ("aiff", "pcm_f32be", "pcm_f32be"),
+        ("caf", "alac", "alac"),
+        ("caf", "adpcm_ima_qt", "adpcm_ima_qt"),
+        ("ogg", "flac", "flac"),
+        ("webm", "libopus", "opus"),
+        ("matroska", "libopus", "opus"),
+        ("matroska", "flac", "flac"),
+        ("matroska", "pcm_s16le", "pcm_s16le"),
+        ("mp4", "alac", "alac"),
+        ("mp4", "libmp3lame", "mp3"),
+        ("mp4", "flac", "flac"),
+        ("mp4", "libopus", "opus"),
+        ("mov", "aac", "aac"),
+        ("mov", "pcm_s16le", "pcm_s16le"),
+        ("3gp", "aac", "aac"),
+    ],
+)
+def test_each_container_is_read_with_the_codecs_that_are_promised(
+    container: str, codec: str, found_codec: str
+) -> None:
+    samples = voice(1.5, seed=2, sample_rate_hz=48_000)
+    found = decode(audio_file(container, codec, samples))
+    assert found.facts.codec == found_codec
+    assert is_voice(found, 2)
+
+
 def test_g722_in_wav_is_read() -> None:
     samples = voice(2.0, seed=1)
     found = decode(audio_file("wav", "g722", samples, sample_rate_hz=SAMPLE_RATE_HZ))
