@@ -27,6 +27,8 @@ MODEL_CODES: Final = frozenset(
         "overloaded",
     }
 )
+VERDICTS: Final = MODEL_CODES - {"internal", "overloaded"}
+"""What the model says of the clip itself, and would say again."""
 MAX_DETAIL_CHARS: Final = 500
 
 OnModel = Callable[[Model], None]
@@ -145,7 +147,7 @@ class Upstream:
             except _BatchLost:
                 return None
             except Problem as problem:
-                if problem.code in MODEL_CODES and problem.code != "internal":
+                if problem.code in VERDICTS:
                     raise
                 return None
 
