@@ -1,5 +1,6 @@
 """What the unit tests share: stand-in models, written and loaded once."""
 
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,17 @@ def one_thread_again() -> Iterator[None]:
     """A sum by parts is another sum: no test computes with the threads that another has set."""
     yield
     torch.set_num_threads(1)
+
+
+class SignalStack(ctypes.Structure):
+    _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@pytest.fixture
+def ordinary_signal_stack() -> None:
+    """Handlers run on the thread's own stack: OpenVINO, in another test, leaves none of theirs."""
+    disable = 2
+    assert ctypes.CDLL(None).sigaltstack(ctypes.byref(SignalStack(None, disable, 0)), None) == 0
 
 
 @pytest.fixture(scope="session")

@@ -279,7 +279,7 @@ def test_a_silent_track_gives_way_to_the_next(silent: tuple[int, ...]) -> None:
     assert is_voice(found, first)
 
 
-@pytest.mark.parametrize(("channels", "rate_hz"), product((2, 4, 6), (16_000, 44_100)))
+@pytest.mark.parametrize(("channels", "rate_hz"), list(product((2, 4, 6), (16_000, 44_100))))
 def test_channels_that_cancel_out_give_way_to_the_loudest(channels: int, rate_hz: int) -> None:
     clip = voice(1.0, sample_rate_hz=rate_hz)
     signs = np.tile([1.0, -1.0], channels // 2)

@@ -1,4 +1,3 @@
-import ctypes
 import os
 import re
 import signal
@@ -57,17 +56,6 @@ def test_a_process_that_packages_nothing_says_why_and_leaves_nothing(
 
 class Signalled(Exception):
     pass
-
-
-class SignalStack(ctypes.Structure):
-    _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
-@pytest.fixture
-def ordinary_signal_stack() -> None:
-    """Handlers run on the thread's own stack: OpenVINO, in another test, leaves none of theirs."""
-    disable = 2
-    assert ctypes.CDLL(None).sigaltstack(ctypes.byref(SignalStack(None, disable, 0)), None) == 0
 
 
 @pytest.mark.slow

@@ -8,6 +8,9 @@ from aurea.versions.interruption import BrokenOff, Interruption
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+pytestmark = pytest.mark.usefixtures("ordinary_signal_stack")
+
+
 @pytest.fixture(autouse=True)
 def none_is_ignored() -> Iterator[None]:
     """Whoever runs the tests in the background has some of them ignored."""
