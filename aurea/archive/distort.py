@@ -15,7 +15,14 @@ import numpy as np
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from scipy.signal import butter, oaconvolve, resample_poly, sosfilt
 
-from aurea.archive.surroundings import SECONDS, Place, Sound, coloured_noise, surround
+from aurea.archive.surroundings import (
+    BELOW_SPEECH_DB,
+    SECONDS,
+    Place,
+    Sound,
+    coloured_noise,
+    surround,
+)
 
 _PEAK: Final = 0.99
 # G.711 telephony, ITU-T: 8 kHz and 300 to 3,400 Hz.
@@ -171,8 +178,6 @@ def _surrounded(
     return wav(surround(waveform, sound, place, rng))
 
 
-_SOUNDS: Final[tuple[Sound, ...]] = ("silence", "noise", "music")
-
 DISTORTIONS: Final[Mapping[str, Distortion]] = {
     **{
         f"gain_{level:+d}db": Distortion(f"{level:+d} dB", "level", partial(_gain, float(level)))
@@ -205,7 +210,7 @@ DISTORTIONS: Final[Mapping[str, Distortion]] = {
         f"{sound}_{place}": Distortion(
             f"{length_s:g} s of {sound} {place}", "surroundings", partial(_surrounded, sound, place)
         )
-        for sound in _SOUNDS
+        for sound in BELOW_SPEECH_DB
         for place, length_s in SECONDS.items()
     },
 }

@@ -8,7 +8,8 @@ ever held whole, a limit stops it before memory is spent, and nothing touches th
 import ctypes
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,14 @@ import av
 import av.error
 from av.stream import Disposition
 
-from accent.errors import AudioTooShort, EmptyFile, NoSpeech, Overloaded, UnsupportedAudio
+from accent.errors import (
+    AudioTooShort,
+    EmptyFile,
+    NoSpeech,
+    Overloaded,
+    Refusal,
+    UnsupportedAudio,
+)
 from accent.limits import AudioLimits, check_layout
 from accent.mixing import Track
 from accent.upload import readable
@@ -108,23 +116,27 @@ def decode(data: bytes | bytearray, limits: AudioLimits = AudioLimits()) -> Audi
         raise EmptyFile("The file has no bytes.")
     _bound_ffmpeg_memory()
     clock = _Clock(limits.max_decode_s)
-    with _open(data) as container:
-        places = _decodable(container)
-        audio = _decoded_or_none(data, container, places[0], limits, clock, last=len(places) == 1)
-    for index, place in enumerate(places[1:], 1):
-        if audio is not None and not _is_silent(audio, limits):
-            break
-        last = audio is None and index == len(places) - 1
-        with _open(data) as container:
-            audio = _decoded_or_none(data, container, place, limits, clock, last=last) or audio
+    audio: Audio | None = None
+    refusal: Refusal = UnsupportedAudio("The file has no audio track.")
+    silent = True
+    with closing(_tracks(data)) as tracks:
+        for container, place in tracks:
+            try:
+                audio = _decode_track(data, container, place, limits, clock)
+            except (UnsupportedAudio, AudioTooShort) as fault:
+                refusal = fault
+                continue
+            silent = loudest_block_dbfs(audio.waveform) < limits.silence_dbfs
+            if not silent:
+                break
     if audio is None:
-        raise UnsupportedAudio("The file is damaged: no clean audio could be decoded from it.")
+        raise refusal
     if audio.facts.duration_s < limits.min_audio_s:
         raise AudioTooShort(
             f"The clip lasts {audio.facts.duration_s:g} s; "
             f"at least {limits.min_audio_s:g} s are needed."
         )
-    if _is_silent(audio, limits):
+    if silent:
         raise NoSpeech(
             "The clip is silent: no sound above the noise floor was found. "
             "Check the microphone and record again."
@@ -182,6 +194,18 @@ def _open(data: bytes | bytearray) -> "av.container.InputContainer":
         ) from None
 
 
+def _tracks(
+    data: bytes | bytearray,
+) -> Generator[tuple["av.container.InputContainer", int], None, None]:
+    """Each track that can be decoded, in the file opened for it, the one to take first."""
+    with _open(data) as container:
+        places = _decodable(container)
+        yield container, places[0]
+    for place in places[1:]:
+        with _open(data) as container:
+            yield container, place
+
+
 def _decodable(container: "av.container.InputContainer") -> Sequence[int]:
     """The audio tracks that can be decoded, as places among all, the one to take first."""
     audio = container.streams.audio
@@ -202,28 +226,6 @@ def _not_read(codec: str | None) -> UnsupportedAudio:
         f"The file's audio is {f'{codec},' if codec else 'in a codec'} which this server does not "
         f"read. It reads {_READ}."
     )
-
-
-def _is_silent(audio: Audio, limits: AudioLimits) -> bool:
-    return loudest_block_dbfs(audio.waveform) < limits.silence_dbfs
-
-
-def _decoded_or_none(
-    data: bytes | bytearray,
-    container: "av.container.InputContainer",
-    place: int,
-    limits: AudioLimits,
-    clock: _Clock,
-    *,
-    last: bool,
-) -> Audio | None:
-    """A track of the file; None where it has no clean sound and is not the `last` to try."""
-    try:
-        return _decode_track(data, container, place, limits, clock)
-    except (UnsupportedAudio, AudioTooShort):
-        if last:
-            raise
-        return None
 
 
 def _decode_track(
