@@ -1,5 +1,6 @@
-"""How tests are spread over processes: those that share running services stay together."""
+"""How tests are spread over processes, and which signals they meet there."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -7,10 +8,21 @@ from xdist.scheduler import LoadScopeScheduling
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """One process for all end-to-end tests, any for each of the others."""
+    """One process for the tests of a shared service, and for each file that starts its own."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "services" if nodeid.startswith("tests/e2e/") else nodeid
+        if nodeid.startswith(("tests/e2e/test_start.py", "tests/e2e/test_end.py")):
+            return "starts"
+        if nodeid.startswith("tests/e2e/"):
+            return "services"
+        # These train or judge a model once in a file, for all of its tests.
+        return nodeid.partition("::")[0] if nodeid.startswith("tests/unit/lab/") else nodeid
+
+
+def pytest_configure() -> None:
+    """A shell that starts tests in the background has them ignore SIGINT, and so their children."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

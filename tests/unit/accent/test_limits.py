@@ -24,7 +24,7 @@ def test_a_clip_that_is_just_too_short_is_not_told_that_it_lasts_long_enough() -
         decode(wav(voice(0.498), SAMPLE_RATE_HZ))
 
 
-@pytest.mark.parametrize("encoding", ["wav-s16", pytest.param("m4a-aac", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("encoding", ["wav-s16", pytest.param("m4a-aac", marks=pytest.mark.long)])
 def test_exactly_five_minutes_are_taken_and_one_second_more_is_not(encoding: str) -> None:
     longest = np.tile(voice(10.0), 30)
     assert decode(encode(longest, 16_000, encoding)).facts.duration_s == pytest.approx(

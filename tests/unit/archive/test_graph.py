@@ -132,7 +132,7 @@ def test_int8_stores_the_large_products_in_8_bits(
     assert "i8" not in types_of_weights(build_graph(small_model, "fp32", []))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_shipped_model_stays_near_fp32_on_speech_that_calibration_has_not_seen(
     embedded: AccentModel, verification: list[SpeechClip]
 ) -> None:

@@ -66,7 +66,7 @@ def make(
     return call
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_learns_from_a_teacher_and_a_killed_run_goes_on_doing_so(
     make: Callable[[Path, Recipe], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ def made(
     return out, make(data, out, tmp_path_factory.mktemp("features"), robustness=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_make_the_model_that_one_makes(
     made: tuple[Path, dict[str, Evaluation]], trained: Path
 ) -> None:
