@@ -16,11 +16,10 @@ import torch
 from accent.classifier import AccentClassifier
 from accent.cores import CoreShare
 from accent.decode import decode
-from accent.engine import Engine
+from accent.ecapa.loading import EcapaModel, describe_model, load_model
+from accent.engine import Engine, EngineError
 from accent.layout import ENGINES_FILE
-from accent.loading import AccentModel, describe_model, load_model
-from accent.scoring import posterior
-from accent.selection import AUTO, EngineError, EngineSettings, open_engine, packed_engines
+from accent.selection import AUTO, EngineSettings, open_engine, packed_engines
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,7 +40,7 @@ class Bench:
     def __init__(self, model: Path, archive: Path, clips: Path, threads: int) -> None:
         self._model, self._archive, self._threads = model, archive, threads
         self._engines: dict[str, Engine] = {}
-        self._reference: AccentModel | None = None
+        self._reference: EcapaModel | None = None
         self._clips, self._folder = read_manifest(clips), clips
         self._waveforms = [
             decode((clips / clip.file).read_bytes()).waveform for clip in self._clips
@@ -56,8 +55,7 @@ class Bench:
         for score in scores:
             if isinstance(score, Exception):
                 raise score
-            shares = posterior(score.cosines.astype("float64"), model.spec.softmax_scale)
-            points.append(100 * float(shares[model.us_index]))
+            points.append(100 * float(model.posterior(score.evidence)[model.us_index]))
         return points
 
     def describe(self) -> dict[str, Any]:
@@ -165,7 +163,7 @@ class Bench:
             self._engines[name] = opened.engine
         return self._engines[name]
 
-    def _loaded(self) -> AccentModel:
+    def _loaded(self) -> EcapaModel:
         if self._reference is None:
             self._reference = load_model(self._model)
         return self._reference
@@ -181,7 +179,7 @@ def _packaged_deviations(archive: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def clip_gflop(model: AccentModel) -> float:
+def clip_gflop(model: EcapaModel) -> float:
     """Billions of operations that the network's products take for 5 s, counted by torch."""
     frames = int(CLIP_S * 100) + 1
     with FlopCounterMode(display=False) as counter, torch.inference_mode():

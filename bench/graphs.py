@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import openvino
+from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import PRECISIONS, Precision
 from accent.layout import ENGINES_FILE
-from accent.loading import AccentModel, load_model
 from pydantic_settings import CliPositionalArg
 
 from aurea.archive.documents import EngineEntry, EnginesDocument, write_document
@@ -56,9 +56,7 @@ def _entry(entries: Sequence[EngineEntry], precision: str) -> EngineEntry | None
     return next((entry for entry in entries if (entry.engine, entry.precision) == wanted), None)
 
 
-def _graph(
-    folder: Path, document: EnginesDocument, model: AccentModel, precision: Precision
-) -> str:
+def _graph(folder: Path, document: EnginesDocument, model: EcapaModel, precision: Precision) -> str:
     """The file of a graph, made unless another precision has the same one."""
     twin = {"fp32": "bf16", "bf16": "fp32"}.get(precision, "")
     entry = _entry(document.engines, twin)

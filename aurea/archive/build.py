@@ -13,7 +13,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from accent.layout import MODEL_FILES
+from accent.layout import layout_of, layouts_text
 from pydantic import ValidationError
 
 from aurea.archive.archiver import ArchiverFailed, write_archive
@@ -40,7 +40,7 @@ from aurea.paths import HANDLER, MODEL_STORE
 # The modules that torch comes with are imported where they are used: an archive that is up to
 # date needs none of them, and `make serve` starts sooner.
 if TYPE_CHECKING:
-    from accent.loading import AccentModel
+    from accent.model import LoadedModel
     from accent.settings import WorkerSettings
 
 _ROOM: Final = Path(__file__).parent
@@ -148,7 +148,7 @@ def inputs_digest(model_folder: Path, name: str, version: str, config: str = "")
         except OSError as error:
             raise PackagingError(
                 f"{model_folder} cannot be packaged: {path.name}: {error.strerror}. "
-                f"A model is a folder with {', '.join(MODEL_FILES)}."
+                f"A model is {layouts_text()}."
             ) from None
         digest.update(f"{path.name}\0{len(content)}\0".encode())
         digest.update(content)
@@ -179,7 +179,7 @@ def _model_config(engine: str, precision: str) -> str:
 
 
 def _worker_settings(config: str) -> "WorkerSettings":
-    from accent.selection import EngineError
+    from accent.engine import EngineError
     from accent.settings import WorkerSettings
 
     try:
@@ -188,20 +188,18 @@ def _worker_settings(config: str) -> "WorkerSettings":
         raise PackagingError(str(error)) from None
 
 
-def _verified(model_folder: Path) -> "AccentModel":
+def _verified(model_folder: Path) -> "LoadedModel":
     from accent.classifier import AccentClassifier
-    from accent.engine import TorchEngine
     from accent.errors import ModelFolderError
-    from accent.loading import load_model
+    from accent.kinds import load_model
 
     try:
         model = load_model(model_folder)
     except ModelFolderError as error:
         raise PackagingError(f"{model_folder} cannot be packaged. {error}") from None
-    classifier = AccentClassifier(
-        model, TorchEngine(model.network), name="packaging", version="none"
-    )
     try:
+        engine = model.reference_engine()
+        classifier = AccentClassifier(model, engine, name="packaging", version="none")
         classifier.warm_up()
     except Exception as error:
         raise PackagingError(f"{model_folder}: the network fails on audio: {error}") from error
@@ -226,7 +224,10 @@ def _handler_digests() -> dict[str, str]:
 
 def _files_to_pack(model_folder: Path) -> list[str]:
     found = [name for name in (CALIBRATION_FILE, CARD_FILE) if (model_folder / name).is_file()]
-    return [*MODEL_FILES, *found]
+    layout = layout_of({path.name for path in model_folder.glob("*")})
+    if layout is None:
+        raise PackagingError(f"{model_folder} cannot be packaged: a model is {layouts_text()}.")
+    return [*layout.files, *found]
 
 
 def _packaged_inputs(archive: Path) -> str | None:

@@ -1,11 +1,17 @@
 """What people read of a judgement: a section of the model's card, and a table on the terminal."""
 
 from collections.abc import Sequence
+from typing import Final
 
-from accent.compiled import processor_name
+from accent.ecapa.compiled import processor_name
 from tabulate import tabulate
 
 from aurea.archive.judging import MAX_P99_POINTS, MAX_POINTS, JudgedEngine, Judgement
+
+_ON_A_GPU: Final = {
+    "torch": "a GPU computes in torch, which was not measured.",
+    "onnxruntime": "it is the same beside a GPU, for it is computed on the CPU.",
+}
 
 
 def card_section(judgement: Judgement, packed: Sequence[JudgedEngine]) -> str:
@@ -24,13 +30,14 @@ def card_section(judgement: Judgement, packed: Sequence[JudgedEngine]) -> str:
         [
             "## How exactly it is computed",
             "",
-            f"Deviation of `us_confidence` from torch in fp32, in points, over "
+            f"Deviation of `us_confidence` from {judgement.reference.name}, in points, over "
             f"{len(judgement.clips)} clips of synthesised speech and its telephone, noisy, quiet "
-            f"and short copies, none of them seen by the quantizer; softmax scale "
-            f"{judgement.softmax_scale:g}. `auto` takes the fastest with p99 up to "
-            f"{MAX_P99_POINTS:g} and largest up to {MAX_POINTS:g} that a processor has "
-            f"instructions for. Measured when this archive was built, on {processor_name()}; a "
-            "GPU computes in torch, which was not measured.",
+            f"and short copies, none of them seen by the quantizer; scale "
+            f"{judgement.calibration.scale:g}, US bias {judgement.calibration.us_bias:g}. `auto` "
+            f"takes the fastest with p99 up to {MAX_P99_POINTS:g} and largest up to {MAX_POINTS:g} "
+            "that a processor has instructions for. Measured when this archive was built, on "
+            f"{processor_name()}; "
+            f"{_ON_A_GPU[judgement.reference.engine]}",
             "",
             tabulate(rows, headers, tablefmt="github", disable_numparse=True),
         ]
@@ -54,7 +61,8 @@ def terminal_table(judgement: Judgement, packed: Sequence[JudgedEngine]) -> str:
     alignment = ["left", "left", *["right"] * 5, "left", "left"]
     table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True, colalign=alignment)
     title = (
-        f"engines over {len(judgement.clips)} clips; us_confidence against torch fp32, in points"
+        f"engines over {len(judgement.clips)} clips; us_confidence against "
+        f"{judgement.reference.name}, in points"
     )
     return "\n".join([title, *(line.rstrip() for line in table.splitlines())])
 

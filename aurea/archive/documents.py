@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from aurea.archive.layout import REFERENCE_FOLDER
 
-EngineName: TypeAlias = Literal["torch", "openvino"]
+EngineName: TypeAlias = Literal["torch", "openvino", "onnxruntime"]
 Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 
 
@@ -21,7 +21,7 @@ def write_document(document: BaseModel, path: Path) -> None:
 
 
 class DeviationPoints(BaseModel):
-    """How far `us_confidence` strays from torch in fp32, in points."""
+    """How far `us_confidence` strays from the reference, in points."""
 
     p50: float
     p99: float
@@ -61,6 +61,7 @@ class Measured(BaseModel):
     clips: int
     speech: str
     softmax_scale: float
+    us_bias: float = 0.0
     processor: str
     instructions_for: list[str]
     """Precisions that the processor has instructions for."""

@@ -7,10 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from accent.compiled import hardware_precisions, processor_name
+from accent.ecapa.compiled import hardware_precisions, processor_name
+from accent.engine import PackedEngine
 from accent.layout import ENGINES_FILE, REFERENCE_FILE
-from accent.loading import AccentModel
-from accent.selection import AUTO, TORCH, EngineSettings
+from accent.model import LoadedModel
+from accent.selection import AUTO, EngineSettings
 from accent.trimming import TrimSettings
 
 from aurea.archive.card import card_section, terminal_table
@@ -42,7 +43,7 @@ _LEAST_TOLERANCE_POINTS: Final = 0.2
 
 def pack_engines(
     model_folder: Path,
-    model: AccentModel,
+    model: LoadedModel,
     target: Path,
     settings: EngineSettings,
     trimming: TrimSettings | None = None,
@@ -56,7 +57,8 @@ def pack_engines(
     with tempfile.TemporaryDirectory(prefix=".graphs-", dir=target) as scratch:
         judgement = judge(model, make_graphs(model, Path(scratch)), clips, trimming)
         packed = engines_to_pack(judgement, settings)
-        for name in {engine.packed.graph for engine in packed if engine.packed.graph}:
+        compiled = [each.packed for each in packed if each.packed != judgement.reference]
+        for name in {engine.graph for engine in compiled if engine.graph}:
             for file in graph_files(Path(scratch) / name):
                 shutil.move(file, target / file.name)
     write_document(engines_document(judgement, packed, target), target / ENGINES_FILE)
@@ -69,8 +71,8 @@ def engines_to_pack(judgement: Judgement, settings: EngineSettings) -> list[Judg
     """Those that a worker with these settings could come to use on some processor.
 
     Under `auto` that is what stays within the bounds; each processor takes the first that it
-    has instructions for, so nothing after one that needs none is ever used. Torch needs no
-    packing and is always among them.
+    has instructions for, so nothing after one that needs none is ever used. The reference needs
+    no packing and is always among them.
     """
     chosen = []
     for engine in judgement.engines:
@@ -81,7 +83,7 @@ def engines_to_pack(judgement: Judgement, settings: EngineSettings) -> list[Judg
             chosen.append(engine)
             if packed.precision == "fp32":
                 break
-    reference = next(engine for engine in judgement.engines if engine.packed == TORCH)
+    reference = next(each for each in judgement.engines if each.packed == judgement.reference)
     return chosen if reference in chosen else [*chosen, reference]
 
 
@@ -93,17 +95,12 @@ def engines_document(
         engines=[_entry(engine, folder) for engine in packed],
         not_packed=[_entry(engine, None) for engine in judgement.engines if engine not in packed],
         bounds_points=Bounds(p99=MAX_P99_POINTS, max=MAX_POINTS),
-        auto={
-            "int8 and bf16 instructions": _auto(packed, {"fp32", "bf16", "int8"}),
-            "int8 instructions": _auto(packed, {"fp32", "int8"}),
-            "bf16 instructions": _auto(packed, {"fp32", "bf16"}),
-            "neither": _auto(packed, {"fp32"}),
-            "a GPU": "torch bf16, not measured",
-        },
+        auto=_auto_by_processor(judgement, packed),
         measured=Measured(
             clips=len(judgement.clips),
             speech="synthesised by Kokoro, with telephone, noisy, quiet and short copies",
-            softmax_scale=judgement.softmax_scale,
+            softmax_scale=judgement.calibration.scale,
+            us_bias=judgement.calibration.us_bias,
             processor=processor_name(),
             instructions_for=sorted(hardware_precisions()),
             openvino=version("openvino"),
@@ -133,6 +130,18 @@ def warnings(packed: Sequence[JudgedEngine], settings: EngineSettings) -> list[s
     return found
 
 
+def _auto_by_processor(judgement: Judgement, packed: Sequence[JudgedEngine]) -> dict[str, str]:
+    if judgement.reference.engine != "torch":
+        return {"any processor": judgement.reference.name}
+    return {
+        "int8 and bf16 instructions": _auto(packed, {"fp32", "bf16", "int8"}),
+        "int8 instructions": _auto(packed, {"fp32", "int8"}),
+        "bf16 instructions": _auto(packed, {"fp32", "bf16"}),
+        "neither": _auto(packed, {"fp32"}),
+        "a GPU": "torch bf16, not measured",
+    }
+
+
 def _auto(packed: Sequence[JudgedEngine], instructions: set[str]) -> str:
     return next(
         engine.packed.name
@@ -145,7 +154,7 @@ def _entry(engine: JudgedEngine, folder: Path | None) -> EngineEntry:
     packed, deviations = engine.packed, engine.deviations
     size_bytes = (
         sum(file.stat().st_size for file in graph_files(folder / packed.graph))
-        if folder and packed.graph
+        if folder and packed.graph and packed.engine == "openvino"
         else 0
     )
     return EngineEntry(
@@ -183,10 +192,17 @@ def _pack_reference(judgement: Judgement, target: Path) -> ReferenceDocument:
             )
         )
     tolerances = {"fp32": _LEAST_TOLERANCE_POINTS} | {
-        str(engine.packed.precision): round(max(_LEAST_TOLERANCE_POINTS, engine.deviations.max), 2)
+        str(engine.packed.precision): round(
+            max(_least_tolerance_points(engine.packed), engine.deviations.max), 2
+        )
         for engine in judgement.engines
     }
     return ReferenceDocument(clips=clips, tolerance_points=tolerances)
+
+
+def _least_tolerance_points(packed: PackedEngine) -> float:
+    """What another processor may make of the same engine; int8 products differ by theirs."""
+    return MAX_POINTS if packed.engine == "onnxruntime" else _LEAST_TOLERANCE_POINTS
 
 
 def _write_card(

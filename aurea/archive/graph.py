@@ -17,8 +17,8 @@ import numpy.typing as npt
 import openvino as ov
 import openvino.opset15 as ops
 import torch
+from accent.ecapa.loading import EcapaModel
 from accent.engine import Precision
-from accent.loading import AccentModel
 from accent.waveform import Waveform
 from speechbrain.lobes.models.ECAPA_TDNN import SERes2NetBlock, TDNNBlock
 from torch import nn
@@ -30,7 +30,7 @@ _VARIANCE_FLOOR: Final = 1e-12
 
 
 def build_graph(
-    model: AccentModel, precision: Precision, calibration: Sequence[Waveform]
+    model: EcapaModel, precision: Precision, calibration: Sequence[Waveform]
 ) -> ov.Model:
     """The graph of `model`: (batch, frames, n_mels) float32 -> (batch, n_labels) cosines.
 
@@ -48,7 +48,7 @@ def build_graph(
 
 
 def _quantized(
-    model: AccentModel, calibration: Sequence[Waveform]
+    model: EcapaModel, calibration: Sequence[Waveform]
 ) -> Mapping[str, QuantizedProduct]:
     builder = _Builder(model, {})
     graph = builder.build()
@@ -99,7 +99,7 @@ class _Layer:
 class _Builder:
     """Writes the graph, and remembers its products and what goes into each, by name."""
 
-    def __init__(self, model: AccentModel, quantized: Mapping[str, QuantizedProduct]) -> None:
+    def __init__(self, model: EcapaModel, quantized: Mapping[str, QuantizedProduct]) -> None:
         self.products: dict[str, Product] = {}
         self.sources: dict[str, ov.Output] = {}
         self._spec = model.spec

@@ -3,16 +3,22 @@
 from pathlib import Path
 
 import openvino
+from accent.ecapa.loading import EcapaModel
 from accent.engine import PRECISIONS, Precision
-from accent.loading import AccentModel
+from accent.model import LoadedModel
 from tqdm import tqdm
 
 from aurea.archive.graph import build_graph
 from aurea.archive.reference import calibration_speech
 
 
-def make_graphs(model: AccentModel, folder: Path) -> dict[Precision, Path]:
-    """Write the graphs of all precisions into `folder`, those that are equal once."""
+def make_graphs(model: LoadedModel, folder: Path) -> dict[Precision, Path]:
+    """Write the graphs of all precisions into `folder`, those that are equal once.
+
+    Only an ECAPA-TDNN has graphs: another kind is computed from its own files.
+    """
+    if not isinstance(model, EcapaModel):
+        return {}
     graphs: dict[Precision, Path] = {}
     speech = calibration_speech()
     for precision in tqdm(PRECISIONS, desc="graphs", unit="graph", disable=None, leave=False):

@@ -1,8 +1,9 @@
-"""Engines held against torch in fp32: how far each strays, and how fast it is.
+"""Engines held against their model's reference: how far each strays, and how fast it is.
 
-An engine is judged by how far its `us_confidence` strays from torch in fp32, in percentage
-points at the model's own softmax scale, on speech that its quantizer has not seen. Random
-weights hide such errors, so the figures of a stand-in mean nothing.
+An engine is judged by how far its `us_confidence` strays from that of the reference, which is
+torch in fp32 for an ECAPA-TDNN, in percentage points at the model's own calibration, on speech
+that its quantizer has not seen. Random weights hide such errors, so the figures of a stand-in
+mean nothing.
 """
 
 import sys
@@ -15,12 +16,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from accent.compiled import CompiledEngine, EngineUnavailable
 from accent.cores import CoreShare
-from accent.engine import Engine, Precision, TorchEngine
-from accent.loading import AccentModel
-from accent.scoring import clip_cosines, posterior
-from accent.selection import TORCH, PackedEngine
+from accent.ecapa.compiled import CompiledEngine, EngineUnavailable
+from accent.ecapa.loading import EcapaModel
+from accent.engine import Engine, PackedEngine, Precision
+from accent.model import Calibration, LoadedModel
+from accent.scoring import clip_evidence
 from accent.speech import SpeechGate
 from accent.trimming import TrimSettings, Window, windows_to_score
 from accent.waveform import SAMPLE_RATE_HZ
@@ -44,7 +45,7 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Deviations:
-    """How far an engine strays from torch in fp32, in points of `us_confidence`."""
+    """How far an engine strays from the reference, in points of `us_confidence`."""
 
     p50: float
     p99: float
@@ -78,40 +79,43 @@ class Judgement:
     clips: tuple[str, ...]
     us_points: Mapping[Precision, Points]
     top_accents: tuple[str, ...]
-    softmax_scale: float
+    calibration: Calibration
+    reference: PackedEngine
 
 
 def judge(
-    model: AccentModel,
+    model: LoadedModel,
     graphs: Mapping[Precision, Path],
     clips: Sequence[SpeechClip],
     trimming: TrimSettings | None = None,
 ) -> Judgement:
-    """Hold every engine against torch in fp32, and time a pass of each.
+    """Hold every engine against the model's reference, and time a pass of each.
 
     Of each clip those windows are scored that a worker with the settings `trimming` would score.
 
     A precision that OpenVINO cannot compute here at all is left out.
     """
-    reference = TorchEngine(model.network)
+    reference = model.reference_engine()
     windows = _windows(clips, trimming or TrimSettings())
     with tqdm(total=(1 + len(graphs)) * len(clips), unit="clip", disable=None, leave=False) as bar:
-        expected = _cosines(reference, windows, bar, TORCH.name)
-        cosines: dict[Precision, Points] = {"fp32": expected}
-        verdicts = [(TORCH, deviations_of(model, expected, expected))]
+        expected = _evidence(reference, windows, bar, model.reference.name)
+        evidence: dict[Precision, Points] = {model.reference.precision: expected}
+        verdicts = [(model.reference, deviations_of(model, expected, expected))]
         timed: list[Engine] = [reference]
         for precision, graph in graphs.items():
+            if not isinstance(model, EcapaModel):
+                raise TypeError(f"graphs are of an ECAPA-TDNN, not of {type(model).__name__}")
             try:
                 engine = CompiledEngine(model, graph, precision, CoreShare(torch.get_num_threads()))
                 alone = CompiledEngine(model, graph, precision, CoreShare(1))
             except EngineUnavailable as error:
                 bar.write(f"not measured: {error}", file=sys.stderr)
                 continue
-            found = _cosines(engine, windows, bar, f"openvino {precision}")
+            found = _evidence(engine, windows, bar, f"openvino {precision}")
             deviations = deviations_of(model, expected, found)
             packed = PackedEngine("openvino", precision, graph.name, deviations.within_bounds)
             verdicts.append((packed, deviations))
-            cosines.setdefault(precision, found)
+            evidence.setdefault(precision, found)
             timed.append(alone)
         bar.set_description("speed")
         seconds = _pass_seconds(timed)
@@ -121,9 +125,10 @@ def judge(
             for (packed, deviations), pass_s in zip(verdicts, seconds, strict=True)
         ),
         tuple(clip.name for clip in clips),
-        {precision: _us_points(model, found) for precision, found in cosines.items()},
+        {precision: _us_points(model, found) for precision, found in evidence.items()},
         tuple(model.labels[index] for index in expected.argmax(axis=1)),
-        model.spec.softmax_scale,
+        model.calibration,
+        model.reference,
     )
 
 
@@ -134,8 +139,8 @@ def fastest_first(engines: Iterable[JudgedEngine]) -> tuple[JudgedEngine, ...]:
     )
 
 
-def deviations_of(model: AccentModel, expected: Points, found: Points) -> Deviations:
-    """Compare two (clips, labels) of cosines by their `us_confidence` and best accents."""
+def deviations_of(model: LoadedModel, expected: Points, found: Points) -> Deviations:
+    """Compare two (clips, labels) of evidence by their `us_confidence` and best accents."""
     points = np.abs(_us_points(model, found) - _us_points(model, expected))
     p50, p99 = np.percentile(points, [50, 99])
     same = found.argmax(axis=1) == expected.argmax(axis=1)
@@ -150,25 +155,25 @@ def _windows(clips: Sequence[SpeechClip], trimming: TrimSettings) -> list[list[W
     ]
 
 
-def _cosines(
+def _evidence(
     engine: Engine, clips: Sequence[Sequence[Window]], bar: "tqdm[Any]", name: str
 ) -> Points:
     """(clips, labels): those of each clip, as an answer has them."""
     bar.set_description(name)
     rows = []
     for windows in clips:
-        cosines = []
+        evidence = []
         for score in engine.score([window.waveform for window in windows]):
             if isinstance(score, Exception):
                 raise score
-            cosines.append(score.cosines)
-        rows.append(clip_cosines(cosines, windows))
+            evidence.append(score.evidence)
+        rows.append(clip_evidence(evidence, windows))
         bar.update()
     return np.stack(rows)
 
 
-def _us_points(model: AccentModel, cosines: Points) -> Points:
-    return 100.0 * posterior(cosines, model.spec.softmax_scale)[:, model.us_index]
+def _us_points(model: LoadedModel, evidence: Points) -> Points:
+    return 100.0 * model.posterior(evidence)[:, model.us_index]
 
 
 def _pass_seconds(engines: Sequence[Engine]) -> list[float]:

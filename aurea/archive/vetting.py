@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from accent.errors import ModelFolderError
-from accent.layout import LABELS_FILE, MODEL_FILES, REFERENCE_FILE, US_LABEL
-from accent.specification import read_labels
+from accent.labels import read_labels
+from accent.layout import LABELS_FILE, REFERENCE_FILE, US_LABEL, layout_of, layouts_text
 from pydantic import ValidationError
 
 from aurea.archive.documents import Manifest, ReferenceClip, ReferenceDocument
@@ -150,8 +150,11 @@ def _check_members(content: zipfile.ZipFile) -> None:
     names = [member.filename for member in members]
     if len(set(names)) != len(names):
         raise ArchiveRefused("The archive holds a file twice.")
+    layout = layout_of(names)
+    if layout is None:
+        raise ArchiveRefused(f"The archive holds no model: that is {layouts_text()}.")
     missing = {
-        *MODEL_FILES,
+        *layout.files,
         *(HANDLER_FILE, CONFIG_FILE, f"{CORE_FOLDER}/__init__.py", MANIFEST_FILE),
     } - set(names)
     if missing:

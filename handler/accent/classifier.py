@@ -12,7 +12,7 @@ from accent.decode import Audio, decode
 from accent.engine import Engine, WindowScores
 from accent.errors import InternalError, Refusal
 from accent.limits import AudioLimits
-from accent.loading import ModelDescription
+from accent.model import DescribedModel
 from accent.scoring import answer_document
 from accent.speech import SpeechFacts, SpeechGate
 from accent.trimming import MAX_WINDOW_S, TrimSettings, Window, windows_to_score
@@ -48,7 +48,7 @@ class AccentClassifier:
 
     def __init__(
         self,
-        model: ModelDescription,
+        model: DescribedModel,
         engine: Engine,
         *,
         name: str,
@@ -79,7 +79,7 @@ class AccentClassifier:
         return [self._decode_one(upload) for upload in uploads]
 
     def score(self, clips: Sequence[Clip]) -> None:
-        """Stage two: the windows of all clips to cosines, in as few passes as possible."""
+        """Stage two: the windows of all clips to evidence, in as few passes as possible."""
         owners = [clip for clip in clips if clip.refusal is None for _ in clip.windows]
         windows = [
             window.waveform for clip in clips if clip.refusal is None for window in clip.windows
@@ -92,7 +92,7 @@ class AccentClassifier:
                 clip.scores.append(score)
 
     def answer(self, clips: Sequence[Clip]) -> list[Answer]:
-        """Stage three: cosines to documents, refusals to theirs."""
+        """Stage three: evidence to documents, refusals to theirs."""
         return [self._answer_one(clip) for clip in clips]
 
     def classify(self, uploads: Sequence[bytes | bytearray]) -> list[Answer]:
@@ -126,12 +126,10 @@ class AccentClassifier:
             model = {"name": self._name, "version": self._version}
             return Answer(refusal.status, {**refusal.document(), "model": model})
         document = answer_document(
-            [score.cosines for score in clip.scores],
+            [score.evidence for score in clip.scores],
             clip.windows,
             clip.audio.facts,
-            labels=self._model.labels,
-            us_index=self._model.us_index,
-            softmax_scale=self._model.spec.softmax_scale,
+            model=self._model,
             model_name=self._name,
             model_version=self._version,
             speech_s=clip.speech.speech_s,

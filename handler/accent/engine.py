@@ -1,16 +1,16 @@
-"""Windows of speech -> cosines: the seam between what serves and what computes."""
+"""Windows of speech -> evidence: the seam between what serves and what computes."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from accent.network import AccentNetwork
 from accent.waveform import Waveform
+
+EngineName: TypeAlias = Literal["torch", "openvino", "onnxruntime"]
+ENGINE_NAMES: Final[tuple[EngineName, ...]] = get_args(EngineName)
 
 Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 """What products are computed in; int8 names the mixture of int8 and floating point."""
@@ -18,21 +18,40 @@ Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
+class EngineError(Exception):
+    """The engine or the precision that was asked for cannot be had. The message says why."""
+
+
+@dataclass(frozen=True)
+class PackedEngine:
+    """An engine that an archive offers on a CPU: `graph` is a file in its folder."""
+
+    engine: EngineName
+    precision: Precision
+    graph: str | None
+    within_bounds: bool
+
+    @property
+    def name(self) -> str:
+        """As people read it."""
+        return f"{self.engine} {self.precision}"
+
+
 @dataclass(frozen=True)
 class WindowScores:
     """What an engine says of one window.
 
-    `cosines` is (labels,) float32 in [-1, 1]. The seconds are the window's share of the
-    pass that it was computed in.
+    `evidence` is (labels,) float32, in the model's own unit: cosines or logits. The seconds are
+    the window's share of the pass that it was computed in.
     """
 
-    cosines: npt.NDArray[np.float32]
+    evidence: npt.NDArray[np.float32]
     features_s: float
     forward_s: float
 
 
 class Engine(Protocol):
-    """Anything that turns waveform windows into cosines."""
+    """Anything that turns waveform windows into evidence."""
 
     def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
         """Score windows of (samples,) float32 at 16 kHz, each as if it were alone.
@@ -42,88 +61,7 @@ class Engine(Protocol):
         ...
 
 
-class TorchEngine:
-    """SpeechBrain's modules under PyTorch, on the CPU or a GPU: the fidelity reference.
-
-    Only windows of exactly equal length share a pass: padding would change their scores
-    (speechbrain issue 1374). On a CPU sharing buys no speed and costs memory, so there
-    the default is one window a pass.
-
-    Embeddings may be computed in bf16; a GPU without it uses float16. Features and cosines
-    are always float32.
-    """
-
-    def __init__(
-        self,
-        network: AccentNetwork,
-        device: str = "cpu",
-        windows_per_pass: int | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
-    ) -> None:
-        self._device = torch.device(device)
-        self._network = network.to(self._device)
-        self._dtype = torch.float32 if precision == "fp32" else _half(self._device)
-        if windows_per_pass is None:
-            windows_per_pass = 1 if self._device.type == "cpu" else 16
-        self._windows_per_pass = windows_per_pass
-
-    def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
-        """See `Engine.score`."""
-        by_length: dict[int, list[int]] = {}
-        for position, window in enumerate(windows):
-            by_length.setdefault(window.size, []).append(position)
-        scores: dict[int, WindowScores | Exception] = {}
-        for positions in by_length.values():
-            for start in range(0, len(positions), self._windows_per_pass):
-                group = positions[start : start + self._windows_per_pass]
-                scores |= self._score_group(windows, group)
-        return [scores[position] for position in range(len(windows))]
-
-    def _score_group(
-        self, windows: Sequence[Waveform], group: Sequence[int]
-    ) -> Mapping[int, WindowScores | Exception]:
-        try:
-            return dict(
-                zip(group, self._pass([windows[position] for position in group]), strict=True)
-            )
-        except Exception as error:
-            if len(group) == 1:
-                return {group[0]: error}
-        # One of them broke the shared pass: computed alone, only that one fails.
-        alone: dict[int, WindowScores | Exception] = {}
-        for position in group:
-            alone |= self._score_group(windows, [position])
-        return alone
-
-    def _pass(self, windows: Sequence[Waveform]) -> list[WindowScores]:
-        with torch.inference_mode():
-            started = self._time_s()
-            features = self._network.features(torch.from_numpy(np.stack(windows)).to(self._device))
-            featured = self._time_s()
-            cosines = self._network.cosines(features, self._dtype).cpu().numpy()
-            finished = self._time_s()
-        check_finite(cosines)
-        share = 1.0 / len(windows)
-        return [
-            WindowScores(row, (featured - started) * share, (finished - featured) * share)
-            for row in cosines
-        ]
-
-    def _time_s(self) -> float:
-        """The clock, once the device has done all that it was given so far."""
-        if self._device.type == "cuda":
-            # A GPU is only handed its work; without this a stage takes as long as its launch.
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
-
-
 def check_finite(values: npt.NDArray[np.float32]) -> None:
     """Raises `FloatingPointError` for values that no score may rest on or be."""
     if not np.isfinite(values).all():
         raise FloatingPointError("a value in the network is not finite")
-
-
-def _half(device: torch.device) -> torch.dtype:
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return torch.bfloat16

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from accent.decode import decode
-from accent.loading import load_model
+from accent.ecapa.loading import load_model
 from accent.scoring import posterior
 
 from aurea.archive.distort import wav

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from accent.loading import AccentModel, load_model
+from accent.ecapa.loading import EcapaModel, load_model
 from speechbrain.utils.importutils import LazyModule
 
 from tests.models import REAL_HEAD, write_full_width_stand_in, write_stand_in
@@ -47,7 +47,7 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_model(small_folder: Path) -> AccentModel:
+def small_model(small_folder: Path) -> EcapaModel:
     return load_model(small_folder)
 
 

@@ -1,4 +1,4 @@
-"""`make calibrate`: labelled speech -> the softmax scale at which a model's percentages hold."""
+"""`make calibrate`: labelled speech -> the calibration at which a model's percentages hold."""
 
 import shutil
 import sys
@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accent.errors import ModelFolderError
-from accent.layout import HYPERPARAMS_FILE
+from accent.model import Calibration
 from pydantic import Field, field_validator
 
 from aurea.archive.build import PackagingError
 from aurea.archive.layout import CALIBRATION_FILE
 from aurea.command_line import CommandLine, read
 from aurea.lab.calibration.fitting import fit
-from aurea.lab.calibration.model_folder import calibration_document, write_scale
+from aurea.lab.calibration.model_folder import calibration_document, write_calibration
 from aurea.lab.corpus import read_clips
 from aurea.lab.evaluation.answer_log import RESULTS_FILE
 from aurea.lab.evaluation.engine import evaluate_clips
-from aurea.lab.evaluation.model_facts import model_facts
+from aurea.lab.evaluation.model_facts import ModelFacts, model_facts
 from aurea.lab.evaluation.outputs import default_out, write_json
 from aurea.lab.reporting.calibration_report import PAGE_FILE, write_calibration_page
-from aurea.lab.reporting.terminal import calibration_lines
+from aurea.lab.reporting.terminal import calibration_lines, calibration_text
 from aurea.models.choice import DEFAULT_CACHE, DEFAULT_EMBEDDED, ModelUnavailable, choose_model
 
 
 class CalibrateOptions(CommandLine):
-    """Fit a model's softmax scale on labelled speech."""
+    """Fit a model's scale and US bias on labelled speech."""
 
     model: str
-    """commonaccent, embedded or a folder."""
+    """commonaccent, embedded, embedded-ecapa or a folder."""
 
     data: str
     """Folders and CSV files, with spaces between them."""
@@ -69,13 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _refuse_unwritable(choice.folder, options.into, dry_run=options.dry_run)
         model = model_facts(choice.folder, choice.name)
         out = options.out or default_out(model.name, model.digest)
-        clips = [
-            clip
-            for clip in read_clips([Path(source) for source in sources])
-            if clip.accent in model.labels
-        ]
+        clips = read_clips([Path(source) for source in sources])
         results = evaluate_clips(choice.folder, clips, jobs=options.jobs, log=out / RESULTS_FILE)
-        result = fit(results, model.labels, model.softmax_scale, options.seed)
+        result = fit(results, model.labels, _known(model), options.seed)
         page = write_calibration_page(result, model.name, out / PAGE_FILE)
         print("\n".join(calibration_lines(result)))
         print(page)
@@ -89,15 +85,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shutil.copytree(
                 choice.folder, target, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True
             )
-        write_scale(target, result.after.softmax_scale)
+        written = write_calibration(target, result.after.calibration)
         write_json(
             target / CALIBRATION_FILE, calibration_document(result, target, sources, options.seed)
         )
     except (ModelUnavailable, ModelFolderError, PackagingError) as error:
         raise SystemExit(f"{error}") from None
-    print(f"{target / HYPERPARAMS_FILE}: softmax_scale: {result.after.softmax_scale:g}")
+    print(f"{written}: {calibration_text(result.after.calibration)}")
     print(target / CALIBRATION_FILE)
     return 0
+
+
+def _known(model: ModelFacts) -> Calibration:
+    if model.calibration is None:
+        raise TypeError("a folder's model has a calibration")
+    return model.calibration
 
 
 def _refuse_unwritable(folder: Path, into: Path | None, *, dry_run: bool) -> None:
@@ -107,8 +109,8 @@ def _refuse_unwritable(folder: Path, into: Path | None, *, dry_run: bool) -> Non
     elif not dry_run and folder.resolve().is_relative_to(DEFAULT_CACHE.resolve()):
         raise SystemExit(
             f"{folder} holds the pretrained model, whose files are pinned by their hashes: with "
-            "another scale in it, it would be fetched anew. Calibrate a copy with INTO=folder "
-            "and serve that with MODEL=folder, or add DRY_RUN=1 to look only."
+            "another calibration in it, it would be fetched anew. Calibrate a copy with "
+            "INTO=folder and serve that with MODEL=folder, or add DRY_RUN=1 to look only."
         )
 
 

@@ -1,83 +1,87 @@
-"""Answers of an engine -> the softmax scale at which its percentages hold.
+"""Answers of an engine -> the scale and the US bias at which its percentages hold.
 
-The scale alone is fitted, on half of the speakers, and judged on the other half. It can change
-no ranking of accents within a clip.
+Both are fitted on half of the speakers and judged on the other half.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from accent.layout import US_LABEL
-from accent.scoring import posterior
+from accent.model import Calibration
 
 from aurea.lab.corpus import halve_by_speaker
-from aurea.lab.evaluation.clip_results import ClipResult, label_rows
+from aurea.lab.evaluation.clip_results import ClipResult
 from aurea.lab.statistics import (
+    Flags,
     Floats,
-    Integers,
     ReliabilityBin,
     area_under_roc,
     brier_score,
     calibration_error,
-    fit_scale,
-    negative_log_likelihood,
+    even_weights,
+    fit_calibration,
     reliability,
+    surprise_at_us,
 )
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """Which clips stand behind a figure; all have an accent that is a label of the model."""
+    """Which clips stand behind a figure."""
 
     clips: int
     speakers: int
     us_clips: int
     us_speakers: int
-    clips_by_label: dict[str, int]
+    clips_by_accent: dict[str, int]
 
 
 @dataclass(frozen=True)
-class ScaleFigures:
-    """How well scores at one scale hold, on the speakers that were not fitted.
+class FitFigures:
+    """How well scores at one calibration hold, on the speakers that were not fitted.
 
-    Likelihood is of all labels, each weighing the same, in nats a clip; calibration error,
-    Brier score and AUC are of the posterior at US. AUC moves a little, since what is left
-    for US in a clip depends on how the other accents share.
+    All are of the posterior at US. `surprise`, in nats a clip, and what ends in `_even` are as
+    if US and other clips were equally many. AUC moves a little, since what is left for US in a
+    clip depends on how the other accents share.
     """
 
-    softmax_scale: float
-    negative_log_likelihood: float
+    calibration: Calibration
+    surprise: float
     expected_calibration_error: float
     brier: float
+    expected_calibration_error_even: float
+    brier_even: float
     auc: float
     bins: tuple[ReliabilityBin, ...]
 
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """A fitted scale and what it rests on."""
+    """A fitted calibration and what it rests on."""
 
-    before: ScaleFigures
-    after: ScaleFigures
+    before: FitFigures
+    after: FitFigures
     fitted_on: SplitCounts
     judged_on: SplitCounts
 
     @property
     def improves(self) -> bool:
-        """Whether voices that were not fitted are likelier at the new scale."""
-        return self.after.negative_log_likelihood < self.before.negative_log_likelihood
+        """Whether voices that were not fitted are likelier than before."""
+        return self.after.surprise < self.before.surprise
 
 
 def fit(
-    results: Sequence[ClipResult], labels: Sequence[str], softmax_scale: float, seed: int
+    results: Sequence[ClipResult], labels: Sequence[str], calibration: Calibration, seed: int
 ) -> CalibrationResult:
-    """Fit a scale on half of the speakers in `results` and judge both on the other half.
+    """Fit on half of the speakers in `results` and judge both calibrations on the other half.
 
-    Clips that were refused or whose accent is no label of the model are left out.
+    Clips that were refused are left out. Accents that are no label of the model are not US.
 
     Raises `SystemExit` unless US and other clips are in both halves.
     """
-    known, _, _ = label_rows(results, labels)
+    known = [result for result in results if result.evidence is not None and result.clip.accent]
     first, _ = halve_by_speaker([result.clip for result in known], seed)
     fitted = {clip.speaker for clip in first}
     halves = [
@@ -87,41 +91,49 @@ def fit(
     for half in halves:
         if {result.clip.accent == US_LABEL for result in half} != {True, False}:
             raise SystemExit(
-                "Too few speakers: US and other voices with accents that the model knows "
-                f"({', '.join(labels)}) are needed in both halves, at least two speakers each."
+                "Too few speakers: US and other voices are needed in both halves, at least two "
+                "speakers each."
             )
-    _, cosines, targets = label_rows(halves[0], labels)
-    scale = fit_scale(cosines, targets)
-    _, cosines, targets = label_rows(halves[1], labels)
     us = labels.index(US_LABEL)
+    found = fit_calibration(*_rows(halves[0]), us)
+    evidence, positive = _rows(halves[1])
     return CalibrationResult(
-        _figures_at(cosines, targets, us, softmax_scale),
-        _figures_at(cosines, targets, us, scale),
-        _counts(halves[0], labels),
-        _counts(halves[1], labels),
+        _figures_at(evidence, positive, us, calibration),
+        _figures_at(evidence, positive, us, found),
+        _counts(halves[0]),
+        _counts(halves[1]),
     )
 
 
-def _figures_at(cosines: Floats, targets: Integers, us: int, scale: float) -> ScaleFigures:
-    posteriors = posterior(cosines, scale)
-    scores, positive = posteriors[:, us], targets == us
-    return ScaleFigures(
-        scale,
-        negative_log_likelihood(posteriors, targets),
+def _rows(results: Sequence[ClipResult]) -> tuple[Floats, Flags]:
+    """(clips, labels) of evidence, and which (clips,) are US."""
+    evidence = np.array([result.evidence for result in results], np.float64)
+    return evidence, np.array([result.clip.accent == US_LABEL for result in results], np.bool_)
+
+
+def _figures_at(
+    evidence: Floats, positive: Flags, us_index: int, calibration: Calibration
+) -> FitFigures:
+    scores = calibration.posterior(evidence, us_index)[:, us_index]
+    even = even_weights(positive)
+    return FitFigures(
+        calibration,
+        surprise_at_us(scores, positive, even),
         calibration_error(scores, positive),
         brier_score(scores, positive),
+        calibration_error(scores, positive, even),
+        brier_score(scores, positive, even),
         area_under_roc(scores, positive),
         tuple(reliability(scores, positive)),
     )
 
 
-def _counts(results: Sequence[ClipResult], labels: Sequence[str]) -> SplitCounts:
+def _counts(results: Sequence[ClipResult]) -> SplitCounts:
     us = [result for result in results if result.clip.accent == US_LABEL]
-    counts = {label: sum(r.clip.accent == label for r in results) for label in labels}
     return SplitCounts(
         len(results),
         len({result.clip.speaker for result in results}),
         len(us),
         len({result.clip.speaker for result in us}),
-        {label: count for label, count in counts.items() if count},
+        dict(sorted(Counter(result.clip.accent for result in results).items())),
     )

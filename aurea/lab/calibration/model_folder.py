@@ -1,4 +1,4 @@
-"""The softmax scale in a model's folder, and the record of what it rests on."""
+"""The calibration in a model's folder, and the record of what it rests on."""
 
 import hashlib
 import json
@@ -9,46 +9,80 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from accent.ecapa.specification import read_spec
 from accent.errors import ModelFolderError
-from accent.layout import CLASSIFIER_FILE, EMBEDDING_FILE, HYPERPARAMS_FILE, LABELS_FILE
-from accent.specification import read_spec
+from accent.kinds import kind_of
+from accent.layout import ECAPA, HYPERPARAMS_FILE, PROBE_FILE
+from accent.model import Calibration
+from accent.probe.loading import read_probe_spec
 
 from aurea.files import whole_file
 from aurea.lab.calibration.fitting import CalibrationResult
 
 
-def write_scale(model_folder: Path, softmax_scale: float) -> None:
-    """Set the scale in `model_folder`'s hyperparams.yaml, whole or not at all, and only that.
+def write_calibration(model_folder: Path, calibration: Calibration) -> Path:
+    """Set the calibration in the file of `model_folder` that has it, and nothing else.
 
-    The entry is added at the top where there is none.
+    The file is written whole or not at all. Returns its path.
 
     Raises `ModelFolderError` if the file would say anything else than before.
     """
-    path = model_folder / HYPERPARAMS_FILE
+    if kind_of(model_folder).layout == ECAPA:
+        return _into_hyperparams(model_folder / HYPERPARAMS_FILE, calibration)
+    return _into_probe(model_folder / PROBE_FILE, calibration)
+
+
+def _into_hyperparams(path: Path, calibration: Calibration) -> Path:
     before = read_spec(path)
     text = path.read_bytes().decode()
-    entry = f"softmax_scale: {softmax_scale:g}"
-    text, found = re.subn(r"(?m)^softmax_scale:[^\r\n]*", entry, text, count=1)
-    if not found:
-        line_end = "\r\n" if "\r\n" in text else "\n"
-        start = re.match(r"(?:%[^\n]*\n)*---[^\n]*\n", text)
-        place = start.end() if start else 0
-        text = f"{text[:place]}{entry}{line_end}{text[place:]}"
+    # A model without a bias gets no entry that says so: its file stays as it was.
+    if calibration.us_bias or re.search(r"(?m)^us_bias:", text):
+        text = _with_entry(text, "us_bias", f"{calibration.us_bias:g}")
+    text = _with_entry(text, "softmax_scale", f"{calibration.scale:g}")
+    expected = replace(
+        before,
+        softmax_scale=float(f"{calibration.scale:g}"),
+        us_bias=float(f"{calibration.us_bias:g}"),
+    )
     with whole_file(path) as part:
         part.write_bytes(text.encode())
-        if read_spec(part) != replace(before, softmax_scale=float(f"{softmax_scale:g}")):
-            raise ModelFolderError(f"{path}: the entry softmax_scale could not be set by itself.")
+        if read_spec(part) != expected:
+            raise ModelFolderError(f"{path}: its calibration could not be set by itself.")
+    return path
+
+
+def _with_entry(text: str, name: str, value: str) -> str:
+    """HyperPyYAML with a plain entry at its top, where it stood or added."""
+    entry = f"{name}: {value}"
+    text, found = re.subn(rf"(?m)^{name}:[^\r\n]*", entry, text, count=1)
+    if found:
+        return text
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    start = re.match(r"(?:%[^\n]*\n)*---[^\n]*\n", text)
+    place = start.end() if start else 0
+    return f"{text[:place]}{entry}{line_end}{text[place:]}"
+
+
+def _into_probe(path: Path, calibration: Calibration) -> Path:
+    spec = replace(read_probe_spec(path), scale=calibration.scale, us_bias=calibration.us_bias)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(asdict(spec), indent=2) + "\n", encoding="utf-8")
+        read_probe_spec(part)
+    return path
 
 
 def calibration_document(
     result: CalibrationResult, model_folder: Path, sources: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """What calibration.json says; the weights' hash tells which model the scale belongs to."""
+    """What calibration.json says; the weights' hash tells which model the calibration is of."""
+    layout = kind_of(model_folder).layout
     digest = hashlib.sha256()
-    for name in (EMBEDDING_FILE, CLASSIFIER_FILE, LABELS_FILE):
-        digest.update((model_folder / name).read_bytes())
+    for name in layout.files:
+        if name != layout.mark:
+            digest.update((model_folder / name).read_bytes())
     return {
-        "softmax_scale": result.after.softmax_scale,
+        "softmax_scale": result.after.calibration.scale,
+        "us_bias": result.after.calibration.us_bias,
         "weights_sha256": digest.hexdigest(),
         "data": [Path(source).name for source in sources],
         "seed": seed,

@@ -74,10 +74,10 @@ def _read(path: Path) -> dict[str, ClipResult]:
     answers: dict[str, ClipResult] = {}
     for line in whole.splitlines():
         entry = json.loads(line)
-        cosines = entry.pop("cosines")
+        evidence = entry.pop("evidence")
         key = entry.pop("key")
         del entry["path"]
         answers[key] = ClipResult(
-            _NO_CLIP, **entry, cosines=None if cosines is None else (*cosines,)
+            _NO_CLIP, **entry, evidence=None if evidence is None else (*evidence,)
         )
     return answers

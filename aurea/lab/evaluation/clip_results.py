@@ -19,7 +19,7 @@ class ClipResult:
 
     A clip that was refused has the refusal's code and no score. `us_score` is the posterior
     at US in [0, 1], unrounded from the engine and in steps of 0.001 from a service.
-    `cosines` is the mean over the clip's windows, one a label; a service tells none.
+    `evidence` is the mean over the clip's windows, one a label; a service tells none.
     `latency_s` is the time from the file's bytes to the answer. With a `server_fault` the
     clip got no answer at all, which says nothing of the clip.
     """
@@ -29,7 +29,7 @@ class ClipResult:
     refusal: str = ""
     detail: str = ""
     us_score: float | None = None
-    cosines: tuple[float, ...] | None = None
+    evidence: tuple[float, ...] | None = None
     duration_s: float | None = None
     speech_s: float | None = None
     codec: str = ""
@@ -46,7 +46,7 @@ def unreadable(clip: Clip, error: OSError) -> ClipResult:
 def label_rows(
     results: Sequence[ClipResult], labels: Sequence[str]
 ) -> tuple[list[ClipResult], Floats, Integers]:
-    """The results whose accent is in `labels`, their (n, labels) cosines and (n,) targets."""
-    known = [r for r in results if r.cosines is not None and r.clip.accent in labels]
-    cosines = np.array([r.cosines for r in known], np.float64).reshape(len(known), len(labels))
-    return known, cosines, np.array([labels.index(r.clip.accent) for r in known], np.int64)
+    """The results whose accent is in `labels`, their (n, labels) evidence and (n,) targets."""
+    known = [r for r in results if r.evidence is not None and r.clip.accent in labels]
+    evidence = np.array([r.evidence for r in known], np.float64).reshape(len(known), len(labels))
+    return known, evidence, np.array([labels.index(r.clip.accent) for r in known], np.int64)

@@ -18,7 +18,7 @@ from accent.cores import available_cores
 from accent.decode import decode
 from accent.errors import Refusal
 from accent.layout import US_LABEL
-from accent.scoring import clip_cosines, posterior
+from accent.scoring import clip_evidence
 from accent.settings import WorkerSettings, open_classifier
 from accent.waveform import Waveform
 
@@ -98,8 +98,7 @@ class _Worker:
             cores=_settings().core_share({}),
         )
         self._classifier = opened.classifier
-        self._us = opened.engine.model.labels.index(US_LABEL)
-        self._scale = opened.engine.model.spec.softmax_scale
+        self._model = opened.engine.model
         self._seed = given.seed
         self._babble_clips = given.babble
         self._babble: list[tuple[str, Waveform]] | None = None
@@ -165,11 +164,11 @@ class _Worker:
             return replace(
                 result, refusal=answer.document["code"], detail=answer.document["detail"]
             )
-        cosines = clip_cosines([score.cosines for score in upload.scores], upload.windows)
+        evidence = clip_evidence([score.evidence for score in upload.scores], upload.windows)
         return replace(
             result,
-            us_score=float(posterior(cosines, self._scale)[self._us]),
-            cosines=tuple(cosines.tolist()),
+            us_score=float(self._model.posterior(evidence)[self._model.us_index]),
+            evidence=tuple(evidence.tolist()),
             speech_s=answer.document["audio"].get("speech_s"),
         )
 

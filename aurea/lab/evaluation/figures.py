@@ -69,14 +69,17 @@ class LabelFigures:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationFigures:
     """How far the posterior at US can be taken at its word.
 
-    `base_rate_brier` is the Brier score of always answering with the share of US clips.
+    `base_rate_brier` is the Brier score of always answering with the share of US clips. Those
+    `_even` are as if US and other clips were equally many.
     """
 
     expected_error: Estimate
     brier: Estimate
+    expected_error_even: Estimate
+    brier_even: Estimate
     base_rate_brier: float
     bins: tuple[ReliabilityBin, ...]
 
@@ -150,7 +153,7 @@ class Evaluation:
     data: DataFacts
     us: UsFigures
     labels: LabelFigures | None
-    calibration: Calibration
+    calibration: CalibrationFigures
     by_accent: tuple[Group, ...]
     by_duration: tuple[Group, ...]
     by_format: tuple[Group, ...]
@@ -178,6 +181,8 @@ class Evaluation:
             "eer": self.us.equal_error_rate,
             "ece": self.calibration.expected_error,
             "brier": self.calibration.brier,
+            "ece_even": self.calibration.expected_error_even,
+            "brier_even": self.calibration.brier_even,
         }
         named: dict[str, float] = {}
         if self.labels is not None:

@@ -6,20 +6,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from accent.layout import ENGINES_FILE, HYPERPARAMS_FILE, LABELS_FILE
+from accent.kinds import describe_model
+from accent.layout import ENGINES_FILE
+from accent.model import Calibration
 from accent.selection import packed_engines
-from accent.specification import read_labels, read_spec
 
 from aurea.archive.build import inputs_digest
 from aurea.files import sha256_of
 
 # What decodes, resamples, finds speech and computes, besides what `inputs_digest` covers.
-_LIBRARIES: Final = ("av", "numpy", "scipy", "silero-vad", "torch")
+_LIBRARIES: Final = ("av", "numpy", "onnxruntime", "scipy", "silero-vad", "torch")
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Which model was judged. A service is known by `name` alone: no labels, scale 0.
+    """Which model was judged. A service is known by `name` alone: no labels, no calibration.
 
     Answers with the same `digest` come from the same model under the same rules.
     """
@@ -27,7 +28,7 @@ class ModelFacts:
     name: str
     digest: str
     labels: tuple[str, ...]
-    softmax_scale: float
+    calibration: Calibration | None
 
 
 def model_facts(model_folder: Path, name: str = "") -> ModelFacts:
@@ -35,11 +36,9 @@ def model_facts(model_folder: Path, name: str = "") -> ModelFacts:
 
     Raises `PackagingError` or `ModelFolderError` for a folder that holds no model.
     """
+    model = describe_model(model_folder)
     return ModelFacts(
-        name or model_folder.name,
-        _digest(model_folder),
-        read_labels(model_folder / LABELS_FILE),
-        read_spec(model_folder / HYPERPARAMS_FILE).softmax_scale,
+        name or model_folder.name, _digest(model_folder), model.labels, model.calibration
     )
 
 
@@ -48,7 +47,9 @@ def _digest(model_folder: Path) -> str:
     parts += [f"{library} {version(library)}" for library in _LIBRARIES]
     # An unpacked archive brings graphs, and the list of them decides which is computed.
     graphs = [
-        model_folder / packed.graph for packed in packed_engines(model_folder) if packed.graph
+        model_folder / packed.graph
+        for packed in packed_engines(model_folder)
+        if packed.graph and packed.engine == "openvino"
     ]
     for path in (
         model_folder / ENGINES_FILE,

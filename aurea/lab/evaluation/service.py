@@ -113,7 +113,7 @@ class _Service:
                 )
             probes.append(answer.refusal or answer.us_score)
         text = json.dumps([self._address, name, limits, probes], sort_keys=True)
-        return ModelFacts(name, hashlib.sha256(text.encode()).hexdigest(), (), 0.0)
+        return ModelFacts(name, hashlib.sha256(text.encode()).hexdigest(), (), None)
 
     def ask(self, data: bytes, model: str = "") -> _Answer:
         """The answer to a clip, after waiting where the service is busy.

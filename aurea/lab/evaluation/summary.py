@@ -8,13 +8,12 @@ from typing import Final
 
 import numpy as np
 from accent.layout import US_LABEL
-from accent.scoring import posterior
 
 from aurea.archive.distort import DISTORTIONS
 from aurea.lab.corpus import Clip, duration_band
 from aurea.lab.evaluation.clip_results import ClipResult, label_rows
 from aurea.lab.evaluation.figures import (
-    Calibration,
+    CalibrationFigures,
     DataFacts,
     Estimate,
     Evaluation,
@@ -39,6 +38,7 @@ from aurea.lab.statistics import (
     calibration_error,
     confusion_matrix,
     equal_error_rate,
+    even_weights,
     negative_log_likelihood,
     operating_point,
     reliability,
@@ -177,10 +177,10 @@ def _us_figures(
 def _label_figures(
     judged: Sequence[ClipResult], model: ModelFacts, redraws: _Redraws
 ) -> LabelFigures | None:
-    known, cosines, targets = label_rows(judged, model.labels)
-    if not known:
+    known, evidence, targets = label_rows(judged, model.labels)
+    if not known or model.calibration is None:
         return None
-    guesses = cosines.argmax(axis=1)
+    guesses = evidence.argmax(axis=1)
 
     def hits(rows: Integers) -> list[float]:
         right = guesses[rows] == targets[rows]
@@ -198,28 +198,41 @@ def _label_figures(
         tuple(model.labels[i] for i in occurring),
         model.labels,
         tuple(tuple(row) for row in counts.tolist()),
-        negative_log_likelihood(posterior(cosines, model.softmax_scale), targets),
+        negative_log_likelihood(
+            model.calibration.posterior(evidence, model.labels.index(US_LABEL)), targets
+        ),
     )
 
 
 def _calibration(
     judged: Sequence[ClipResult], scores: Floats, positive: Flags, redraws: _Redraws
-) -> Calibration:
+) -> CalibrationFigures:
     def errors(rows: Integers) -> list[float]:
         found, truth = scores[rows], positive[rows]
-        return [calibration_error(found, truth), brier_score(found, truth)]
+        even = even_weights(truth)
+        return [
+            calibration_error(found, truth),
+            brier_score(found, truth),
+            calibration_error(found, truth, even),
+            brier_score(found, truth, even),
+        ]
 
     if not judged:
         unknown = Estimate(math.nan, math.nan, math.nan)
-        return Calibration(unknown, unknown, math.nan, ())
-    error, brier = errors(np.arange(len(judged)))
+        return CalibrationFigures(unknown, unknown, unknown, unknown, math.nan, ())
+    found = errors(np.arange(len(judged)))
     intervals = bootstrap(
         errors, positive.tolist(), _speakers(judged), redraws.seed, redraws.rounds
     )
     share = float(positive.mean())
-    return Calibration(
-        Estimate(error, *intervals[0]),
-        Estimate(brier, *intervals[1]),
+    error, brier, error_even, brier_even = (
+        Estimate(value, *ends) for value, ends in zip(found, intervals, strict=True)
+    )
+    return CalibrationFigures(
+        error,
+        brier,
+        error_even,
+        brier_even,
         share * (1.0 - share),
         tuple(reliability(scores, positive)),
     )
@@ -240,7 +253,7 @@ def _auc(results: Sequence[ClipResult]) -> float:
 def _group(name: str, found: Sequence[ClipResult], model: ModelFacts, accept: float) -> Group:
     judged = [result for result in found if result.us_score is not None]
     scores = np.array([result.us_score for result in judged], np.float64)
-    _, cosines, targets = label_rows(judged, model.labels)
+    _, evidence, targets = label_rows(judged, model.labels)
     return Group(
         name,
         len(found),
@@ -250,7 +263,7 @@ def _group(name: str, found: Sequence[ClipResult], model: ModelFacts, accept: fl
         float(scores.mean()) if judged else math.nan,
         float(np.median(scores)) if judged else math.nan,
         _auc(judged),
-        float((cosines.argmax(axis=1) == targets).mean()) if targets.size else math.nan,
+        float((evidence.argmax(axis=1) == targets).mean()) if targets.size else math.nan,
         float((scores >= accept).mean()) if judged and not math.isnan(accept) else math.nan,
     )
 

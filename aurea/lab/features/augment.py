@@ -1,8 +1,9 @@
 """Other voices, rooms, devices and lines than those that a clip was recorded with.
 
 Two kinds. Versions of a whole clip are made from its waveform once, before training: speed,
-room, noise, codecs. Crops of log-mel features are perturbed anew at every step: tempo, vocal
-tract, silence, colour, noise, cut-off; then SpecAugment.
+vocal tract, room, a device's response, noise, overload, codecs. Crops of log-mel features are
+perturbed anew at every step: tempo, vocal tract, silence, colour, noise, cut-off; then
+SpecAugment.
 """
 
 import math
@@ -14,6 +15,7 @@ import torch
 from accent.decode import decode
 from accent.limits import AudioLimits
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
+from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import resample_poly
 from speechbrain.augment.freq_domain import SpectrogramDrop
 from speechbrain.augment.time_domain import Resample
@@ -30,6 +32,8 @@ from aurea.archive.surroundings import coloured_noise
 
 # Rates in a simple ratio to 16 kHz: read at 16 kHz, the clip is 1.11, 1 or 0.91 times as fast.
 _RESAMPLED_HZ: Final = (14_400, 16_000, 17_600)
+_PEAK: Final = 0.9
+_SPECTRUM_SAMPLES: Final = 512
 # Speech that became quiet is still the speech of its label.
 _NO_LIMITS: Final = AudioLimits(min_audio_s=0.0, silence_dbfs=-200.0, max_audio_s=3600.0)
 
@@ -39,8 +43,8 @@ def version_of(
 ) -> tuple[Waveform, float]:
     """Another recording of (samples,) float32 at 16 kHz, and how many times as fast it is.
 
-    Speed (Ko et al., 2015), a room, noise or babble of `others`, and a codec or a telephone,
-    each of them with a chance of its own.
+    Speed (Ko et al., 2015), vocal tract length, a room, a device, noise or babble of `others`,
+    overload, and a codec or a telephone, each of them with a chance of its own.
     """
     rate_hz = int(rng.choice(_RESAMPLED_HZ))
     if rate_hz != SAMPLE_RATE_HZ:
@@ -48,19 +52,67 @@ def version_of(
         with torch.inference_mode():
             waveform = resample(torch.from_numpy(waveform.copy())[None])[0].numpy()
     if rng.uniform() < 0.4:
+        waveform = _other_vocal_tract(waveform, rng.uniform(0.9, 1.1))
+    if rng.uniform() < 0.45:
         waveform = room(waveform, rng.uniform(0.1, 0.6), rng)
-    if rng.uniform() < 0.6:
+    waveform = _through_device(waveform, rng)
+    if rng.uniform() < 0.65:
         size = waveform.size
         noise = (
             babble(size, others, rng)
             if rng.uniform() < 0.3
             else coloured_noise(size, rng.uniform(0.0, 2.0), rng)
         )
-        waveform = add_noise(waveform, noise, rng.uniform(5.0, 30.0))
-    waveform = waveform * np.float32(0.9 / max(float(np.abs(waveform).max()), 1e-6))
-    if rng.uniform() < 0.75:
+        waveform = add_noise(waveform, noise, rng.uniform(5.0, 40.0))
+    waveform = waveform * np.float32(_PEAK / max(float(np.abs(waveform).max()), 1e-6))
+    if rng.uniform() < 0.1:
+        waveform = np.clip(waveform * np.float32(rng.uniform(1.5, 5.0)), -_PEAK, _PEAK)
+    if rng.uniform() < 0.6:
         waveform = decode(_recoded(waveform, rng), _NO_LIMITS).waveform
     return waveform, SAMPLE_RATE_HZ / rate_hz
+
+
+def _other_vocal_tract(waveform: Waveform, factor: float) -> Waveform:
+    """(samples,) with all resonances at `factor` times their frequency and its time unchanged.
+
+    Magnitudes of the short-time spectrum are stretched along frequency under the phases that
+    were there (after Jaitly and Hinton, 2013, who stretch mel bands).
+    """
+    window = torch.hann_window(_SPECTRUM_SAMPLES)
+    samples = torch.from_numpy(np.ascontiguousarray(waveform))
+    spectrum = torch.stft(
+        samples, _SPECTRUM_SAMPLES, window=window, return_complex=True, pad_mode="constant"
+    )
+    magnitudes = spectrum.abs()
+    positions = (torch.arange(len(spectrum)) / factor).clamp(max=len(spectrum) - 1.0)
+    lower = positions.long()
+    upper = (lower + 1).clamp(max=len(spectrum) - 1)
+    stretched = torch.lerp(magnitudes[lower], magnitudes[upper], (positions - lower)[:, None])
+    phases = spectrum / magnitudes.clamp(min=1e-9)
+    out = torch.istft(phases * stretched, _SPECTRUM_SAMPLES, window=window, length=len(samples))
+    return np.asarray(out.numpy(), np.float32)
+
+
+def _through_device(waveform: Waveform, rng: np.random.Generator) -> Waveform:
+    """(samples,) through a microphone and line of a random response: colour, cut-offs, holes."""
+    hz = np.fft.rfftfreq(next_fast_len(waveform.size, real=True), 1.0 / SAMPLE_RATE_HZ)
+    octaves = np.log2(np.maximum(hz, 20.0))
+    gain_db = np.zeros(hz.size)
+    if rng.uniform() < 0.8:
+        gain_db += np.interp(octaves, np.linspace(6.0, 13.0, 8), rng.normal(0.0, 4.0, 8))
+    if rng.uniform() < 0.5:
+        cut_hz = 2.0 ** rng.uniform(np.log2(2_500.0), np.log2(8_000.0))
+        gain_db -= rng.uniform(24.0, 96.0) * np.maximum(octaves - np.log2(cut_hz), 0.0)
+    if rng.uniform() < 0.4:
+        cut_hz = rng.uniform(60.0, 400.0)
+        gain_db -= rng.uniform(12.0, 48.0) * np.maximum(np.log2(cut_hz) - octaves, 0.0)
+    if rng.uniform() < 0.3:
+        for _ in range(int(rng.integers(1, 4))):
+            centre_hz, width_hz = rng.uniform(300.0, 7_000.0), rng.uniform(100.0, 600.0)
+            gain_db[np.abs(hz - centre_hz) < width_hz / 2] -= 40.0
+    spectrum = rfft(waveform, next_fast_len(waveform.size, real=True))
+    filtered = irfft(spectrum * 10.0 ** (gain_db / 20.0), next_fast_len(waveform.size, real=True))
+    return np.asarray(filtered[: waveform.size], np.float32)
 
 
 def _recoded(waveform: Waveform, rng: np.random.Generator) -> bytes:

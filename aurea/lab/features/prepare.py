@@ -24,7 +24,6 @@ from tqdm import tqdm
 from aurea.files import whole_file
 from aurea.lab.corpus import Clip
 from aurea.lab.features.augment import version_of
-from aurea.lab.packages import fetch
 from aurea.lab.teacher.encoders import (
     FRAME_SIZE,
     SOUND_SIZE,
@@ -33,13 +32,14 @@ from aurea.lab.teacher.encoders import (
     SoundEncoder,
     SpeechEncoder,
 )
+from aurea.models.packages import fetch
 from aurea.paths import ROOT
 from aurea.processes import process_pool
 
 DEFAULT_CACHE: Final = ROOT / ".cache" / "features"
 FRAMES_PER_S: Final = 100
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Part of every key: to be raised whenever what is computed from the same clip changes."""
 
 _BABBLERS: Final = 12

@@ -14,6 +14,7 @@ from aurea.lab.reporting.pictures import (
     scores_picture,
     timing_picture,
 )
+from aurea.lab.reporting.terminal import calibration_text
 from aurea.tables import number, percent
 
 PAGE_FILE: Final = "report.html"
@@ -40,7 +41,7 @@ def write_report(evaluation: Evaluation, out: Path) -> Path:
         _data_section(evaluation),
     ]
     labels = f" Labels: {', '.join(model.labels)}." if model.labels else ""
-    scale = f" Softmax scale {model.softmax_scale:g}." if model.softmax_scale else ""
+    scale = f" Calibration: {calibration_text(model.calibration)}." if model.calibration else ""
     page = Page(
         f"How well does {model.name} know a US voice?",
         lead,
@@ -141,7 +142,9 @@ def _calibration_section(evaluation: Evaluation) -> Section:
             "Of the clips that score 70 %, seven in ten should be US. The mean distance from that "
             f"is {_with_range(calibration.expected_error, as_percent=True)}. The Brier score is "
             f"{number(calibration.brier.value, 3)}; always answering with the share of US clips "
-            f"has {number(calibration.base_rate_brier, 3)}."
+            f"has {number(calibration.base_rate_brier, 3)}. As if US and other voices were equally "
+            f"many, the error is {_with_range(calibration.expected_error_even, as_percent=True)} "
+            f"and the Brier score {number(calibration.brier_even.value, 3)}, against 0.25."
         ],
         reliability_picture({"": calibration.bins}),
     )

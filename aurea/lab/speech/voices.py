@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from aurea.lab.packages import PackagedFile
+from aurea.models.packages import PackagedFile
 
 # The model, cut into four wheels; together sha256 6e742170d309016e...
 MODEL_PARTS: Final = (

@@ -14,17 +14,11 @@ import onnxruntime
 from accent.trimming import MAX_WINDOW_S
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
-from aurea.lab.packages import PackagedFile, fetch
+from aurea.models.encoder import ENCODER
+from aurea.models.packages import PackagedFile, fetch
 
 Frames: TypeAlias = npt.NDArray[np.float16]
 
-ENCODER: Final = PackagedFile(
-    "pypi",
-    "moonshine-voice",
-    "0.0.49",
-    "moonshine_voice/assets/tiny-en/encoder_model.ort",
-    "94e90a4654fc45cdfedb77c4c08e1739f48862998e58fada384b25118134f221",
-)
 FRAME_SIZE: Final = 288
 # The encoder's three convolutions: strides 64, 3 and 2, and 895 samples under one frame.
 HOP_S: Final = 64 * 3 * 2 / SAMPLE_RATE_HZ

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from accent.ecapa.loading import load_model
 from accent.errors import ModelFolderError
-from accent.loading import load_model
 from pydantic import Field
 
 from aurea.command_line import CommandLine, read
 from aurea.lab.corpus import choose_labels, merge_accents, read_clips
-from aurea.lab.packages import PackageUnavailable
 from aurea.lab.reporting.training_report import write_training_report
 from aurea.lab.speech.utterances import KIND
 from aurea.lab.training.device import device_called
 from aurea.lab.training.loop import LOG_FILE
 from aurea.lab.training.model import make_model
 from aurea.lab.training.recipe import Recipe, with_parts
+from aurea.models.packages import PackageUnavailable
 from aurea.paths import ROOT
 
 REPORTS: Final = ROOT / "build" / "training"

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accent.decode import decode
+from accent.ecapa.network import AccentNetwork
 from accent.errors import Refusal
 from accent.layout import US_LABEL
-from accent.network import AccentNetwork
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from tqdm import tqdm
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from accent.ecapa.network import AccentNetwork
+from accent.ecapa.specification import NetworkSpec
 from accent.layout import CLASSIFIER_FILE, EMBEDDING_FILE, HYPERPARAMS_FILE, LABELS_FILE
-from accent.network import AccentNetwork
-from accent.specification import NetworkSpec
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 from aurea.files import whole_file, write_whole

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from accent.loading import AccentModel
+from accent.ecapa.loading import EcapaModel
 
 from aurea.files import sha256_of
 from aurea.lab.corpus import Clip
@@ -19,7 +19,7 @@ def fingerprint_of(
     recipe: Recipe,
     parts: Mapping[str, Sequence[Clip]],
     labels: Sequence[str],
-    init: AccentModel | None,
+    init: EcapaModel | None,
 ) -> str:
     """A digest, in hex, of the recipe, the labels, the teacher, `init` and the clips.
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from accent.network import AccentNetwork
+from accent.ecapa.network import AccentNetwork
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm

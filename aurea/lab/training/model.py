@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from accent.ecapa.loading import EcapaModel
 from accent.layout import US_LABEL
-from accent.loading import AccentModel
 
 from aurea.archive.distort import DISTORTIONS
 from aurea.archive.layout import CALIBRATION_FILE
@@ -56,7 +56,7 @@ def make_model(
     labels: Sequence[str],
     kinds: Sequence[str],
     extra: Sequence[Clip] = (),
-    init: AccentModel | None = None,
+    init: EcapaModel | None = None,
     commands: Sequence[str] = (),
     checkpoint_every: int = 50,
     cache: Path = DEFAULT_CACHE,

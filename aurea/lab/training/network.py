@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import torch
-from accent.loading import AccentModel
-from accent.network import AccentNetwork
-from accent.specification import NetworkSpec
+from accent.ecapa.loading import EcapaModel
+from accent.ecapa.network import AccentNetwork
+from accent.ecapa.specification import NetworkSpec
 
 from aurea.lab.training.recipe import Recipe
 
 
-def new_network(recipe: Recipe, n_labels: int, init: AccentModel | None) -> AccentNetwork:
+def new_network(recipe: Recipe, n_labels: int, init: EcapaModel | None) -> AccentNetwork:
     """A network with weights drawn by the seed, or with the embedding of `init`."""
     torch.manual_seed(recipe.seed)
     network = AccentNetwork(network_spec(recipe, n_labels, init))
@@ -19,7 +19,7 @@ def new_network(recipe: Recipe, n_labels: int, init: AccentModel | None) -> Acce
     return network
 
 
-def network_spec(recipe: Recipe, n_labels: int, init: AccentModel | None) -> NetworkSpec:
+def network_spec(recipe: Recipe, n_labels: int, init: EcapaModel | None) -> NetworkSpec:
     """The network's shape: that of `init`, else the recipe's."""
     if init is not None:
         return replace(init.spec, n_labels=n_labels, softmax_scale=recipe.scale)

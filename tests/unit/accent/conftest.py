@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
-from accent.loading import AccentModel, load_model
 
 from aurea.archive.graph_files import make_graphs
 from aurea.models.choice import DEFAULT_EMBEDDED
@@ -43,14 +43,14 @@ def full_width_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def embedded_model() -> AccentModel:
+def embedded_model() -> EcapaModel:
     """The model that ships."""
     return load_model(DEFAULT_EMBEDDED)
 
 
 @pytest.fixture(scope="session")
 def graphs(
-    embedded_model: AccentModel, tmp_path_factory: pytest.TempPathFactory
+    embedded_model: EcapaModel, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[Precision, Path]:
     """The embedded model's graphs, a file a precision."""
     return make_graphs(embedded_model, tmp_path_factory.mktemp("graphs"))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from accent.classifier import AccentClassifier, Answer
 from accent.decode import Audio, decode
-from accent.engine import TorchEngine, WindowScores
+from accent.ecapa.loading import EcapaModel
+from accent.ecapa.torch_engine import TorchEngine
+from accent.engine import WindowScores
 from accent.limits import AudioLimits
-from accent.loading import AccentModel
 from accent.speech import SpeechFacts, SpeechGate, SpeechLimits
 from accent.trimming import TrimSettings
 from accent.waveform import Waveform
@@ -33,7 +34,7 @@ STATUS = {"empty_file": 400, "unsupported_audio": 415, "audio_too_short": 422, "
 
 
 def classifier(
-    model: AccentModel, windows_per_pass: int | None = None, **options: Any
+    model: EcapaModel, windows_per_pass: int | None = None, **options: Any
 ) -> AccentClassifier:
     engine = TorchEngine(model.network, windows_per_pass=windows_per_pass)
     return AccentClassifier(model, engine, name="small", version="2.0", **options)
@@ -55,7 +56,7 @@ def without_timings(document: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("windows_per_pass", [1, 8])
 def test_a_clip_scores_the_same_alone_and_in_ten_mixed_batches(
-    small_model: AccentModel, windows_per_pass: int
+    small_model: EcapaModel, windows_per_pass: int
 ) -> None:
     served = classifier(small_model, windows_per_pass)
     lengths_s = (0.5, 1.0, 1.0, 1.0, 2.5, 2.5, 11.0, 11.0, 21.0)
@@ -77,7 +78,7 @@ def test_a_clip_scores_the_same_alone_and_in_ten_mixed_batches(
                 assert (answer.status, answer.document["code"]) == (STATUS[which], which)
 
 
-def test_the_answer_is_a_full_document_ready_for_json(small_model: AccentModel) -> None:
+def test_the_answer_is_a_full_document_ready_for_json(small_model: EcapaModel) -> None:
     (answer,) = classifier(small_model).classify([clip(12.0)])
 
     assert json.loads(json.dumps(answer.document, allow_nan=False)) == answer.document
@@ -93,18 +94,18 @@ def test_the_answer_is_a_full_document_ready_for_json(small_model: AccentModel) 
     assert answer.document["audio"]["scored_s"] == 12.0
 
 
-def test_the_same_sound_in_two_lossless_formats_scores_the_same(small_model: AccentModel) -> None:
+def test_the_same_sound_in_two_lossless_formats_scores_the_same(small_model: EcapaModel) -> None:
     first, second = classifier(small_model).classify(
         [clip(2.0, encoding="flac"), clip(2.0, encoding="wav-s16")]
     )
     assert scores(first) == scores(second)
 
 
-def test_an_empty_batch_has_no_answers(small_model: AccentModel) -> None:
+def test_an_empty_batch_has_no_answers(small_model: EcapaModel) -> None:
     assert classifier(small_model).classify([]) == []
 
 
-def test_a_batch_of_bad_clips_alone_is_answered(small_model: AccentModel) -> None:
+def test_a_batch_of_bad_clips_alone_is_answered(small_model: EcapaModel) -> None:
     answers = classifier(small_model).classify(list(BAD.values()))
     assert [answer.document["code"] for answer in answers] == list(BAD)
 
@@ -126,7 +127,7 @@ class FailingEngine:
 
 
 def test_a_clip_that_the_engine_fails_on_is_an_internal_error_without_detail(
-    small_model: AccentModel,
+    small_model: EcapaModel,
 ) -> None:
     engine = TorchEngine(small_model.network)
     served = AccentClassifier(
@@ -143,7 +144,7 @@ def test_a_clip_that_the_engine_fails_on_is_an_internal_error_without_detail(
 
 
 def test_what_breaks_the_decoder_stays_with_its_clip(
-    small_model: AccentModel, monkeypatch: pytest.MonkeyPatch
+    small_model: EcapaModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def decode_or_break(data: bytes | bytearray, limits: AudioLimits) -> Audio:
         if data == b"bomb":
@@ -162,7 +163,7 @@ def test_what_breaks_the_decoder_stays_with_its_clip(
     [sounds.white(2.0, 0), sounds.sine(2.0, 2), sounds.band(12.0, 1), np.zeros(32_000)],
     ids=["noise", "tone", "music", "silence"],
 )
-def test_what_the_gate_refuses_changes_no_neighbour(small_model: AccentModel, sound: Any) -> None:
+def test_what_the_gate_refuses_changes_no_neighbour(small_model: EcapaModel, sound: Any) -> None:
     served = classifier(small_model, windows_per_pass=8)
     good = [clip(2.0, 1), clip(12.0, 2), clip(2.0, 3)]
     right = [without_timings(answer.document) for answer in served.classify(good)]
@@ -181,7 +182,7 @@ def test_what_the_gate_refuses_changes_no_neighbour(small_model: AccentModel, so
 
 
 def test_what_breaks_the_gate_stays_with_its_clip(
-    small_model: AccentModel, monkeypatch: pytest.MonkeyPatch
+    small_model: EcapaModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = SpeechGate.check
 
@@ -196,14 +197,14 @@ def test_what_breaks_the_gate_stays_with_its_clip(
     assert good.status == 200
 
 
-def test_the_gate_given_is_the_gate_applied(small_model: AccentModel) -> None:
+def test_the_gate_given_is_the_gate_applied(small_model: EcapaModel) -> None:
     open_to_all = classifier(small_model, gate=SpeechGate(SpeechLimits(min_speech_s=0)))
     (answer,) = open_to_all.classify([BAD["no_speech"]])
     assert (answer.status, answer.document["audio"]["speech_s"]) == (200, 0)
 
 
 def test_without_trimming_the_gate_listens_until_it_has_enough_or_is_told_to_go_on(
-    small_model: AccentModel,
+    small_model: EcapaModel,
 ) -> None:
     untrimmed = TrimSettings(trim=False)
     (answer,) = classifier(small_model, trimming=untrimmed).classify([clip(12.0)])
@@ -213,13 +214,13 @@ def test_without_trimming_the_gate_listens_until_it_has_enough_or_is_told_to_go_
     assert 10 < answer.document["audio"]["speech_s"] <= 12
 
 
-def test_the_limits_given_are_the_limits_applied(small_model: AccentModel) -> None:
+def test_the_limits_given_are_the_limits_applied(small_model: EcapaModel) -> None:
     strict = classifier(small_model, limits=AudioLimits(max_audio_s=1.0))
     (answer,) = strict.classify([clip(2.0)])
     assert (answer.status, answer.document["code"]) == (413, "audio_too_long")
 
 
-def test_warming_up_fails_where_scoring_would(small_model: AccentModel) -> None:
+def test_warming_up_fails_where_scoring_would(small_model: EcapaModel) -> None:
     classifier(small_model).warm_up()
     broken = AccentClassifier(
         small_model,
@@ -232,7 +233,7 @@ def test_warming_up_fails_where_scoring_would(small_model: AccentModel) -> None:
 
 
 def test_warming_up_fails_where_the_gate_would(
-    small_model: AccentModel, monkeypatch: pytest.MonkeyPatch
+    small_model: EcapaModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_gate: SpeechGate, _waveform: Waveform) -> SpeechFacts:
         raise RuntimeError("the gate is broken")
@@ -242,7 +243,7 @@ def test_warming_up_fails_where_the_gate_would(
         classifier(small_model).warm_up()
 
 
-def test_a_clip_is_gone_with_its_answer_whether_taken_or_refused(small_model: AccentModel) -> None:
+def test_a_clip_is_gone_with_its_answer_whether_taken_or_refused(small_model: EcapaModel) -> None:
     served = classifier(small_model)
     gc.disable()
     try:

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accent.engine import TorchEngine, WindowScores, _half
-from accent.loading import AccentModel, load_model
+from accent.ecapa.loading import EcapaModel, load_model
+from accent.ecapa.torch_engine import TorchEngine, _half
+from accent.engine import WindowScores
 from accent.waveform import Waveform
 
 from tests.clips import voice
@@ -25,13 +26,13 @@ def windows() -> list[Waveform]:
 def cosines(scores: Sequence[WindowScores | Exception]) -> list[Waveform]:
     for score in scores:
         assert isinstance(score, WindowScores), score
-    return [score.cosines for score in scores if isinstance(score, WindowScores)]
+    return [score.evidence for score in scores if isinstance(score, WindowScores)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("windows_per_pass", [1, 8])
 def test_a_window_scores_the_same_alone_and_in_any_company(
-    small_model: AccentModel, windows_per_pass: int
+    small_model: EcapaModel, windows_per_pass: int
 ) -> None:
     pool = windows()
     engine = TorchEngine(small_model.network, windows_per_pass=windows_per_pass)
@@ -54,7 +55,7 @@ def test_the_full_width_network_scores_the_same_in_a_shared_pass(full_width_fold
     np.testing.assert_allclose(np.stack(shared), np.stack(alone), atol=1e-5)
 
 
-def test_padding_would_have_changed_the_score(small_model: AccentModel) -> None:
+def test_padding_would_have_changed_the_score(small_model: EcapaModel) -> None:
     clip = voice(1.0).astype(np.float32)
     padded = np.concatenate([clip, np.zeros(16_000, np.float32)])
     plain, longer = cosines(TorchEngine(small_model.network).score([clip, padded]))
@@ -64,7 +65,7 @@ def test_padding_would_have_changed_the_score(small_model: AccentModel) -> None:
 @pytest.mark.parametrize("windows_per_pass", [1, 8])
 @pytest.mark.parametrize("bad", [0, 2, 4])
 def test_a_window_that_fails_fails_alone_and_in_its_own_place(
-    small_model: AccentModel, windows_per_pass: int, bad: int
+    small_model: EcapaModel, windows_per_pass: int, bad: int
 ) -> None:
     pool = [voice(1.0, seed=seed).astype(np.float32) for seed in range(5)]
     engine = TorchEngine(small_model.network, windows_per_pass=windows_per_pass)
@@ -78,7 +79,7 @@ def test_a_window_that_fails_fails_alone_and_in_its_own_place(
         np.testing.assert_allclose(row, good, atol=1e-5)
 
 
-def test_a_window_too_short_for_the_network_fails_alone(small_model: AccentModel) -> None:
+def test_a_window_too_short_for_the_network_fails_alone(small_model: EcapaModel) -> None:
     good = voice(1.0).astype(np.float32)
     engine = TorchEngine(small_model.network)
     empty, score = engine.score([np.zeros(0, np.float32), good])
@@ -86,12 +87,12 @@ def test_a_window_too_short_for_the_network_fails_alone(small_model: AccentModel
     np.testing.assert_array_equal(cosines([score])[0], cosines(engine.score([good]))[0])
 
 
-def test_no_windows_have_no_scores(small_model: AccentModel) -> None:
+def test_no_windows_have_no_scores(small_model: EcapaModel) -> None:
     assert TorchEngine(small_model.network).score([]) == []
 
 
 def test_cosines_are_cosines_and_the_seconds_are_a_share_of_the_pass(
-    small_model: AccentModel,
+    small_model: EcapaModel,
 ) -> None:
     pool = [voice(1.0, seed=seed).astype(np.float32) for seed in range(4)]
     scores = TorchEngine(small_model.network, windows_per_pass=4).score(pool)
@@ -107,7 +108,7 @@ def test_cosines_are_cosines_and_the_seconds_are_a_share_of_the_pass(
 
 
 @pytest.mark.slow
-def test_bf16_strays_a_little_and_gives_float32_cosines(embedded_model: AccentModel) -> None:
+def test_bf16_strays_a_little_and_gives_float32_cosines(embedded_model: EcapaModel) -> None:
     pool = windows()
     expected = np.stack(cosines(TorchEngine(embedded_model.network).score(pool)))
     found = cosines(TorchEngine(embedded_model.network, precision="bf16").score(pool))
@@ -118,7 +119,7 @@ def test_bf16_strays_a_little_and_gives_float32_cosines(embedded_model: AccentMo
 @pytest.mark.slow
 @pytest.mark.parametrize("windows_per_pass", [1, 8])
 def test_bf16_scores_a_window_the_same_in_any_company(
-    embedded_model: AccentModel, windows_per_pass: int
+    embedded_model: EcapaModel, windows_per_pass: int
 ) -> None:
     pool = windows()
     engine = TorchEngine(
@@ -130,7 +131,7 @@ def test_bf16_scores_a_window_the_same_in_any_company(
     )
 
 
-def test_bf16_leaves_the_network_as_it_was(embedded_model: AccentModel) -> None:
+def test_bf16_leaves_the_network_as_it_was(embedded_model: EcapaModel) -> None:
     window = voice(1.0).astype(np.float32)
     before = cosines(TorchEngine(embedded_model.network).score([window]))[0]
     TorchEngine(embedded_model.network, precision="bf16").score([window])
@@ -205,7 +206,7 @@ def test_on_a_gpu_the_seconds_are_those_of_the_work_and_not_of_its_launch(
 
 
 def test_on_a_cpu_nothing_is_waited_for(
-    small_model: AccentModel, monkeypatch: pytest.MonkeyPatch
+    small_model: EcapaModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu = PretendGpu(0.0, 0.0)
     monkeypatch.setattr(torch.cuda, "synchronize", gpu.synchronize)

@@ -28,8 +28,8 @@ import json, sys
 from pathlib import Path
 import torch
 from accent.classifier import AccentClassifier
-from accent.engine import TorchEngine
-from accent.loading import load_model
+from accent.ecapa.torch_engine import TorchEngine
+from accent.ecapa.loading import load_model
 
 def memory_mb(name):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from accent.decode import AudioFacts
-from accent.loading import AccentModel, load_model
+from accent.ecapa.loading import EcapaModel, load_model
 from accent.scoring import accents, answer_document, posterior
 from accent.trimming import Window
 from accent.waveform import SAMPLE_RATE_HZ
@@ -72,7 +72,7 @@ def test_the_posterior_is_the_softmax_of_scale_times_cosine(
     assert ours.sum() == pytest.approx(1.0)
 
 
-def at_midway(model: AccentModel, other: int) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+def at_midway(model: EcapaModel, other: int) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
     """Cosines and document of an embedding halfway between `us` and another label's."""
     head = torch.nn.functional.normalize(model.network.classifier.weight, dim=1)
     midway = head[model.us_index] / 2 + head[other] / 2

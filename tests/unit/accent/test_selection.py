@@ -10,20 +10,14 @@ from typing import Any
 
 import pytest
 from accent import compiled
-from accent.compiled import EngineUnavailable
 from accent.cores import CoreShare
-from accent.engine import Precision, TorchEngine
+from accent.ecapa.compiled import EngineUnavailable
+from accent.ecapa.loading import ModelDescription
+from accent.ecapa.torch_engine import TORCH, TorchEngine
+from accent.engine import EngineError, PackedEngine, Precision
 from accent.errors import ModelFolderError
 from accent.layout import ENGINES_FILE
-from accent.loading import ModelDescription
-from accent.selection import (
-    TORCH,
-    EngineError,
-    EngineSettings,
-    PackedEngine,
-    open_engine,
-    packed_engines,
-)
+from accent.selection import EngineSettings, open_engine, packed_engines
 
 BF16 = PackedEngine("openvino", "bf16", "float.xml", within_bounds=True)
 FP32 = PackedEngine("openvino", "fp32", "float.xml", within_bounds=True)
@@ -182,7 +176,7 @@ def test_without_openvino_auto_goes_on_and_a_name_fails(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setitem(sys.modules, "accent.compiled", None)
+    monkeypatch.setitem(sys.modules, "accent.ecapa.compiled", None)
     pack(folder, ALL)
     assert opened(folder) == "torch fp32"
     assert "OpenVINO cannot be imported" in caplog.text

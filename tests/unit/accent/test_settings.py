@@ -7,8 +7,9 @@ import pytest
 import torch
 import yaml
 from accent.cores import CoreShare, available_cores
+from accent.engine import EngineError
 from accent.limits import AudioLimits
-from accent.selection import EngineError, EngineSettings
+from accent.selection import EngineSettings
 from accent.settings import MAX_THREADS_A_CLIP, WorkerSettings, open_classifier
 from accent.speech import SpeechLimits
 from accent.trimming import TrimSettings

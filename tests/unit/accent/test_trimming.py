@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from accent.classifier import AccentClassifier
 from accent.decode import decode
-from accent.engine import TorchEngine
+from accent.ecapa.loading import EcapaModel, load_model
+from accent.ecapa.torch_engine import TorchEngine
 from accent.errors import NoSpeech
-from accent.loading import AccentModel, load_model
 from accent.speech import SpeechGate
 from accent.trimming import (
     MAX_WINDOW_S,
@@ -190,11 +190,11 @@ def test_a_word_in_five_minutes_is_refused_and_a_sentence_is_not(
 
 
 @pytest.fixture(scope="module")
-def embedded() -> AccentModel:
+def embedded() -> EcapaModel:
     return load_model(DEFAULT_EMBEDDED)
 
 
-def classifier(model: AccentModel, **settings: float) -> AccentClassifier:
+def classifier(model: EcapaModel, **settings: float) -> AccentClassifier:
     trimming = TrimSettings(**settings)  # type: ignore[arg-type]
     return AccentClassifier(
         model, TorchEngine(model.network), name="m", version="1", trimming=trimming
@@ -202,7 +202,7 @@ def classifier(model: AccentModel, **settings: float) -> AccentClassifier:
 
 
 @pytest.mark.slow
-def test_the_score_is_that_of_the_voice_whatever_surrounds_it(embedded: AccentModel) -> None:
+def test_the_score_is_that_of_the_voice_whatever_surrounds_it(embedded: EcapaModel) -> None:
     trimming, untrimmed = classifier(embedded), classifier(embedded, trim=False)
     shifts: dict[bool, list[float]] = {True: [], False: []}
     for seed in range(4):
@@ -220,7 +220,7 @@ def test_the_score_is_that_of_the_voice_whatever_surrounds_it(embedded: AccentMo
 
 
 @pytest.mark.slow
-def test_a_trimmed_clip_scores_as_its_trimmed_waveform_alone(embedded: AccentModel) -> None:
+def test_a_trimmed_clip_scores_as_its_trimmed_waveform_alone(embedded: EcapaModel) -> None:
     waveform = sayings(5.0, 2)
     clip = wav(surround(waveform, "silence", "before", np.random.default_rng(0)))
     gate = SpeechGate()

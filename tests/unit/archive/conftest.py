@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
-from accent.loading import AccentModel, load_model
 from accent.waveform import Waveform
 
 from aurea.archive import engines, graph_files, judging
@@ -57,7 +57,7 @@ def verification() -> list[SpeechClip]:
 
 
 @pytest.fixture(scope="session")
-def embedded() -> AccentModel:
+def embedded() -> EcapaModel:
     """The model that ships."""
     return load_model(DEFAULT_EMBEDDED)
 
@@ -76,7 +76,7 @@ def little_speech(
 
 @pytest.fixture(scope="session")
 def graphs(
-    embedded: AccentModel,
+    embedded: EcapaModel,
     little_calibration: list[Waveform],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[Precision, Path]:

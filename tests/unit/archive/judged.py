@@ -1,7 +1,7 @@
 """Engines with verdicts and speeds made up."""
 
 import numpy as np
-from accent.selection import PackedEngine
+from accent.engine import PackedEngine
 
 from aurea.archive.judging import Deviations, JudgedEngine, Judgement
 

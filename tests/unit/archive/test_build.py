@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from accent.ecapa.loading import EcapaModel
 from accent.layout import MODEL_FILES
-from accent.loading import AccentModel
 from accent.selection import EngineSettings
 from accent.trimming import TrimSettings
 
@@ -162,7 +162,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[EngineSettings]:
     asked: list[EngineSettings] = []
 
     def no_engines(
-        _: Path, __: AccentModel, ___: Path, settings: EngineSettings, ____: TrimSettings
+        _: Path, __: EcapaModel, ___: Path, settings: EngineSettings, ____: TrimSettings
     ) -> str:
         asked.append(settings)
         return "measured"

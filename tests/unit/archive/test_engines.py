@@ -8,10 +8,10 @@ from typing import Any
 import openvino
 import pytest
 from accent.classifier import AccentClassifier
-from accent.compiled import hardware_precisions
+from accent.ecapa.compiled import hardware_precisions
+from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
 from accent.layout import MODEL_FILES
-from accent.loading import AccentModel, load_model
 from accent.selection import EngineSettings, open_engine, packed_engines
 
 from aurea.archive import engines
@@ -96,7 +96,7 @@ def test_the_document_says_what_auto_means_on_each_processor(tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def judgement(
-    embedded: AccentModel, graphs: dict[Precision, Path], carried_clips: list[SpeechClip]
+    embedded: EcapaModel, graphs: dict[Precision, Path], carried_clips: list[SpeechClip]
 ) -> Judgement:
     return judge(embedded, graphs, carried_clips)
 
@@ -106,7 +106,7 @@ def give(
 ) -> None:
     """Let packaging find graphs, and a judgement of them, where it would make them."""
 
-    def copied(_: AccentModel, folder: Path) -> dict[Precision, Path]:
+    def copied(_: EcapaModel, folder: Path) -> dict[Precision, Path]:
         for graph in set(graphs.values()):
             for file in graph_files(graph):
                 shutil.copyfile(file, folder / file.name)
@@ -119,7 +119,7 @@ def give(
 
 @pytest.fixture(scope="module")
 def packed_folder(
-    embedded: AccentModel,
+    embedded: EcapaModel,
     graphs: dict[Precision, Path],
     judgement: Judgement,
     tmp_path_factory: pytest.TempPathFactory,
@@ -138,7 +138,7 @@ def packed_folder(
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_speech")
 def test_a_damaged_precision_is_found_out_left_out_and_warned_of(
-    embedded: AccentModel,
+    embedded: EcapaModel,
     graphs: dict[Precision, Path],
     carried_clips: list[SpeechClip],
     tmp_path: Path,
@@ -173,7 +173,7 @@ def test_a_damaged_precision_is_found_out_left_out_and_warned_of(
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_speech")
 def test_torch_alone_needs_no_graph(
-    embedded: AccentModel,
+    embedded: EcapaModel,
     graphs: dict[Precision, Path],
     judgement: Judgement,
     tmp_path: Path,
@@ -219,7 +219,7 @@ def test_the_archives_card_goes_on_from_the_models(packed_folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_speech")
 def test_a_model_without_a_card_gets_one(
-    embedded: AccentModel,
+    embedded: EcapaModel,
     graphs: dict[Precision, Path],
     judgement: Judgement,
     tmp_path: Path,

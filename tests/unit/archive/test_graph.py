@@ -7,9 +7,9 @@ import numpy.typing as npt
 import openvino as ov
 import pytest
 import torch
-from accent.compiled import hardware_precisions
+from accent.ecapa.compiled import hardware_precisions
+from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
-from accent.loading import AccentModel, load_model
 from accent.scoring import posterior
 from accent.waveform import Waveform
 
@@ -26,7 +26,7 @@ LENGTHS_S = (0.5, 1.0, 3.7, 10.0)
 
 
 @pytest.fixture(scope="module")
-def shortcut_model(tmp_path_factory: pytest.TempPathFactory) -> AccentModel:
+def shortcut_model(tmp_path_factory: pytest.TempPathFactory) -> EcapaModel:
     """A block that changes the width adds its input through a product of its own."""
     folder = tmp_path_factory.mktemp("shortcut") / "model"
     return load_model(write_stand_in(folder, channels=(32, 64, 64, 64, 192)))
@@ -45,14 +45,14 @@ def compiled(graph: ov.Model, precision: Precision) -> ov.CompiledModel:
     return ov.compile_model(graph, "CPU", config)
 
 
-def features_of(model: AccentModel, waveform: npt.ArrayLike) -> Array:
+def features_of(model: EcapaModel, waveform: npt.ArrayLike) -> Array:
     samples = np.asarray(waveform, dtype=np.float32)
     with torch.inference_mode():
         features = model.network.features(torch.from_numpy(samples)[None])
     return np.asarray(features.numpy())
 
 
-def expected_cosines(model: AccentModel, features: Array) -> Array:
+def expected_cosines(model: EcapaModel, features: Array) -> Array:
     with torch.inference_mode():
         return np.asarray(model.network.cosines(torch.from_numpy(features)).numpy())
 
@@ -71,7 +71,7 @@ def types_of_weights(graph: ov.Model) -> list[str]:
 def test_the_fp32_graph_computes_what_speechbrain_does(
     model_name: str, request: pytest.FixtureRequest
 ) -> None:
-    model: AccentModel = request.getfixturevalue(model_name)
+    model: EcapaModel = request.getfixturevalue(model_name)
     graph = compiled(build_graph(model, "fp32", []), "fp32")
     for length_s in LENGTHS_S:
         features = features_of(model, voice(length_s))
@@ -94,7 +94,7 @@ def test_the_fp32_graph_takes_the_pretrained_width(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_one_graph_serves_any_length_as_a_graph_of_that_length_alone_does(
-    small_model: AccentModel, little_calibration: list[Waveform]
+    small_model: EcapaModel, little_calibration: list[Waveform]
 ) -> None:
     graph = build_graph(small_model, "int8", little_calibration[:2])
     free = compiled(graph, "fp32")
@@ -108,7 +108,7 @@ def test_one_graph_serves_any_length_as_a_graph_of_that_length_alone_does(
         np.testing.assert_allclose(free(features)[0], alone[length_s], atol=1e-5)
 
 
-def test_clips_of_a_batch_do_not_meet(embedded: AccentModel) -> None:
+def test_clips_of_a_batch_do_not_meet(embedded: EcapaModel) -> None:
     model = compiled(build_graph(embedded, "fp32", []), "fp32")
     clips = [features_of(embedded, voice(2.0, seed=seed)) for seed in range(3)]
     together = model(np.concatenate(clips))[0]
@@ -117,7 +117,7 @@ def test_clips_of_a_batch_do_not_meet(embedded: AccentModel) -> None:
         np.testing.assert_allclose(row, model(clip)[0][0], atol=1e-5)
 
 
-def test_bf16_is_the_graph_of_fp32(small_model: AccentModel) -> None:
+def test_bf16_is_the_graph_of_fp32(small_model: EcapaModel) -> None:
     assert types_of_weights(build_graph(small_model, "bf16", [])) == types_of_weights(
         build_graph(small_model, "fp32", [])
     )
@@ -125,7 +125,7 @@ def test_bf16_is_the_graph_of_fp32(small_model: AccentModel) -> None:
 
 @pytest.mark.slow
 def test_int8_stores_the_large_products_in_8_bits(
-    small_model: AccentModel, little_calibration: list[Waveform]
+    small_model: EcapaModel, little_calibration: list[Waveform]
 ) -> None:
     types = types_of_weights(build_graph(small_model, "int8", little_calibration[:2]))
     assert types.count("i8") == 8, "the first, two in each of three blocks, and the aggregation"
@@ -134,7 +134,7 @@ def test_int8_stores_the_large_products_in_8_bits(
 
 @pytest.mark.long
 def test_the_shipped_model_stays_near_fp32_on_speech_that_calibration_has_not_seen(
-    embedded: AccentModel, verification: list[SpeechClip]
+    embedded: EcapaModel, verification: list[SpeechClip]
 ) -> None:
     scale = embedded.spec.softmax_scale
     clips = [features_of(embedded, clip.waveform) for clip in verification]
@@ -151,6 +151,6 @@ def test_the_shipped_model_stays_near_fp32_on_speech_that_calibration_has_not_se
         assert deviations.max() > 0, "another precision computes something else"
 
 
-def test_int8_needs_calibration(small_model: AccentModel) -> None:
+def test_int8_needs_calibration(small_model: EcapaModel) -> None:
     with pytest.raises(ValueError, match="calibration"):
         build_graph(small_model, "int8", [])

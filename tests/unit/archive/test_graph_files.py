@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accent.ecapa.loading import EcapaModel
 from accent.engine import Precision
-from accent.loading import AccentModel
 from accent.waveform import Waveform
 
 from aurea.archive import graph_files
@@ -20,7 +20,7 @@ def one_clip(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_graphs_that_are_equal_are_written_once(small_model: AccentModel, tmp_path: Path) -> None:
+def test_graphs_that_are_equal_are_written_once(small_model: EcapaModel, tmp_path: Path) -> None:
     graphs: dict[Precision, Path] = make_graphs(small_model, tmp_path)
     assert graphs["bf16"] == graphs["fp32"] != graphs["int8"]
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -30,7 +30,7 @@ def test_graphs_that_are_equal_are_written_once(small_model: AccentModel, tmp_pa
 
 @pytest.mark.slow
 def test_the_same_graph_is_the_same_bytes_every_time(
-    small_model: AccentModel, tmp_path: Path
+    small_model: EcapaModel, tmp_path: Path
 ) -> None:
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()

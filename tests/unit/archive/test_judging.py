@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
 from accent.cores import CoreShare
-from accent.engine import Precision
-from accent.loading import AccentModel
-from accent.selection import PackedEngine
+from accent.ecapa.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
+from accent.ecapa.loading import EcapaModel
+from accent.engine import PackedEngine, Precision
 
 from aurea.archive import judging
 from aurea.archive.judging import (
@@ -64,7 +63,7 @@ def test_a_narrower_precision_must_be_faster_by_a_tenth(
     assert set(ordered) == set(engines)
 
 
-def test_deviations_count_in_both_directions_and_tops_by_clip(embedded: AccentModel) -> None:
+def test_deviations_count_in_both_directions_and_tops_by_clip(embedded: EcapaModel) -> None:
     expected = np.array([[0.5, 0.4, 0.1, 0.0], [0.4, 0.5, 0.1, 0.0], [0.5, 0.4, 0.1, 0.0]])
     swapped = expected[[1, 0, 2]]
     assert embedded.us_index == 1
@@ -76,7 +75,7 @@ def test_deviations_count_in_both_directions_and_tops_by_clip(embedded: AccentMo
 
 @pytest.fixture(scope="module")
 def judgement(
-    embedded: AccentModel, graphs: dict[Precision, Path], few_clips: list[SpeechClip]
+    embedded: EcapaModel, graphs: dict[Precision, Path], few_clips: list[SpeechClip]
 ) -> Judgement:
     return judge(embedded, graphs, few_clips)
 
@@ -105,7 +104,7 @@ def test_the_scores_behind_a_judgement_are_those_of_the_clips(
 
 @pytest.mark.slow
 def test_a_precision_that_cannot_be_computed_here_is_not_measured(
-    embedded: AccentModel,
+    embedded: EcapaModel,
     graphs: dict[Precision, Path],
     few_clips: list[SpeechClip],
     monkeypatch: pytest.MonkeyPatch,
@@ -122,7 +121,7 @@ def test_a_precision_that_cannot_be_computed_here_is_not_measured(
 
 
 def test_a_window_that_an_engine_cannot_score_ends_the_judging(
-    embedded: AccentModel, carried_clips: list[SpeechClip], monkeypatch: pytest.MonkeyPatch
+    embedded: EcapaModel, carried_clips: list[SpeechClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing:
         def __init__(self, _: object) -> None:

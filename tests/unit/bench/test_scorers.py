@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 from accent.classifier import AccentClassifier
-from accent.engine import TorchEngine
-from accent.loading import AccentModel
+from accent.ecapa.loading import EcapaModel
+from accent.ecapa.torch_engine import TorchEngine
 
 from bench.rivals.scorers import OurScorer, open_scorer
 from tests.clips import encode, voice
@@ -16,9 +16,7 @@ def scorer(small_folder: Path) -> OurScorer:
     return OurScorer(small_folder, threads=1)
 
 
-def test_our_scorer_gives_the_score_of_the_core(
-    scorer: OurScorer, small_model: AccentModel
-) -> None:
+def test_our_scorer_gives_the_score_of_the_core(scorer: OurScorer, small_model: EcapaModel) -> None:
     clip = encode(voice(2.0, seed=1), 16_000, "flac")
     core = AccentClassifier(small_model, TorchEngine(small_model.network), name="", version="")
     (answer,) = core.classify([clip])

@@ -8,8 +8,8 @@ import numpy as np
 import openvino
 import pytest
 import yaml
-from accent.loading import load_model
-from accent.selection import EngineError
+from accent.ecapa.loading import load_model
+from accent.engine import EngineError
 from accent_handler import AccentHandler
 from ts.context import Context, RequestProcessor  # type: ignore[import-untyped]
 

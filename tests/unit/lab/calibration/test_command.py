@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accent.ecapa.loading import load_model
+from accent.ecapa.specification import read_spec
 from accent.layout import HYPERPARAMS_FILE, MODEL_FILES
-from accent.loading import load_model
-from accent.specification import read_spec
 
 from aurea.archive.build import inputs_digest, package
 from aurea.archive.layout import CALIBRATION_FILE

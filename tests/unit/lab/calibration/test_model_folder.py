@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accent.ecapa.loading import load_model
+from accent.ecapa.specification import read_spec
 from accent.layout import HYPERPARAMS_FILE
-from accent.loading import load_model
-from accent.specification import read_spec
 
 from aurea.lab.calibration.model_folder import write_scale
 from tests.models import write_stand_in

@@ -17,7 +17,7 @@ def test_an_answer_is_read_back_without_its_clip(tmp_path: Path) -> None:
     log = tmp_path / "deep" / "results.jsonl"
     AnswerLog(log).add("k", SCORE)
     (found,) = AnswerLog(log).answers.values()
-    assert found.cosines == SCORE.cosines
+    assert found.evidence == SCORE.cosines
     assert (found.us_score, found.duration_s, found.codec) == (0.5, 1.5, "flac")
     assert found.clip.path == Path()
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from accent.classifier import AccentClassifier
 from accent.decode import decode
-from accent.engine import TorchEngine, WindowScores
-from accent.loading import AccentModel
+from accent.ecapa.loading import EcapaModel
+from accent.ecapa.torch_engine import TorchEngine
+from accent.engine import WindowScores
 from accent.speech import SpeechGate, SpeechLimits
 from accent.waveform import Waveform
 
@@ -38,7 +39,7 @@ def timeless(results: list[ClipResult]) -> list[ClipResult]:
 
 
 def test_scores_are_those_that_the_server_s_classifier_gives(
-    results: list[ClipResult], small_model: AccentModel
+    results: list[ClipResult], small_model: EcapaModel
 ) -> None:
     classifier = AccentClassifier(
         small_model,

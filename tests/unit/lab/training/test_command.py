@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accent.loading import load_model
+from accent.ecapa.loading import load_model
 
 from aurea.command_line import read
-from aurea.lab.packages import PackageUnavailable
 from aurea.lab.training import command, model
 from aurea.lab.training.command import TrainingOptions, main
 from aurea.lab.training.model import CARD_FILE, make_model
 from aurea.lab.training.recipe import Recipe
+from aurea.models.packages import PackageUnavailable
 from tests.unit.lab.training.helpers import LABELS, answers_of, train_only
 
 

@@ -6,7 +6,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from accent.network import AccentNetwork
+from accent.ecapa.network import AccentNetwork
 
 from aurea.lab.corpus import Clip, read_clips
 from aurea.lab.training.development import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from accent.decode import decode
-from accent.loading import load_model
+from accent.ecapa.loading import load_model
 
 from aurea.lab.training.export import write_model
 from aurea.lab.training.network import network_spec, new_network

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accent.loading import load_model
+from accent.ecapa.loading import load_model
 
 from aurea.lab.corpus import Clip
 from aurea.lab.features.prepare import FORMAT

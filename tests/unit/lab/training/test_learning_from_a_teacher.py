@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accent.ecapa.loading import load_model
 from accent.layout import MODEL_FILES
-from accent.loading import load_model
 
 from aurea.lab.corpus import read_clips
 from aurea.lab.teacher.probe import ProbeRecipe, train_probe

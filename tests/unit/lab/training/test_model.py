@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accent.ecapa.loading import load_model
 from accent.layout import MODEL_FILES
-from accent.loading import load_model
 
 from aurea.archive.distort import DISTORTIONS
 from aurea.lab.corpus import Clip, read_clips, split_by_speaker

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from accent.decode import decode
+from accent.ecapa.loading import EcapaModel, load_model
 from accent.layout import MODEL_FILES
-from accent.loading import AccentModel, load_model
 from accent.scoring import posterior
 from accent.trimming import cut_windows
 
@@ -47,7 +47,7 @@ def test_the_shipped_card_has_every_section_and_its_own_recipe() -> None:
     assert all(line.startswith("| judging |") for line in judged_only)
 
 
-def us_share(model: AccentModel, path: Path) -> float:
+def us_share(model: EcapaModel, path: Path) -> float:
     windows = torch.from_numpy(np.stack(cut_windows(decode(path.read_bytes()).waveform)))
     with torch.inference_mode():
         cosines = model.network(windows).mean(dim=0).numpy()

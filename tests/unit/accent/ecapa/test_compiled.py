@@ -16,10 +16,11 @@ import openvino.properties.hint as ov_hints
 import pytest
 import torch
 from accent import compiled
-from accent.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
 from accent.cores import CoreShare
-from accent.engine import PRECISIONS, Precision, TorchEngine, WindowScores
-from accent.loading import AccentModel
+from accent.ecapa.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
+from accent.ecapa.loading import EcapaModel
+from accent.ecapa.torch_engine import TorchEngine
+from accent.engine import PRECISIONS, Precision, WindowScores
 from accent.scoring import posterior
 from accent.waveform import Waveform
 
@@ -35,7 +36,7 @@ Graphs = dict[Precision, Path]
 
 
 @pytest.fixture(scope="module")
-def model(embedded_model: AccentModel) -> AccentModel:
+def model(embedded_model: EcapaModel) -> EcapaModel:
     return embedded_model
 
 
@@ -48,12 +49,12 @@ def precision(request: pytest.FixtureRequest) -> Precision:
 
 
 @pytest.fixture
-def engine(model: AccentModel, graphs: Graphs, precision: Precision) -> CompiledEngine:
+def engine(model: EcapaModel, graphs: Graphs, precision: Precision) -> CompiledEngine:
     return open_compiled(model, graphs, precision)
 
 
 def open_compiled(
-    model: AccentModel, graphs: Graphs, precision: Precision, threads: int = 1
+    model: EcapaModel, graphs: Graphs, precision: Precision, threads: int = 1
 ) -> CompiledEngine:
     return CompiledEngine(model, graphs[precision], precision, CoreShare(threads))
 
@@ -65,11 +66,11 @@ def windows(lengths_s: Sequence[float] = LENGTHS_S) -> list[Waveform]:
 def cosines(scores: Sequence[WindowScores | Exception]) -> list[Waveform]:
     for score in scores:
         assert isinstance(score, WindowScores), score
-    return [score.cosines for score in scores if isinstance(score, WindowScores)]
+    return [score.evidence for score in scores if isinstance(score, WindowScores)]
 
 
 @pytest.mark.slow
-def test_fp32_gives_the_cosines_of_torch(model: AccentModel, graphs: Graphs) -> None:
+def test_fp32_gives_the_cosines_of_torch(model: EcapaModel, graphs: Graphs) -> None:
     pool = windows()
     expected = cosines(TorchEngine(model.network).score(pool))
     found = cosines(open_compiled(model, graphs, "fp32").score(pool))
@@ -77,7 +78,7 @@ def test_fp32_gives_the_cosines_of_torch(model: AccentModel, graphs: Graphs) -> 
 
 
 def test_bf16_strays_within_the_bounds_of_auto_and_does_stray(
-    model: AccentModel, graphs: Graphs
+    model: EcapaModel, graphs: Graphs
 ) -> None:
     if "bf16" not in hardware_precisions():
         pytest.skip("this processor has no instructions for bf16")
@@ -106,7 +107,7 @@ def test_a_window_scores_the_same_alone_and_in_any_company(engine: CompiledEngin
 @pytest.mark.slow
 def test_the_cores_of_idle_workers_change_no_score(
     engine: CompiledEngine,
-    model: AccentModel,
+    model: EcapaModel,
     graphs: Graphs,
     precision: Precision,
     tmp_path: Path,
@@ -151,7 +152,7 @@ def test_a_window_that_fails_fails_alone_and_in_its_own_place(
 
 @pytest.mark.parametrize("frames", [1, 3, 4, 5, 6])
 def test_a_window_too_short_for_the_network_fails_alone_where_torch_fails(
-    engine: CompiledEngine, model: AccentModel, frames: int
+    engine: CompiledEngine, model: EcapaModel, frames: int
 ) -> None:
     (good,) = windows((1.0,))
     short = good[: (frames - 1) * 160]
@@ -165,12 +166,12 @@ def test_no_windows_have_no_scores(engine: CompiledEngine) -> None:
     assert engine.score([]) == []
 
 
-def test_cosines_are_cosines_and_time_is_told(engine: CompiledEngine, model: AccentModel) -> None:
+def test_cosines_are_cosines_and_time_is_told(engine: CompiledEngine, model: EcapaModel) -> None:
     (score,) = engine.score(windows((1.0,)))
     assert isinstance(score, WindowScores)
-    assert score.cosines.shape == (len(model.labels),)
-    assert score.cosines.dtype == np.float32
-    assert np.abs(score.cosines).max() <= 1 + 1e-3
+    assert score.evidence.shape == (len(model.labels),)
+    assert score.evidence.dtype == np.float32
+    assert np.abs(score.evidence).max() <= 1 + 1e-3
     assert score.features_s > 0
     assert score.forward_s > 0
 
@@ -181,7 +182,7 @@ def settings_of(engine: CompiledEngine) -> "openvino.CompiledModel":
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_it_takes_the_threads_that_it_is_given_and_binds_none(
-    threads: int, model: AccentModel, graphs: Graphs
+    threads: int, model: EcapaModel, graphs: Graphs
 ) -> None:
     settings = settings_of(open_compiled(model, graphs, "fp32", threads))
     cores = len(os.sched_getaffinity(0))
@@ -194,9 +195,9 @@ AFFINITIES = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from accent.compiled import CompiledEngine
+from accent.ecapa.compiled import CompiledEngine
 from accent.cores import CoreShare
-from accent.loading import describe_model
+from accent.ecapa.loading import describe_model
 before = os.sched_getaffinity(0)
 engine = CompiledEngine(describe_model(Path(sys.argv[1])), Path(sys.argv[2]), "fp32", CoreShare(2))
 engine.score([np.random.default_rng(0).normal(size=80_000).astype(np.float32)] * 3)
@@ -222,9 +223,9 @@ MEMORY = """
 import sys
 from pathlib import Path
 import numpy as np
-from accent.compiled import CompiledEngine
+from accent.ecapa.compiled import CompiledEngine
 from accent.cores import CoreShare
-from accent.loading import describe_model
+from accent.ecapa.loading import describe_model
 def used_mb():
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) / 1024
@@ -252,7 +253,7 @@ def test_clips_of_many_lengths_leave_little_in_memory(graphs: Graphs) -> None:
 
 @pytest.mark.parametrize("content", ["no graph", "<net></net>", ""])
 def test_a_file_that_is_no_graph_is_refused(
-    content: str, model: AccentModel, tmp_path: Path
+    content: str, model: EcapaModel, tmp_path: Path
 ) -> None:
     graph = tmp_path / "broken.xml"
     graph.write_text(content)
@@ -261,7 +262,7 @@ def test_a_file_that_is_no_graph_is_refused(
 
 
 def test_a_precision_that_openvino_replaces_is_refused(
-    model: AccentModel, graphs: Graphs, monkeypatch: pytest.MonkeyPatch
+    model: EcapaModel, graphs: Graphs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # float64 stands for what a CPU quietly computes in another precision.
     monkeypatch.setattr(compiled, "_floating_point", lambda _: openvino.Type.f64)
@@ -270,7 +271,7 @@ def test_a_precision_that_openvino_replaces_is_refused(
 
 
 def test_int8_keeps_its_rest_in_fp32_where_there_is_no_bf16(
-    model: AccentModel, graphs: Graphs, monkeypatch: pytest.MonkeyPatch
+    model: EcapaModel, graphs: Graphs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiled, "hardware_precisions", lambda: frozenset({"fp32", "int8"}))
     settings = settings_of(open_compiled(model, graphs, "int8"))

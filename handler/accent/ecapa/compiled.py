@@ -14,9 +14,9 @@ import openvino.properties.hint as ov_hints
 import torch
 
 from accent.cores import CoreShare
+from accent.ecapa.features import LogMel
+from accent.ecapa.loading import EcapaDescription
 from accent.engine import Precision, WindowScores, check_finite
-from accent.features import LogMel
-from accent.loading import ModelDescription
 from accent.waveform import Waveform
 
 DEVICE: Final = "CPU"
@@ -46,7 +46,7 @@ class CompiledEngine:
 
     def __init__(
         self,
-        model: ModelDescription,
+        model: EcapaDescription,
         graph: Path,
         precision: Precision,
         cores: CoreShare,

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from accent.ecapa.loading import EcapaModel, load_model
+from accent.ecapa.specification import read_spec
 from accent.errors import ModelFolderError
 from accent.layout import (
     CLASSIFIER_FILE,
@@ -16,8 +18,6 @@ from accent.layout import (
     LABELS_FILE,
     MODEL_FILES,
 )
-from accent.loading import AccentModel, load_model
-from accent.specification import read_spec
 
 from tests.models import REAL_HEAD, write_full_width_stand_in, write_stand_in
 
@@ -48,7 +48,7 @@ def test_the_full_width_network_takes_the_real_head(tmp_path: Path) -> None:
     assert model.us_index == 1
 
 
-def test_a_model_is_loaded_in_evaluation_mode_and_frozen(small_model: AccentModel) -> None:
+def test_a_model_is_loaded_in_evaluation_mode_and_frozen(small_model: EcapaModel) -> None:
     assert not any(module.training for module in small_model.network.modules())
     assert not any(weight.requires_grad for weight in small_model.network.parameters())
     assert small_model.labels == ("england", "us", "canada")

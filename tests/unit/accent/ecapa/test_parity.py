@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 import pytest
-from accent.compiled import CompiledEngine
 from accent.cores import CoreShare
 from accent.decode import decode
-from accent.engine import Engine, TorchEngine, WindowScores
-from accent.loading import load_model
+from accent.ecapa.compiled import CompiledEngine
+from accent.ecapa.loading import load_model
+from accent.ecapa.torch_engine import TorchEngine
+from accent.engine import Engine, WindowScores
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from aurea.archive.graph import build_graph
@@ -65,7 +66,7 @@ class Pair:
         for engine in self._engines:
             (score,) = engine.score([waveform])
             assert isinstance(score, WindowScores)
-            differences.append(float(np.abs(score.cosines - expected).max()))
+            differences.append(float(np.abs(score.evidence - expected).max()))
         return min(differences) if smallest else max(differences)
 
 

@@ -1,4 +1,4 @@
-"""What a model folder says of itself, read as data: its labels and the shape of its network.
+"""What an ECAPA-TDNN's folder says of its network, read as data.
 
 `hyperparams.yaml` is HyperPyYAML, a language that constructs whatever a file names; here it
 is read as plain data, and the network is built from checked values only.
@@ -14,13 +14,14 @@ from typing import Any, Final
 import yaml
 
 from accent.errors import ModelFolderError
+from accent.labels import read_text
+from accent.model import MAX_US_BIAS
 from accent.waveform import SAMPLE_RATE_HZ
 
 DEFAULT_SOFTMAX_SCALE: Final = 30.0
 
 _ACTIVATIONS: Final = ("torch.nn.LeakyReLU", "torch.nn.ReLU")
 _TAG_KEY: Final = "!"
-_MAX_TEXT_FILE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class NetworkSpec:
     activation : dotted name of the blocks' activation.
     std_norm : whether features are divided by their deviation over the clip.
     softmax_scale : factor on the cosines that makes softmax the model's posterior.
+    us_bias : what is added to US before it, in nats.
     """
 
     n_mels: int
@@ -51,36 +53,20 @@ class NetworkSpec:
     activation: str
     std_norm: bool
     softmax_scale: float
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """The labels of a SpeechBrain CategoricalEncoder file, in index order.
-
-    Raises `ModelFolderError` unless the indices are exactly 0 to n - 1.
-    """
-    text = _read_text(path).split("\n=", 1)[0]
-    by_index: dict[int, str] = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        match = re.fullmatch(r"('[^'\\]{1,64}'|\"[^\"\\]{1,64}\") => (\d{1,6})", line)
-        if match is None or int(match[2]) in by_index:
-            raise ModelFolderError(f"{path.name}: cannot read the line {line[:80]!r}.")
-        by_index[int(match[2])] = match[1][1:-1]
-    labels = tuple(by_index.get(index, "") for index in range(len(by_index)))
-    if not labels or "" in labels or len(set(labels)) != len(labels):
-        raise ModelFolderError(f"{path.name}: needs indices 0 to n - 1 and labels that differ.")
-    return labels
+    us_bias: float = 0.0
 
 
 def read_spec(path: Path) -> NetworkSpec:
     """Read a HyperPyYAML file as data and check every value that shapes the network.
 
     `softmax_scale` is a plain entry at the top, 30 where there is none: the scale of the
-    additive angular margin loss that the published recipe trains with.
+    additive angular margin loss that the published recipe trains with. So is `us_bias`, 0
+    where there is none.
 
     Raises `ModelFolderError` naming the entry that is missing, unknown or out of range.
     """
     try:
-        loaded = yaml.load(_read_text(path), Loader=_PlainLoader)  # noqa: S506
+        loaded = yaml.load(read_text(path), Loader=_PlainLoader)  # noqa: S506
     # PyYAML's constructors fail in many ways on a value that is not of its tag's kind.
     except Exception as error:
         reason = f"{type(error).__name__}: {error!s:.500}"
@@ -148,6 +134,7 @@ def read_spec(path: Path) -> NetworkSpec:
         activation=activation_name.removeprefix("name:"),
         std_norm=std_norm,
         softmax_scale=reader.positive("softmax_scale", DEFAULT_SOFTMAX_SCALE, 1000.0),
+        us_bias=reader.number("us_bias", 0.0, MAX_US_BIAS),
     )
     if not 3 <= len(channels) <= 16:
         raise reader.wrong("embedding_model.channels", "3 to 16 entries")
@@ -219,11 +206,16 @@ class _SpecReader:
         return tuple(value)
 
     def positive(self, entry: str, default: float, high: float) -> float:
+        if (value := self.number(entry, default, high)) <= 0:
+            raise self.wrong(entry, f"a number above 0, at most {high:g}")
+        return value
+
+    def number(self, entry: str, default: float, high: float) -> float:
         value = self.value(entry, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.wrong(entry, "a number")
-        if not math.isfinite(value) or not 0 < value <= high:
-            raise self.wrong(entry, f"a number above 0, at most {high:g}")
+        if not math.isfinite(value) or abs(value) > high:
+            raise self.wrong(entry, f"a number from {-high:g} to {high:g}")
         return float(value)
 
 
@@ -250,12 +242,3 @@ def _tag_as_data(loader: _PlainLoader, suffix: str, node: yaml.Node) -> dict[str
 
 
 _PlainLoader.add_multi_constructor("!", _tag_as_data)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        if path.stat().st_size > _MAX_TEXT_FILE_BYTES:
-            raise ModelFolderError(f"{path.name}: larger than {_MAX_TEXT_FILE_BYTES} bytes.")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelFolderError(f"{path.name}: cannot be read: {error}") from None

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from accent.features import LogMel
-from accent.loading import AccentModel
-from accent.network import AccentNetwork
+from accent.ecapa.features import LogMel
+from accent.ecapa.loading import EcapaModel
+from accent.ecapa.network import AccentNetwork
 
 from tests.clips import voice
 from tests.sounds import white
@@ -16,7 +16,7 @@ from tests.sounds import white
 @pytest.mark.parametrize("std_norm", [False, True])
 @pytest.mark.parametrize("n_mels", [8, 40, 80, 256])
 def test_features_are_those_of_speechbrain(
-    n_mels: int, std_norm: bool, small_model: AccentModel
+    n_mels: int, std_norm: bool, small_model: EcapaModel
 ) -> None:
     network = AccentNetwork(replace(small_model.spec, n_mels=n_mels, std_norm=std_norm)).eval()
     features = LogMel(n_mels, std_norm=std_norm)

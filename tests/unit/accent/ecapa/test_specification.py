@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from accent.ecapa.specification import read_spec
 from accent.errors import ModelFolderError
+from accent.labels import read_labels
 from accent.layout import HYPERPARAMS_FILE, LABELS_FILE
-from accent.specification import read_labels, read_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from speechbrain.dataio.encoder import CategoricalEncoder

@@ -1,0 +1,1 @@
+"""ECAPA-TDNN accent models in SpeechBrain's layout (Desplanques et al., 2020)."""

@@ -1,0 +1,1 @@
+"""A speech recogniser's encoder with a small probe on its frames."""

@@ -1,0 +1,33 @@
+"""Files of weights, read as plain tensors: nothing in them is run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from accent.errors import ModelFolderError
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The finite tensors of a checkpoint, by name, on the CPU. Raises `ModelFolderError`."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelFolderError(
+            f"{path.name}: not a checkpoint of plain tensors ({type(error).__name__}). "
+            "Nothing in it was run."
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(item, Tensor) for item in state.values()):
+        raise ModelFolderError(f"{path.name}: not a state dict.")
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelFolderError(f"{path.name}: {name} has values that are not finite.")
+    return state
+
+
+def require_files(folder: Path, names: Sequence[str]) -> None:
+    """Raises `ModelFolderError` if a file of a model is not there."""
+    for name in names:
+        if not (folder / name).is_file():
+            raise ModelFolderError(f"{folder} has no {name}: a model is {', '.join(names)}.")
