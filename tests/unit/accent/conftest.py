@@ -8,7 +8,7 @@ from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
 
 from aurea.archive.graph_files import make_graphs
-from aurea.models.choice import DEFAULT_EMBEDDED
+from aurea.models.choice import EMBEDDED_ECAPA
 from aurea.models.stand_in import FULL_CHANNELS, write_stand_in
 from tests.clips import Samples, every_format, voice
 from tests.unit.accent.signals import Decoder
@@ -45,7 +45,7 @@ def full_width_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def embedded_model() -> EcapaModel:
     """The model that ships."""
-    return load_model(DEFAULT_EMBEDDED)
+    return load_model(EMBEDDED_ECAPA)
 
 
 @pytest.fixture(scope="session")

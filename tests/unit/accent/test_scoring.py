@@ -10,7 +10,8 @@ import pytest
 import torch
 from accent.decode import AudioFacts
 from accent.ecapa.loading import EcapaModel, load_model
-from accent.scoring import accents, answer_document, posterior
+from accent.model import Calibration, ModelDescription
+from accent.scoring import accents, answer_document
 from accent.trimming import Window
 from accent.waveform import SAMPLE_RATE_HZ
 from hypothesis import given, settings
@@ -21,6 +22,13 @@ from tests.models import REAL_HEAD, write_full_width_stand_in
 LABELS = ("england", "us", "canada")
 LIMIT = 10 * SAMPLE_RATE_HZ
 FACTS = AudioFacts(duration_s=25.0, sample_rate_hz=44_100, channels=2, codec="flac", peak=0.7)
+
+
+def described(labels: tuple[str, ...], scale: float = 30.0) -> ModelDescription:
+    return ModelDescription(labels, Calibration(scale))
+
+
+MODEL = described(LABELS)
 
 
 def windows(
@@ -48,28 +56,12 @@ def document(
         [np.asarray(row, np.float32) for row in cosines],
         windows(len(cosines), speech_s),
         facts,
-        labels=LABELS,
-        us_index=1,
-        softmax_scale=30.0,
+        model=MODEL,
         model_name="small",
         model_version="1.0",
         speech_s=19.5,
         timings_s={"decode_s": 0.0123456789, "total_s": 1.0},
     )
-
-
-@given(
-    cosines=st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=40),
-    scale=st.floats(0.1, 1000),
-)
-@settings(deadline=None, derandomize=True)
-def test_the_posterior_is_the_softmax_of_scale_times_cosine(
-    cosines: list[float], scale: float
-) -> None:
-    ours = posterior(np.asarray(cosines, np.float32), scale)
-    theirs = torch.softmax(scale * torch.tensor(cosines, dtype=torch.float64), 0).numpy()
-    np.testing.assert_allclose(ours, theirs, atol=1e-12)
-    assert ours.sum() == pytest.approx(1.0)
 
 
 def at_midway(model: EcapaModel, other: int) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
@@ -79,7 +71,7 @@ def at_midway(model: EcapaModel, other: int) -> tuple[npt.NDArray[np.float32], d
     cosines: npt.NDArray[np.float32] = (
         model.network.classifier(midway[None, None]).flatten().numpy()
     )
-    return cosines, accents(cosines, model.labels, model.us_index, model.spec.softmax_scale)
+    return cosines, accents(cosines, model)
 
 
 @pytest.mark.slow
@@ -120,20 +112,20 @@ def test_a_voice_midway_between_the_real_us_and_canada_scores_half(tmp_path: Pat
 def test_the_confidence_is_in_percent_with_one_decimal(
     cosines: list[float], confidence: float
 ) -> None:
-    result = accents(np.asarray(cosines, np.float32), LABELS, 1, 30.0)
+    result = accents(np.asarray(cosines, np.float32), MODEL)
     assert result["us_confidence"] == confidence
 
 
 def test_us_is_found_by_its_index_and_not_by_its_name_or_place() -> None:
     cosines = np.asarray([0.5, 0.0, -0.5], np.float32)
-    assert accents(cosines, ("us", "b", "c"), 0, 30.0)["us_confidence"] == 100.0
-    assert accents(cosines, ("a", "b", "us"), 2, 30.0)["us_confidence"] == 0.0
+    assert accents(cosines, described(("us", "b", "c")))["us_confidence"] == 100.0
+    assert accents(cosines, described(("a", "b", "us")))["us_confidence"] == 0.0
 
 
 @given(cosines=st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3))
 @settings(deadline=None, derandomize=True)
 def test_the_accents_come_best_first_and_add_up_to_one(cosines: list[float]) -> None:
-    result = accents(np.asarray(cosines, np.float32), LABELS, 1, 5.0)
+    result = accents(np.asarray(cosines, np.float32), described(LABELS, 5.0))
     scores = [entry["score"] for entry in result["accents"]]
     assert sorted(entry["label"] for entry in result["accents"]) == sorted(LABELS)
     assert scores == sorted(scores, reverse=True)
@@ -175,11 +167,11 @@ def test_the_windows_follow_each_other_from_start_to_end_of_the_clip() -> None:
     ]
 
 
-def test_a_clip_is_scored_by_the_mean_of_its_windows_cosines() -> None:
+def test_a_clip_is_scored_by_the_mean_of_its_windows_evidence() -> None:
     rows = [[0.1, 0.9, 0.0], [0.4, 0.1, 0.3]]
     answer = document(rows)
     mean = np.mean(np.asarray(rows, np.float32), axis=0)
-    whole = accents(mean, LABELS, 1, 30.0)
+    whole = accents(mean, MODEL)
 
     assert answer["us_confidence"] == whole["us_confidence"]
     posteriors = [window["us_confidence"] for window in answer["windows"]]
@@ -193,5 +185,5 @@ def test_a_window_weighs_by_its_seconds_of_speech() -> None:
     answer = document(rows, speech_s=[9.0, 1.0])
     weighed = 0.9 * np.asarray(rows[0], np.float32) + 0.1 * np.asarray(rows[1], np.float32)
 
-    assert answer["us_confidence"] == accents(weighed, LABELS, 1, 30.0)["us_confidence"]
+    assert answer["us_confidence"] == accents(weighed, MODEL)["us_confidence"]
     assert [window["speech_s"] for window in answer["windows"]] == [9.0, 1.0]

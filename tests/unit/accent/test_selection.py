@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accent import compiled
 from accent.cores import CoreShare
+from accent.ecapa import compiled
 from accent.ecapa.compiled import EngineUnavailable
-from accent.ecapa.loading import ModelDescription
+from accent.ecapa.loading import EcapaDescription
 from accent.ecapa.torch_engine import TORCH, TorchEngine
 from accent.engine import EngineError, PackedEngine, Precision
 from accent.errors import ModelFolderError
@@ -31,7 +31,7 @@ class StandInEngine:
 
     def __init__(
         self,
-        model: ModelDescription,
+        model: EcapaDescription,
         graph: Path,
         precision: Precision,
         cores: CoreShare,
@@ -203,8 +203,8 @@ def test_a_compiled_engine_reads_no_checkpoint(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "known"),
     [
-        ("engine", {"engine": "tensorflow"}, "auto, torch, openvino"),
-        ("engine", {"engine": None}, "auto, torch, openvino"),
+        ("engine", {"engine": "tensorflow"}, "auto, torch, openvino, onnxruntime"),
+        ("engine", {"engine": None}, "auto, torch, openvino, onnxruntime"),
         ("precision", {"precision": "fp16"}, "auto, fp32, bf16, int8"),
         ("precision", {"precision": ["int8"]}, "auto, fp32, bf16, int8"),
     ],
@@ -245,7 +245,7 @@ def test_a_gpu_computes_with_torch_in_bf16_unless_told_otherwise(
             made.append((device, precision))
             super().__init__(network, "cpu", windows, precision)
 
-    monkeypatch.setattr("accent.selection.TorchEngine", OnGpu)
+    monkeypatch.setattr("accent.ecapa.opening.TorchEngine", OnGpu)
     pack(folder, ALL)
     assert opened(folder, device="cuda:1") == "torch bf16"
     assert opened(folder, device="cuda:1", precision="fp32") == "torch fp32"

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from aurea.archive.distort import wav
 from aurea.archive.surroundings import BELOW_SPEECH_DB, SECONDS, Place, Sound, surround
-from aurea.models.choice import DEFAULT_EMBEDDED
+from aurea.models.choice import EMBEDDED_ECAPA
 from tests.clips import voice
 from tests.grids import grid
 
@@ -191,7 +191,7 @@ def test_a_word_in_five_minutes_is_refused_and_a_sentence_is_not(
 
 @pytest.fixture(scope="module")
 def embedded() -> EcapaModel:
-    return load_model(DEFAULT_EMBEDDED)
+    return load_model(EMBEDDED_ECAPA)
 
 
 def classifier(model: EcapaModel, **settings: float) -> AccentClassifier:

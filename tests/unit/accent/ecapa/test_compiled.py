@@ -15,17 +15,16 @@ import openvino.properties as ov_properties
 import openvino.properties.hint as ov_hints
 import pytest
 import torch
-from accent import compiled
 from accent.cores import CoreShare
+from accent.ecapa import compiled
 from accent.ecapa.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
 from accent.ecapa.loading import EcapaModel
 from accent.ecapa.torch_engine import TorchEngine
 from accent.engine import PRECISIONS, Precision, WindowScores
-from accent.scoring import posterior
 from accent.waveform import Waveform
 
 from aurea.archive.judging import MAX_POINTS
-from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
+from aurea.models.choice import EMBEDDED_ECAPA as EMBEDDED
 from tests.clips import VOICES, voice
 from tests.workers import idle_worker, other_worker
 
@@ -84,7 +83,7 @@ def test_bf16_strays_within_the_bounds_of_auto_and_does_stray(
         pytest.skip("this processor has no instructions for bf16")
     pool = [voice(2.5, seed=seed).astype(np.float32) for seed in range(len(VOICES))]
     expected, found = (
-        100 * posterior(np.stack(cosines(each.score(pool))), model.spec.softmax_scale)
+        100 * model.posterior(np.stack(cosines(each.score(pool))))
         for each in (TorchEngine(model.network), open_compiled(model, graphs, "bf16"))
     )
     deviations = np.abs(found - expected)[:, model.us_index]

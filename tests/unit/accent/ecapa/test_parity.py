@@ -18,7 +18,7 @@ from accent.engine import Engine, WindowScores
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from aurea.archive.graph import build_graph
-from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
+from aurea.models.choice import EMBEDDED_ECAPA as EMBEDDED
 from tests.clips import ENCODINGS, encode, voice
 from tests.grids import grid
 

@@ -1,4 +1,4 @@
-"""What a model folder says of itself is read as data, or refused by name."""
+"""What a model folder says of its network is read as data, or refused by name."""
 
 import re
 from collections.abc import Callable
@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 from accent.ecapa.specification import read_spec
 from accent.errors import ModelFolderError
-from accent.labels import read_labels
-from accent.layout import HYPERPARAMS_FILE, LABELS_FILE
+from accent.layout import HYPERPARAMS_FILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from speechbrain.dataio.encoder import CategoricalEncoder
 
 from tests.models import HYPERPARAMS, REAL_HEAD
 
@@ -40,41 +38,6 @@ def test_the_pretrained_hyperparameters_are_read_as_its_authors_wrote_them() -> 
     assert (spec.attention_channels, spec.se_channels, spec.res2net_scale) == (128, 128, 8)
     assert (spec.activation, spec.std_norm) == ("torch.nn.LeakyReLU", False)
     assert spec.softmax_scale == 30.0
-
-
-@needs_real_head
-def test_the_pretrained_labels_are_in_index_order() -> None:
-    labels = read_labels(REAL_HEAD / LABELS_FILE)
-    assert len(labels) == 16
-    assert labels[:4] == ("england", "us", "canada", "australia")
-    assert labels[10] == "southatlandtic"
-    assert labels[15] == "singapore"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "'a' => 0\n'us' => 1\n================\n'starting_index' => 0\n",
-        "'us' => 1\n'a' => 0\n'b c' => 2\n================\n'starting_index' => 0\n",
-        "\"o'brien\" => 0\n'us' => 1\n================\n'starting_index' => 0\n",
-    ],
-)
-def test_labels_are_read_as_speechbrain_reads_them(text: str, tmp_path: Path) -> None:
-    path = tmp_path / LABELS_FILE
-    path.write_text(text)
-    assert read_labels(path) == labels_by_speechbrain(path)
-
-
-@needs_real_head
-def test_the_real_labels_are_read_as_speechbrain_reads_them() -> None:
-    path = REAL_HEAD / LABELS_FILE
-    assert read_labels(path) == labels_by_speechbrain(path)
-
-
-def labels_by_speechbrain(path: Path) -> tuple[str, ...]:
-    encoder = CategoricalEncoder()
-    encoder.load(str(path))
-    return tuple(encoder.ind2lab[index] for index in range(len(encoder.ind2lab)))
 
 
 def test_the_softmax_scale_is_read(tmp_path: Path) -> None:
@@ -146,40 +109,6 @@ def test_hyperpyyaml_itself_would_have_run_it(tmp_path: Path) -> None:
 
 
 # What is refused
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        "",
-        "================\n'starting_index' => 0\n",
-        "'us' => 0\n'us' => 1\n'a' => 2\n",
-        "'us' => 0\n'a' => 0\n'b' => 1\n",
-        "'us' => 1\n'a' => 2\n'b' => 3\n",
-        "'us' => 0\n'a' => 2\n'b' => 3\n",
-        "'us' => zero\n",
-        "us => 0\n",
-        "'us' => -1\n",
-        "'us' = 0\n",
-        "__import__('os') => 0\n",
-        "'us' + 'a' => 0\n",
-        "'u\\x73' => 0\n",
-        "\x00\x01",
-    ],
-)
-def test_a_malformed_label_file_is_named(labels: str, tmp_path: Path) -> None:
-    path = tmp_path / LABELS_FILE
-    path.write_text(labels)
-    with pytest.raises(ModelFolderError, match=re.escape(LABELS_FILE)):
-        read_labels(path)
-
-
-def test_a_label_file_that_is_not_text_or_huge_is_named(tmp_path: Path) -> None:
-    path = tmp_path / LABELS_FILE
-    for content in (b"\xff\xfe\x00", b"'us' => 0\n" * 200_000):
-        path.write_bytes(content)
-        with pytest.raises(ModelFolderError, match=re.escape(LABELS_FILE)):
-            read_labels(path)
 
 
 @pytest.mark.parametrize(
