@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from accent.scoring import posterior
+from accent.model import Calibration
 
 from aurea.lab.corpus import Clip
 from aurea.lab.evaluation.clip_results import ClipResult
@@ -13,8 +13,9 @@ from aurea.lab.evaluation.model_facts import ModelFacts
 from aurea.lab.evaluation.summary import summarise
 
 LABELS = ("england", "us", "canada")
-SCALE = 12.0
-MODEL = ModelFacts("made-up", "0123456789abcdef", LABELS, SCALE)
+US = LABELS.index("us")
+CALIBRATION = Calibration(12.0)
+MODEL = ModelFacts("made-up", "0123456789abcdef", LABELS, CALIBRATION)
 
 
 def answers(
@@ -22,22 +23,23 @@ def answers(
     clips: int = 3,
     *,
     accents: Sequence[str] = LABELS,
-    true_scale: float = SCALE,
+    true_scale: float = CALIBRATION.scale,
     spread: float = 0.15,
     known: bool = True,
     seed: int = 0,
 ) -> list[ClipResult]:
     """Results of so many clips of so many speakers of each accent.
 
-    Cosines lie `spread` apart, and each accent of the model is drawn from the posterior that
-    its cosines have at `true_scale`, so that this is the scale to be found.
+    Evidence lies `spread` apart, and each accent of the model is drawn from the posterior that
+    its evidence has at `true_scale`, so that this is the scale to be found.
     """
     rng = np.random.default_rng(seed)
     made: list[ClipResult] = []
+    true = Calibration(true_scale)
     left = {accent: speakers * clips for accent in accents}
     while any(left.values()):
-        cosines = rng.normal(0.0, spread, len(LABELS))
-        accent = LABELS[int(rng.choice(len(LABELS), p=posterior(cosines, true_scale)))]
+        evidence = rng.normal(0.0, spread, len(LABELS))
+        accent = LABELS[int(rng.choice(len(LABELS), p=true.posterior(evidence, US)))]
         others = [name for name, count in left.items() if count and name not in LABELS]
         if not left.get(accent):
             if not others:
@@ -51,8 +53,8 @@ def answers(
         made.append(
             ClipResult(
                 Clip(Path(f"/{accent}/{number}.wav"), accent, speaker, "recorded", "", known),
-                us_score=float(posterior(cosines, SCALE)[1]),
-                cosines=tuple(cosines.tolist()),
+                us_score=float(CALIBRATION.posterior(evidence, US)[US]),
+                evidence=tuple(evidence.tolist()),
                 duration_s=float(rng.uniform(0.6, 14.0)),
                 speech_s=0.5,
                 codec="flac",

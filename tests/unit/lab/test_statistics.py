@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from accent.scoring import posterior
+from accent.model import Calibration
 from scipy.stats import mannwhitneyu
 
 from aurea.lab import statistics
@@ -178,12 +178,71 @@ def test_the_likelihood_weighs_each_label_the_same() -> None:
     assert statistics.negative_log_likelihood(posteriors, targets) == pytest.approx(expected)
 
 
-def test_the_scale_that_made_the_labels_is_found_again() -> None:
+def drawn(calibration: Calibration, clips: int) -> tuple[statistics.Floats, statistics.Flags]:
+    """Evidence for three labels, and which clips are US, as often as the posterior says."""
     rng = np.random.default_rng(0)
-    cosines = rng.uniform(-1, 1, (5_000, 3))
-    shares = posterior(cosines, 6.0).cumsum(axis=1)
-    targets = (rng.uniform(size=(len(cosines), 1)) > shares).sum(axis=1)
-    assert statistics.fit_scale(cosines, targets) == pytest.approx(6.0, rel=0.05)
+    evidence = rng.uniform(-6, 6, (clips, 3)) / calibration.scale
+    return evidence, rng.uniform(size=clips) < calibration.posterior(evidence, 1)[:, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scale", "bias"), [(6.0, 1.0), (0.7, -1.5), (20.0, 0.0)])
+def test_the_calibration_that_made_the_labels_is_found_again(scale: float, bias: float) -> None:
+    evidence, positive = drawn(Calibration(scale, bias), 10_000)
+    found = statistics.fit_calibration(evidence, positive, 1)
+    share = positive.mean()
+    assert found.scale == pytest.approx(scale, rel=0.05)
+    # How common US was in the data is no part of what is fitted.
+    assert found.us_bias == pytest.approx(bias - math.log(share / (1 - share)), abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("us_times", "other_times"), [(9, 1), (1, 9)])
+def test_a_fit_does_not_depend_on_how_many_clips_of_either_class_there_are(
+    us_times: int, other_times: int
+) -> None:
+    evidence, positive = drawn(Calibration(6.0, 1.0), 1_000)
+    expected = statistics.fit_calibration(evidence, positive, 1)
+    times = np.where(positive, us_times, other_times)
+    found = statistics.fit_calibration(evidence.repeat(times, axis=0), positive.repeat(times), 1)
+    assert found.scale == pytest.approx(expected.scale, rel=1e-3)
+    assert found.us_bias == pytest.approx(expected.us_bias, abs=1e-2)
+
+
+def test_evidence_that_tells_nothing_is_fitted_without_a_preference() -> None:
+    evidence, positive = np.zeros((10, 3)), np.arange(10) < 3
+    found = statistics.fit_calibration(evidence, positive, 0)
+    assert found.posterior(evidence, 0)[:, 0] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_even_weights_give_each_class_half() -> None:
+    weights = statistics.even_weights(flags(1, 0, 0, 0, 0))
+    assert weights.tolist() == [0.5, 0.125, 0.125, 0.125, 0.125]
+    assert statistics.even_weights(flags(1, 1)).tolist() == [0.5, 0.5]
+    assert statistics.even_weights(flags()).tolist() == []
+
+
+def test_the_surprise_is_that_at_what_each_clip_is() -> None:
+    scores, positive = np.array([0.5, 0.75, 0.75, 0.75]), flags(1, 0, 0, 0)
+    found = statistics.surprise_at_us(scores, positive, statistics.even_weights(positive))
+    assert found == pytest.approx((math.log(2) + math.log(4)) / 2)
+
+
+def test_even_figures_are_those_of_data_with_as_many_us_clips_as_others() -> None:
+    scores, positive = np.array([0.85, 0.85, 0.25, 0.25, 0.25]), flags(1, 0, 0, 0, 0)
+    even = statistics.even_weights(positive)
+    # In the bin of 0.85, US weighs 0.5 and another 0.125: its share is 0.8. The rest weighs 0.375.
+    assert statistics.calibration_error(scores, positive, even) == pytest.approx(
+        0.625 * 0.05 + 0.375 * 0.25
+    )
+    assert statistics.brier_score(scores, positive, even) == pytest.approx(
+        0.5 * 0.15**2 + 0.125 * 0.85**2 + 0.375 * 0.25**2
+    )
+    # As they are, both clips of that bin weigh the same.
+    assert statistics.calibration_error(scores, positive) == pytest.approx(0.4 * 0.35 + 0.6 * 0.25)
+    assert statistics.brier_score(scores, positive) == pytest.approx(
+        0.2 * 0.15**2 + 0.2 * 0.85**2 + 0.6 * 0.25**2
+    )
 
 
 def test_the_confusion_matrix_has_truths_in_rows() -> None:

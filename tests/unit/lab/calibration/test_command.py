@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from accent.ecapa.loading import load_model
 from accent.ecapa.specification import read_spec
-from accent.layout import HYPERPARAMS_FILE, MODEL_FILES
+from accent.layout import ECAPA, HYPERPARAMS_FILE
+from accent.model import Calibration
 
 from aurea.archive.build import inputs_digest, package
 from aurea.archive.layout import CALIBRATION_FILE
@@ -51,9 +52,9 @@ def data(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_bytes(encode(voice(1.0 + 0.1 * seed, seed=seed), 16_000, "flac"))
         clips.append(Clip(path, "us", f"{seed}", "recorded", ""))
     results = evaluate_clips(folder, clips, jobs=1)
-    cosines = np.array([result.cosines for result in results])
+    evidence = np.array([result.evidence for result in results])
     # Untrained weights hear one accent in everything; its mean taken off, they hear three.
-    heard = (cosines - cosines.mean(axis=0)).argmax(axis=1)
+    heard = (evidence - evidence.mean(axis=0)).argmax(axis=1)
     table = home / "clips.csv"
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -74,25 +75,26 @@ def calibrated(folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.slow
-def test_a_calibrated_copy_loads_and_differs_in_its_scale_and_evidence_alone(
+def test_a_calibrated_copy_loads_and_differs_in_its_calibration_and_record_alone(
     folder: Path, calibrated: Path
 ) -> None:
-    assert {path.name for path in calibrated.iterdir()} == {*MODEL_FILES, CALIBRATION_FILE}
-    for name in MODEL_FILES:
+    assert {path.name for path in calibrated.iterdir()} == {*ECAPA.files, CALIBRATION_FILE}
+    for name in ECAPA.files:
         same = (folder / name).read_bytes() == (calibrated / name).read_bytes()
         assert same == (name != HYPERPARAMS_FILE)
     before, after = load_model(folder), load_model(calibrated)
     assert after.spec.softmax_scale != 30.0
-    assert replace(after.spec, softmax_scale=30.0) == before.spec
+    assert replace(after.spec, softmax_scale=30.0, us_bias=0.0) == before.spec
 
 
 @pytest.mark.slow
-def test_the_evidence_says_what_the_scale_rests_on(calibrated: Path) -> None:
+def test_the_record_says_what_the_calibration_rests_on(calibrated: Path) -> None:
     text = (calibrated / CALIBRATION_FILE).read_text()
     told = json.loads(text, parse_constant=pytest.fail)
-    assert told["softmax_scale"] == load_model(calibrated).spec.softmax_scale
-    assert told["before"]["softmax_scale"] == 30.0
-    gain = told["before"]["negative_log_likelihood"] - told["after"]["negative_log_likelihood"]
+    written = Calibration(told["softmax_scale"], told["us_bias"])
+    assert written == load_model(calibrated).calibration
+    assert told["before"]["calibration"] == {"scale": 30.0, "us_bias": 0.0}
+    gain = told["before"]["surprise"] - told["after"]["surprise"]
     assert gain > 0
     assert told["fitted_on"]["clips"] + told["judged_on"]["clips"] == 24
     assert told["data"] == ["clips.csv"]
@@ -124,7 +126,7 @@ def test_a_dry_run_shows_and_writes_to_no_model(
     options = ["--model", str(folder), "--data", str(data), "--out", str(tmp_path)]
     assert command.main([*options, "--jobs", "1", "--dry-run"]) == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == state
-    assert "negative log-likelihood" in capsys.readouterr().out
+    assert "surprise, even" in capsys.readouterr().out
     assert (tmp_path / PAGE_FILE).exists()
 
 

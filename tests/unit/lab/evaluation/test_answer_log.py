@@ -10,14 +10,14 @@ from aurea.lab.evaluation.answer_log import AnswerLog, answer_key
 from aurea.lab.evaluation.clip_results import UNREADABLE, ClipResult
 
 CLIP = Clip(Path("/a.wav"), "us", "p1", "recorded", "")
-SCORE = ClipResult(CLIP, us_score=0.5, cosines=(0.1, 0.2), duration_s=1.5, codec="flac")
+SCORE = ClipResult(CLIP, us_score=0.5, evidence=(0.1, 0.2), duration_s=1.5, codec="flac")
 
 
 def test_an_answer_is_read_back_without_its_clip(tmp_path: Path) -> None:
     log = tmp_path / "deep" / "results.jsonl"
     AnswerLog(log).add("k", SCORE)
     (found,) = AnswerLog(log).answers.values()
-    assert found.evidence == SCORE.cosines
+    assert found.evidence == SCORE.evidence
     assert (found.us_score, found.duration_s, found.codec) == (0.5, 1.5, "flac")
     assert found.clip.path == Path()
 

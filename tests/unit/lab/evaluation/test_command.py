@@ -88,7 +88,7 @@ def test_a_folder_without_a_model_is_refused_in_a_sentence(data: Path, tmp_path:
 
 def unanswered() -> list[ClipResult]:
     first, *others = answers(4, 2)
-    failed = replace(first, us_score=None, cosines=None, server_fault="503 overloaded")
+    failed = replace(first, us_score=None, evidence=None, server_fault="503 overloaded")
     return [failed, *others]
 
 
@@ -101,7 +101,7 @@ def test_a_run_that_lacks_answers_says_so_and_passes_no_gate(
     gates: list[str],
     status: int,
 ) -> None:
-    facts = ModelFacts("served/1.0", "0" * 64, (), 0.0)
+    facts = ModelFacts("served/1.0", "0" * 64, (), None)
     monkeypatch.setattr(command, "write_report", lambda _, out: out / "report.html")
     monkeypatch.setattr(command, "evaluate_service", lambda *_, **__: (facts, unanswered()))
     where = ["--url", "http://localhost:1", "--data", str(data), "--out", str(tmp_path)]

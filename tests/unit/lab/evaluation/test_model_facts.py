@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from accent.errors import ModelFolderError
+from accent.layout import PROBE, PROBE_WEIGHTS_FILE
+from accent.model import Calibration
 
-from aurea.archive.build import PackagingError
 from aurea.lab.evaluation import model_facts as module
 from aurea.lab.evaluation.model_facts import model_facts
+from tests.models import write_probe_stand_in
 
 
 @pytest.fixture
@@ -38,6 +40,22 @@ def test_facts_are_read_from_the_folder(small_folder: Path) -> None:
     assert (facts.name, facts.labels) == ("model", ("england", "us", "canada"))
     assert model_facts(small_folder, "other").name == "other"
     assert model_facts(small_folder, "other").digest == facts.digest
+    assert facts.calibration == Calibration(30.0)
+
+
+def test_a_probe_has_facts_and_a_digest_of_its_own_files(tmp_path: Path) -> None:
+    folder = write_probe_stand_in(tmp_path / "probe")
+    facts = model_facts(folder)
+    assert (facts.labels, facts.calibration) == (("us", "native", "learner"), Calibration(1.0))
+    digests = {facts.digest}
+    for name in PROBE.files:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content + b"\n")
+        if name != PROBE_WEIGHTS_FILE:
+            digests.add(model_facts(folder).digest)
+        (folder / name).write_bytes(content)
+    write_probe_stand_in(folder, seed=1)
+    assert len(digests | {model_facts(folder).digest}) == len(PROBE.files) + 1
 
 
 @pytest.mark.parametrize(
@@ -73,7 +91,7 @@ def test_another_version_of_what_computes_is_another_digest(
 def test_a_folder_that_holds_no_model_or_a_broken_list_is_refused(
     folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(PackagingError, match=r"embedding_model\.ckpt"):
+    with pytest.raises(ModelFolderError, match=r"embedding_model\.ckpt.*probe\.json"):
         model_facts(tmp_path)
     (folder / "engines.json").write_text("{")
     with pytest.raises(ModelFolderError, match=r"engines\.json"):

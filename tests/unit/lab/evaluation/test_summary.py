@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from aurea.archive.distort import DISTORTIONS
@@ -87,6 +88,8 @@ def test_figures_come_from_the_answers_and_intervals_hold_them() -> None:
         evaluation.us.equal_error_rate,
         evaluation.labels.accuracy,
         evaluation.calibration.brier,
+        evaluation.calibration.expected_error_even,
+        evaluation.calibration.brier_even,
     ):
         assert estimate.low <= estimate.value <= estimate.high
         assert estimate.low < estimate.high
@@ -97,6 +100,18 @@ def test_figures_come_from_the_answers_and_intervals_hold_them() -> None:
     assert evaluation.labels.chance == 1 / len(LABELS)
     assert sum(found.clips for found in evaluation.calibration.bins) == 144
     assert evaluation.us.roc_true_accepts[-1] == evaluation.us.roc_false_accepts[-1] == 1.0
+
+
+def test_even_figures_do_not_depend_on_how_many_us_clips_there_are() -> None:
+    made = answers(speakers=6, clips=3)
+    us = [result for result in made if result.clip.accent == "us"]
+    plain, with_more = evaluation_of(made).figures(), evaluation_of([*made, *us, *us]).figures()
+    for name in ("ece_even", "brier_even"):
+        assert with_more[name] == pytest.approx(plain[name])
+    assert with_more["brier"] == pytest.approx(
+        (plain["brier"] + 2 / 3 * np.mean([(1 - (r.us_score or 0)) ** 2 for r in us])) / (5 / 3)
+    )
+    assert with_more["brier"] != pytest.approx(plain["brier"])
 
 
 def test_intervals_say_what_was_drawn() -> None:
@@ -115,7 +130,7 @@ def test_clips_that_the_server_failed_on_count_in_no_figure_and_are_named() -> N
         made[0],
         clip=replace(made[0].clip, path=Path("/failed.wav")),
         us_score=None,
-        cosines=None,
+        evidence=None,
         server_fault="504 timeout",
     )
     without, found = evaluation_of(made), evaluation_of([*made, failed])
@@ -131,7 +146,7 @@ def test_clips_that_the_server_failed_on_count_in_no_figure_and_are_named() -> N
 
 def evaluations_of_little() -> Iterator[Evaluation]:
     made = answers(2, 1)
-    refused = [replace(r, us_score=None, cosines=None, refusal="no_speech") for r in made]
+    refused = [replace(r, us_score=None, evidence=None, refusal="no_speech") for r in made]
     for results in (
         [],
         refused,

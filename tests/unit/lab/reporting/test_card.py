@@ -136,7 +136,7 @@ def test_the_figures_are_those_of_the_evaluation(evaluation: Evaluation) -> None
 def test_refused_clips_are_counted_by_their_code() -> None:
     plain = answers(4, 2)
     refused = [
-        replace(result, us_score=None, cosines=None, refusal="no_speech") for result in plain[:3]
+        replace(result, us_score=None, evidence=None, refusal="no_speech") for result in plain[:3]
     ]
     card = model_card(FACTS, {"recorded": evaluation_of([*plain[3:], *refused])})
     assert "refused 3 no_speech of the 24 clips" in card
@@ -157,14 +157,14 @@ def one_accent() -> Evaluation:
 def no_label() -> Evaluation:
     known = answers(3, 2)
     return evaluation_of(
-        [replace(result, cosines=None) for result in known], replace(MODEL, labels=())
+        [replace(result, evidence=None) for result in known], replace(MODEL, labels=())
     )
 
 
 def all_of_an_accent_refused() -> Evaluation:
     return evaluation_of(
         [
-            replace(result, us_score=None, cosines=None, refusal="no_speech")
+            replace(result, us_score=None, evidence=None, refusal="no_speech")
             if result.clip.accent == "canada"
             else result
             for result in answers(3, 2)

@@ -75,7 +75,7 @@ def results() -> list[ClipResult]:
         plain[0],
         clip=replace(plain[0].clip, path=Path("/odd <name>.wav")),
         us_score=None,
-        cosines=None,
+        evidence=None,
         refusal="no_speech",
     )
     distorted = [
@@ -133,7 +133,7 @@ def test_the_page_tells_the_figures_of_the_json(page: Path, evaluation: Evaluati
 @pytest.mark.slow
 def test_clips_that_the_server_failed_on_are_warned_of_at_the_top(tmp_path: Path) -> None:
     (first, *others) = answers(4, 2)
-    failed = replace(first, us_score=None, cosines=None, server_fault="500 internal")
+    failed = replace(first, us_score=None, evidence=None, server_fault="500 internal")
     text, _ = read(write_report(evaluation_of([failed, *others]), tmp_path))
     assert re.search(r'<p class="warning">[^<]*for 1 of them the server failed', text)
 

@@ -3,16 +3,19 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from accent.model import Calibration
+
 from aurea.lab.calibration.fitting import fit
 from aurea.lab.evaluation.clip_results import ClipResult
-from aurea.lab.reporting.terminal import calibration_lines, evaluation_lines
-from tests.results import LABELS, MODEL, answers, evaluation_of
+from aurea.lab.reporting.terminal import calibration_lines, calibration_text, evaluation_lines
+from tests.results import CALIBRATION, LABELS, MODEL, answers, evaluation_of
 
 
 def refused(number: int) -> ClipResult:
     (first, *_) = answers(1, 1)
     clip = replace(first.clip, path=Path(f"/refused/{number}.wav"))
-    return replace(first, clip=clip, us_score=None, cosines=None, refusal="no_speech")
+    return replace(first, clip=clip, us_score=None, evidence=None, refusal="no_speech")
 
 
 def test_the_first_figures_are_those_of_the_evaluation() -> None:
@@ -46,8 +49,24 @@ def test_clips_without_an_answer_are_named_with_the_fault() -> None:
 
 
 def test_a_calibration_is_shown_before_and_after() -> None:
-    result = fit(answers(8, 2), LABELS, 12.0, seed=0)
-    head, columns, scale, *_ = calibration_lines(result)
+    result = fit(answers(8, 2), LABELS, CALIBRATION, seed=0)
+    head, columns, scale, bias, *_ = calibration_lines(result)
+    after = result.after.calibration
     assert head == "fitted on 24 clips of 12 speakers, judged on 24 clips of 12 others"
     assert columns.split() == ["before", "after"]
-    assert scale.split() == ["softmax", "scale", "12", f"{result.after.softmax_scale:.4g}"]
+    assert scale.split() == ["scale", "12", f"{after.scale:.4g}"]
+    assert bias.split() == ["US", "bias", "0", f"{after.us_bias:.4g}"]
+
+
+@pytest.mark.parametrize(
+    ("calibration", "text"),
+    [
+        (Calibration(12.0), "scale 12"),
+        (Calibration(0.75, 1.25), "scale 0.75, US bias +1.25"),
+        (Calibration(30.0, -2.0), "scale 30, US bias -2"),
+    ],
+)
+def test_a_calibration_is_told_with_its_bias_where_it_has_one(
+    calibration: Calibration, text: str
+) -> None:
+    assert calibration_text(calibration) == text
