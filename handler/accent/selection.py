@@ -88,8 +88,9 @@ def open_engine(
         )
         _log.info("engine: %s on %s", computed.name, device)
         return OpenedEngine(engine, model, computed.engine, computed.precision)
+    engines = packed_engines(folder)
     reasons: list[str] = []
-    for packed in _asked_for(packed_engines(folder), settings):
+    for packed in _asked_for(engines, settings):
         reason = _passed_over(kind, packed, settings)
         if reason is None:
             try:
@@ -103,7 +104,8 @@ def open_engine(
                 return OpenedEngine(engine, model, packed.engine, packed.precision)
         reasons.append(f"{packed.name}: {reason}")
     asked = f"engine {settings.engine}, precision {settings.precision}"
-    raise EngineError(f"No engine for {asked}. " + ("; ".join(reasons) or "None is packaged."))
+    there_is = f"There is {', '.join(each.name for each in engines)}."
+    raise EngineError(f"No engine for {asked}. {'; '.join(reasons) or there_is}")
 
 
 def packed_engines(folder: Path) -> list[PackedEngine]:

@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from accent.ecapa.loading import EcapaModel, load_model
+from accent.probe.loading import ProbeModel, load_probe
 from speechbrain.utils.importutils import LazyModule
 
-from tests.models import REAL_HEAD, write_full_width_stand_in, write_stand_in
+from tests.models import (
+    REAL_HEAD,
+    write_full_width_stand_in,
+    write_probe_stand_in,
+    write_stand_in,
+)
 
 # Hypothesis asks every module for its file, and SpeechBrain's lazy ones import optional
 # packages to answer.
@@ -49,6 +55,17 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_model(small_folder: Path) -> EcapaModel:
     return load_model(small_folder)
+
+
+@pytest.fixture(scope="session")
+def probe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A speech encoder with a probe, 3 labels, `us` the first."""
+    return write_probe_stand_in(tmp_path_factory.mktemp("probe") / "model")
+
+
+@pytest.fixture(scope="session")
+def probe_model(probe_folder: Path) -> ProbeModel:
+    return load_probe(probe_folder)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@
 is read as plain data, and the network is built from checked values only.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -214,7 +213,7 @@ class _SpecReader:
         value = self.value(entry, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.wrong(entry, "a number")
-        if not math.isfinite(value) or abs(value) > high:
+        if not abs(value) <= high:
             raise self.wrong(entry, f"a number from {-high:g} to {high:g}")
         return float(value)
 

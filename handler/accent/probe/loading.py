@@ -6,7 +6,6 @@ each of its frames into evidence for the labels.
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -147,14 +146,14 @@ def _integer(path: Path, document: dict[str, Any], name: str, low: int, high: in
 
 def _number(path: Path, document: dict[str, Any], name: str, low: float, high: float) -> float:
     value = document[name]
-    if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+    if type(value) not in (int, float) or not low <= value <= high:
         raise ModelFolderError(f"{path.name}: {name} must be a number from {low:g} to {high:g}.")
     return float(value)
 
 
 def _read_weights(path: Path, spec: ProbeSpec) -> ProbeWeights:
     state = read_state(path)
-    outputs = len(state["output"]) if state.get("output") is not None else 0
+    outputs = sum(state["output"].shape[:1]) if "output" in state else 0
     expected = {
         "hidden": (spec.hidden_size, spec.frame_size),
         "hidden_bias": (spec.hidden_size,),

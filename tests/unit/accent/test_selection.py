@@ -148,7 +148,7 @@ def test_a_precision_by_name_needs_its_instructions(
 def test_a_folder_without_engines_has_torch_alone(folder: Path) -> None:
     assert packed_engines(folder) == [TORCH]
     assert opened(folder) == "torch fp32"
-    with pytest.raises(EngineError, match="None is packaged"):
+    with pytest.raises(EngineError, match=r"precision auto\. There is torch fp32\."):
         opened(folder, engine="openvino")
 
 

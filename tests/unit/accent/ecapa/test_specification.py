@@ -46,6 +46,25 @@ def test_the_softmax_scale_is_read(tmp_path: Path) -> None:
     assert read_spec(spec_file(tmp_path, PLAIN)).softmax_scale == 30.0
 
 
+@pytest.mark.parametrize(
+    ("entry", "bias"),
+    [
+        ("pretrained_path: .", 0.0),
+        ("us_bias: -1.25", -1.25),
+        ("us_bias: 3", 3.0),
+        ("us_bias: 20", 20.0),
+        ("us_bias: -20.0", -20.0),
+        ("us_bias: 0", 0.0),
+    ],
+)
+def test_the_us_bias_is_read_and_is_nothing_where_there_is_none(
+    entry: str, bias: float, tmp_path: Path
+) -> None:
+    assert (
+        read_spec(spec_file(tmp_path, PLAIN.replace("pretrained_path: .", entry))).us_bias == bias
+    )
+
+
 # Nothing in a file is run
 
 
@@ -152,6 +171,15 @@ def test_hyperpyyaml_itself_would_have_run_it(tmp_path: Path) -> None:
         ("pretrained_path: .", "softmax_scale: 1.0e+9", "softmax_scale"),
         ("pretrained_path: .", "softmax_scale: yes", "softmax_scale"),
         ("pretrained_path: .", "softmax_scale: thirty", "softmax_scale"),
+        ("pretrained_path: .", "softmax_scale: 1" + "0" * 400, "softmax_scale"),
+        ("pretrained_path: .", "us_bias: 20.01", "us_bias"),
+        ("pretrained_path: .", "us_bias: -20.01", "us_bias"),
+        ("pretrained_path: .", "us_bias: .nan", "us_bias"),
+        ("pretrained_path: .", "us_bias: -.inf", "us_bias"),
+        ("pretrained_path: .", "us_bias: yes", "us_bias"),
+        ("pretrained_path: .", "us_bias: '1'", "us_bias"),
+        ("pretrained_path: .", "us_bias: [1]", "us_bias"),
+        ("pretrained_path: .", "us_bias: -1" + "0" * 400, "us_bias"),
     ],
 )
 def test_a_value_that_cannot_be_served_is_refused_by_name(
