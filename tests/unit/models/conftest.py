@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from accent.layout import MODEL_FILES
+from accent.layout import ECAPA
 
 from aurea.models.choice import ModelChoice, ModelUnavailable, choose_model
 from aurea.models.hub import Timeouts
@@ -21,7 +21,7 @@ from aurea.models.pinned import REVISION, PinnedFile
 from aurea.paths import ROOT
 from tests.unit.models.hub_server import Hub
 
-WEIGHTS, CLASSIFIER, LABELS, HYPERPARAMS = MODEL_FILES
+WEIGHTS, CLASSIFIER, LABELS, HYPERPARAMS = ECAPA.files
 SIZES_BYTES = {WEIGHTS: 300_000, CLASSIFIER: 5_000, LABELS: 297, HYPERPARAMS: 1_816}
 BODIES = {name: hashlib.shake_256(name.encode()).digest(n) for name, n in SIZES_BYTES.items()}
 FILES = tuple(
@@ -96,14 +96,14 @@ def cached(tmp_path: Path) -> Path:
 
 def model_folder(folder: Path, *, without: tuple[str, ...] = ()) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in MODEL_FILES:
+    for name in ECAPA.files:
         if name not in without:
             (folder / name).write_bytes(BODIES[name])
     return folder
 
 
 def assert_complete(folder: Path) -> None:
-    assert {name: (folder / name).read_bytes() for name in MODEL_FILES} == BODIES
+    assert {name: (folder / name).read_bytes() for name in ECAPA.files} == BODIES
     assert list(folder.glob("*.part")) == []
 
 
@@ -115,7 +115,7 @@ def assert_explains(refusal: ModelUnavailable, name: str, folder: Path) -> None:
     assert f"sha256 {sha256[name]}; found " in message
     by_hand = message.split("by hand", 1)[1]
     assert str(folder) in by_hand
-    assert all(file in by_hand and sha256[file] in by_hand for file in MODEL_FILES)
+    assert all(file in by_hand and sha256[file] in by_hand for file in ECAPA.files)
     assert "\n" not in refusal.reason
 
 

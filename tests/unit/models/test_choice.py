@@ -1,15 +1,18 @@
 """From a MODEL name to a checked folder."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from accent.layout import MODEL_FILES
+from accent.layout import ECAPA, ENCODER_FILE, PROBE
 
-from aurea.models.choice import ModelChoice, ModelUnavailable
+from aurea.models.choice import EMBEDDED_ECAPA, ModelChoice, ModelUnavailable
 from aurea.models.hub import Timeouts
+from aurea.models.packages import PackageUnavailable
 from aurea.models.pinned import COMMONACCENT_FILES, REPOSITORY, REVISION
 from aurea.paths import ROOT
 from tests.unit.models.conftest import (
@@ -30,17 +33,17 @@ REAL_FILES = ROOT.parent / "shared" / "model" / "commonaccent-ecapa"
 def test_the_shipped_table_describes_the_real_files() -> None:
     if not REAL_FILES.is_dir():
         pytest.skip(f"{REAL_FILES.name}, with three of the four real files, is not here")
-    assert len(MODEL_FILES) == 4
+    assert len(ECAPA.files) == 4
     pinned = {file.name: (file.size_bytes, file.sha256) for file in COMMONACCENT_FILES}
     real = {
         path.name: (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
         for path in REAL_FILES.iterdir()
     }
-    assert {name: pinned[name] for name in MODEL_FILES if name != WEIGHTS} == real
+    assert {name: pinned[name] for name in ECAPA.files if name != WEIGHTS} == real
 
 
 def test_the_file_names_are_those_that_the_loader_reads() -> None:
-    assert {file.name for file in COMMONACCENT_FILES} == set(MODEL_FILES)
+    assert {file.name for file in COMMONACCENT_FILES} == set(ECAPA.files)
 
 
 def test_the_pretrained_model_is_fetched_from_the_pinned_revision(
@@ -49,7 +52,7 @@ def test_the_pretrained_model_is_fetched_from_the_pinned_revision(
     choice = choose("commonaccent", hub.url)
     assert choice == ModelChoice("commonaccent", cached, "")
     assert_complete(cached)
-    assert hub.paths == [f"/{REPOSITORY}/resolve/{REVISION}/{name}" for name in MODEL_FILES]
+    assert hub.paths == [f"/{REPOSITORY}/resolve/{REVISION}/{name}" for name in ECAPA.files]
 
 
 def test_a_complete_cache_is_served_without_the_network(
@@ -72,7 +75,7 @@ def test_auto_fetches_the_pretrained_model_where_the_hub_answers(
 def test_a_named_model_never_falls_back(choose: Choose, cached: Path, absent_hub_url: str) -> None:
     with pytest.raises(ModelUnavailable, match="hub did not answer") as refusal:
         choose("commonaccent", absent_hub_url)
-    for name in MODEL_FILES:
+    for name in ECAPA.files:
         assert_explains(refusal.value, name, cached)
 
 
@@ -82,7 +85,7 @@ def test_auto_falls_back_where_the_connection_is_refused(
     choice = choose("auto", absent_hub_url)
     assert (choice.name, choice.folder) == ("embedded", embedded)
     assert choice.notice.startswith("The pretrained model could not be fetched (hub did not")
-    assert choice.notice.endswith("serving the small embedded model. Its scores are rough.")
+    assert choice.notice.endswith("serving the embedded model instead.")
 
 
 @pytest.mark.slow
@@ -95,7 +98,7 @@ def test_auto_falls_back_where_the_hub_accepts_but_says_nothing(
         "embedded",
         embedded,
         "The pretrained model could not be fetched (hub did not answer within 0.5 s): "
-        "serving the small embedded model. Its scores are rough.",
+        "serving the embedded model instead.",
     )
 
 
@@ -219,6 +222,71 @@ def test_the_embedded_model_is_chosen_by_name_without_a_notice(
     assert hub.paths == []
 
 
+def test_the_ecapa_that_ships_is_chosen_by_its_name(
+    hub: Hub, choose: Choose, absent_hub_url: str
+) -> None:
+    assert choose("embedded-ecapa", absent_hub_url) == ModelChoice(
+        "embedded-ecapa", EMBEDDED_ECAPA, ""
+    )
+    assert hub.paths == []
+
+
+@pytest.mark.parametrize("name", ["auto", "embedded", "embedded-ecapa"])
+def test_a_folder_cannot_pass_for_a_model_that_ships(
+    choose: Choose, tmp_path: Path, absent_hub_url: str, name: str
+) -> None:
+    folder = model_folder(tmp_path / "mine" / name)
+    assert choose(str(folder), absent_hub_url).name == f"local-{name}"
+
+
+@pytest.fixture
+def probe(embedded: Path, probe_folder: Path) -> Path:
+    """In place of the embedded model, one with a probe as set-up leaves it without a network."""
+    shutil.rmtree(embedded)
+    return Path(
+        shutil.copytree(probe_folder, embedded, ignore=shutil.ignore_patterns(ENCODER_FILE))
+    )
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_embedded_model_gets_its_encoder_where_it_lacks_it(
+    choose: Choose, probe: Path, probe_folder: Path, absent_hub_url: str
+) -> None:
+    for _ in range(2):
+        assert choose("embedded", absent_hub_url) == ModelChoice("embedded", probe, "")
+        for name in PROBE.files:
+            assert (probe / name).read_bytes() == (probe_folder / name).read_bytes()
+
+
+def test_an_encoder_that_cannot_be_fetched_is_a_reason(
+    choose: Choose, probe: Path, absent_hub_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(_: object) -> NoReturn:
+        raise PackageUnavailable("no index answers")
+
+    monkeypatch.setattr("aurea.models.encoder.fetch", unavailable)
+    with pytest.raises(ModelUnavailable) as refusal:
+        choose("embedded", absent_hub_url)
+    expected = "the encoder of the embedded model could not be fetched (no index answers)"
+    assert refusal.value.reason == expected
+    with pytest.raises(ModelUnavailable, match="no index answers") as refusal:
+        choose("auto", absent_hub_url)
+    assert_explains(
+        refusal.value, WEIGHTS, probe.parent / "cache" / f"commonaccent-{REVISION[:12]}"
+    )
+
+
+def test_a_probe_of_one_s_own_is_served_from_its_folder(
+    choose: Choose, probe_folder: Path, tmp_path: Path, absent_hub_url: str
+) -> None:
+    assert choose(str(probe_folder), absent_hub_url).folder == probe_folder
+    half = Path(shutil.copytree(probe_folder, tmp_path / "half"))
+    (half / LABELS).unlink()
+    with pytest.raises(ModelUnavailable) as refusal:
+        choose(str(half), absent_hub_url)
+    assert refusal.value.reason == f"{half} has no {LABELS}"
+
+
 def test_auto_without_any_model_is_refused_with_both_reasons(
     choose: Choose, cached: Path, embedded: Path, absent_hub_url: str
 ) -> None:
@@ -228,10 +296,13 @@ def test_auto_without_any_model_is_refused_with_both_reasons(
     assert_explains(refusal.value, WEIGHTS, cached)
 
 
-def test_a_start_that_fetches_nothing_imports_no_heavy_library() -> None:
+@pytest.mark.parametrize("wanted", ["embedded", "embedded-ecapa"])
+def test_a_start_that_fetches_nothing_imports_no_heavy_library(
+    wanted: str, probe_folder: Path
+) -> None:
     program = (
         "import sys; from pathlib import Path; from aurea.models.choice import *\n"
-        "choose_model('embedded', cache=Path('none'), embedded=DEFAULT_EMBEDDED)\n"
+        f"choose_model({wanted!r}, cache=Path('none'), embedded=Path({str(probe_folder)!r}))\n"
         "heavy = {'torch', 'speechbrain', 'numpy', 'huggingface_hub', 'httpx'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from accent.layout import MODEL_FILES
+from accent.layout import ECAPA
 
 from aurea.models.choice import ModelUnavailable
 from aurea.models.hub import HubError, Timeouts, hub_client
@@ -337,7 +337,7 @@ def test_two_processes_at_once_fetch_each_file_once(hub: Hub, cached: Path) -> N
             hub.released.set()
             assert second.wait() == 0
         assert first.wait() == 0
-    assert hub.ranges == {name: [""] for name in MODEL_FILES}
+    assert hub.ranges == {name: [""] for name in ECAPA.files}
     assert_complete(cached)
 
 
