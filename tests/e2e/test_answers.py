@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from accent.decode import decode
 from accent.ecapa.loading import load_model
-from accent.scoring import posterior
 
 from aurea.archive.distort import wav
 from aurea.archive.surroundings import Place, Sound, surround
@@ -93,7 +92,7 @@ def by_speechbrain(tmp_path_factory: pytest.TempPathFactory) -> dict[float, tupl
     )
     model = load_model(EMBEDDED)
     rows = json.loads(result.stdout.split("COSINES ")[1])
-    scores = [posterior(np.array(row), model.spec.softmax_scale)[model.us_index] for row in rows]
+    scores = [model.posterior(np.array(row))[model.us_index] for row in rows]
     return {
         duration_s: (clips[duration_s], float(100 * score))
         for duration_s, score in zip(LENGTHS_S, scores, strict=True)

@@ -180,7 +180,8 @@ def _label_figures(
     known, evidence, targets = label_rows(judged, model.labels)
     if not known or model.calibration is None:
         return None
-    guesses = evidence.argmax(axis=1)
+    posteriors = model.calibration.posterior(evidence, model.labels.index(US_LABEL))
+    guesses = posteriors.argmax(axis=1)
 
     def hits(rows: Integers) -> list[float]:
         right = guesses[rows] == targets[rows]
@@ -198,9 +199,7 @@ def _label_figures(
         tuple(model.labels[i] for i in occurring),
         model.labels,
         tuple(tuple(row) for row in counts.tolist()),
-        negative_log_likelihood(
-            model.calibration.posterior(evidence, model.labels.index(US_LABEL)), targets
-        ),
+        negative_log_likelihood(posteriors, targets),
     )
 
 
@@ -254,6 +253,10 @@ def _group(name: str, found: Sequence[ClipResult], model: ModelFacts, accept: fl
     judged = [result for result in found if result.us_score is not None]
     scores = np.array([result.us_score for result in judged], np.float64)
     _, evidence, targets = label_rows(judged, model.labels)
+    accuracy = math.nan
+    if targets.size and model.calibration is not None:
+        posteriors = model.calibration.posterior(evidence, model.labels.index(US_LABEL))
+        accuracy = float((posteriors.argmax(axis=1) == targets).mean())
     return Group(
         name,
         len(found),
@@ -263,7 +266,7 @@ def _group(name: str, found: Sequence[ClipResult], model: ModelFacts, accept: fl
         float(scores.mean()) if judged else math.nan,
         float(np.median(scores)) if judged else math.nan,
         _auc(judged),
-        float((evidence.argmax(axis=1) == targets).mean()) if targets.size else math.nan,
+        accuracy,
         float((scores >= accept).mean()) if judged and not math.isnan(accept) else math.nan,
     )
 

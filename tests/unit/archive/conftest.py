@@ -18,7 +18,7 @@ from aurea.archive.reference import (
     reference_files,
     verification_speech,
 )
-from aurea.models.choice import DEFAULT_EMBEDDED
+from aurea.models.choice import EMBEDDED_ECAPA
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,7 @@ def verification() -> list[SpeechClip]:
 @pytest.fixture(scope="session")
 def embedded() -> EcapaModel:
     """The model that ships."""
-    return load_model(DEFAULT_EMBEDDED)
+    return load_model(EMBEDDED_ECAPA)
 
 
 @pytest.fixture(scope="module")

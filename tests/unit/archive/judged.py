@@ -1,7 +1,9 @@
 """Engines with verdicts and speeds made up."""
 
 import numpy as np
+from accent.ecapa.torch_engine import TORCH as TORCH_PACKED
 from accent.engine import PackedEngine
+from accent.model import Calibration
 
 from aurea.archive.judging import Deviations, JudgedEngine, Judgement
 
@@ -33,4 +35,6 @@ STRAYING_INT8 = judged("openvino int8", BAD, 0.1, "int8.xml")
 
 def judgement_of(*found: JudgedEngine) -> Judgement:
     """A judgement of these engines on one clip."""
-    return Judgement(found, ("clip",), {"fp32": np.zeros(1)}, ("us",), 30.0)
+    return Judgement(
+        found, ("clip",), {"fp32": np.zeros(1)}, ("us",), Calibration(30.0), TORCH_PACKED
+    )

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from accent.ecapa.loading import EcapaModel
-from accent.layout import MODEL_FILES
+from accent.layout import ECAPA
+from accent.model import LoadedModel
 from accent.selection import EngineSettings
 from accent.trimming import TrimSettings
 
@@ -52,7 +52,7 @@ def test_the_archive_holds_all_that_a_worker_needs(built: Archive, small_folder:
         names = set(content.namelist())
         manifest = json.loads(content.read("MAR-INF/MANIFEST.json"))
         settings = content.read("model-config.yaml")
-        for name in MODEL_FILES:
+        for name in ECAPA.files:
             assert content.read(name) == (small_folder / name).read_bytes()
     assert settings == (HANDLER / "model-config.yaml").read_bytes()
     assert not any("__pycache__" in name for name in names)
@@ -162,7 +162,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[EngineSettings]:
     asked: list[EngineSettings] = []
 
     def no_engines(
-        _: Path, __: EcapaModel, ___: Path, settings: EngineSettings, ____: TrimSettings
+        _: Path, __: LoadedModel, ___: Path, settings: EngineSettings, ____: TrimSettings
     ) -> str:
         asked.append(settings)
         return "measured"
@@ -318,7 +318,7 @@ def test_settings_of_the_handler_that_hold_no_engine_are_refused(
         package(folder, name="small", version="1.0", engine="torch", store=tmp_path)
 
 
-@pytest.mark.parametrize("name", MODEL_FILES)
+@pytest.mark.parametrize("name", ECAPA.files)
 def test_a_missing_file_is_refused_by_name(name: str, folder: Path, tmp_path: Path) -> None:
     (folder / name).unlink()
     with pytest.raises(PackagingError, match=name):

@@ -21,7 +21,7 @@ def test_the_card_tells_of_every_engine_its_deviation_and_its_lot() -> None:
     assert rows["openvino bf16"] == ["0.10", "0.50", "0.90", "100.0 %", "yes", "yes"]
     assert {len(row) for row in rows.values()} == {6}
     assert list(rows)[2:] == ["openvino int8", "openvino bf16", "openvino fp32", "torch fp32"]
-    assert "softmax scale 30" in section
+    assert "scale 30, US bias 0." in section
     assert "`auto` takes the fastest with p99 up to 1 and largest up to 3" in section
 
 

@@ -35,6 +35,7 @@ ENGINES = {
         "clips": 160,
         "speech": "synthesised",
         "softmax_scale": 30.0,
+        "us_bias": -0.5,
         "processor": "Prozessor für alles",
         "instructions_for": ["fp32", "int8"],
         "openvino": "2026.0",

@@ -11,7 +11,8 @@ from accent.classifier import AccentClassifier
 from accent.ecapa.compiled import hardware_precisions
 from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
-from accent.layout import MODEL_FILES
+from accent.layout import ECAPA
+from accent.model import LoadedModel
 from accent.selection import EngineSettings, open_engine, packed_engines
 
 from aurea.archive import engines
@@ -20,7 +21,7 @@ from aurea.archive.graph import build_graph
 from aurea.archive.graph_files import graph_files
 from aurea.archive.judging import Judgement, judge
 from aurea.archive.reference import SpeechClip
-from aurea.models.choice import DEFAULT_EMBEDDED as EMBEDDED
+from aurea.models.choice import EMBEDDED_ECAPA as EMBEDDED
 from tests.unit.archive.judged import BF16, FP32, INT8, STRAYING_INT8, TORCH, judgement_of
 
 
@@ -106,7 +107,7 @@ def give(
 ) -> None:
     """Let packaging find graphs, and a judgement of them, where it would make them."""
 
-    def copied(_: EcapaModel, folder: Path) -> dict[Precision, Path]:
+    def copied(_: LoadedModel, folder: Path) -> dict[Precision, Path]:
         for graph in set(graphs.values()):
             for file in graph_files(graph):
                 shutil.copyfile(file, folder / file.name)
@@ -115,6 +116,14 @@ def give(
     patch.setattr(engines, "make_graphs", copied)
     if judgement is not None:
         patch.setattr(engines, "judge", lambda *_: judgement)
+
+
+def with_model(folder: Path) -> Path:
+    """The folder with what packaging copies into it first: the files of the model that ships."""
+    folder.mkdir(exist_ok=True)
+    for name in ECAPA.files:
+        shutil.copyfile(EMBEDDED / name, folder / name)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +135,7 @@ def packed_folder(
     little_speech: None,  # noqa: ARG001
 ) -> Path:
     """An unpacked archive's folder of the model that ships."""
-    folder = tmp_path_factory.mktemp("packed")
-    for name in MODEL_FILES:
-        shutil.copyfile(EMBEDDED / name, folder / name)
+    folder = with_model(tmp_path_factory.mktemp("packed"))
     with pytest.MonkeyPatch.context() as patch:
         give(patch, graphs, judgement)
         pack_engines(EMBEDDED, embedded, folder, EngineSettings())
@@ -153,9 +160,7 @@ def test_a_damaged_precision_is_found_out_left_out_and_warned_of(
     )
     damaged: dict[Precision, Path] = graphs | {"int8": tmp_path / "accent-int8.xml"}
     give(monkeypatch, damaged, judge(embedded, damaged, carried_clips))
-    auto, named = tmp_path / "auto", tmp_path / "named"
-    auto.mkdir()
-    named.mkdir()
+    auto, named = with_model(tmp_path / "auto"), with_model(tmp_path / "named")
 
     report = pack_engines(EMBEDDED, embedded, auto, EngineSettings())
     assert "beyond the bounds" in report
@@ -180,7 +185,7 @@ def test_torch_alone_needs_no_graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     give(monkeypatch, graphs, judgement)
-    pack_engines(EMBEDDED, embedded, tmp_path, EngineSettings(engine="torch"))
+    pack_engines(EMBEDDED, embedded, with_model(tmp_path), EngineSettings(engine="torch"))
     assert not any(path.suffix in {".xml", ".bin"} for path in tmp_path.iterdir())
     assert [engine.name for engine in packed_engines(tmp_path)] == ["torch fp32"]
 

@@ -10,7 +10,6 @@ import torch
 from accent.ecapa.compiled import hardware_precisions
 from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
-from accent.scoring import posterior
 from accent.waveform import Waveform
 
 from aurea.archive.graph import build_graph
@@ -136,14 +135,13 @@ def test_int8_stores_the_large_products_in_8_bits(
 def test_the_shipped_model_stays_near_fp32_on_speech_that_calibration_has_not_seen(
     embedded: EcapaModel, verification: list[SpeechClip]
 ) -> None:
-    scale = embedded.spec.softmax_scale
     clips = [features_of(embedded, clip.waveform) for clip in verification]
-    expected = [posterior(expected_cosines(embedded, features), scale) for features in clips]
+    expected = [embedded.posterior(expected_cosines(embedded, features)) for features in clips]
     calibration = calibration_speech()
     precisions: tuple[Precision, ...] = ("bf16", "int8")
     for precision in precisions:
         model = compiled(build_graph(embedded, precision, calibration), precision)
-        found = [posterior(model(features)[0], scale) for features in clips]
+        found = [embedded.posterior(model(features)[0]) for features in clips]
         deviations = 100 * np.abs(np.subtract(found, expected))[:, 0, embedded.us_index]
         # Plain ranges without headroom make int8 6 points at the most and 0.5 in the middle.
         assert deviations.max() <= MAX_POINTS, precision

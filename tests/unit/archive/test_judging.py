@@ -1,5 +1,6 @@
 """Judging engines: what deviates is found, what is beyond the bounds is never auto's."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from accent.cores import CoreShare
 from accent.ecapa.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
 from accent.ecapa.loading import EcapaModel
 from accent.engine import PackedEngine, Precision
+from accent.model import MAX_US_BIAS, Calibration
 
 from aurea.archive import judging
 from aurea.archive.judging import (
@@ -73,6 +75,19 @@ def test_deviations_count_in_both_directions_and_tops_by_clip(embedded: EcapaMod
     assert found.top_accent_agreement == pytest.approx(1 / 3)
 
 
+def test_the_top_accent_is_that_of_the_answer_and_not_of_the_bare_evidence(
+    embedded: EcapaModel, carried_clips: list[SpeechClip]
+) -> None:
+    plain, biased = (
+        judge(replace(embedded, calibration=Calibration(1.0, bias)), {}, carried_clips)
+        for bias in (0.0, MAX_US_BIAS)
+    )
+    assert set(biased.top_accents) == {"us"} != set(plain.top_accents)
+    top = replace(embedded, calibration=Calibration(1.0, 0.3))
+    expected, found = np.array([[0.5, 0.4, 0.1, 0.0]]), np.array([[0.5, 0.1, 0.1, 0.0]])
+    assert deviations_of(top, expected, found).top_accent_agreement == 0.0
+
+
 @pytest.fixture(scope="module")
 def judgement(
     embedded: EcapaModel, graphs: dict[Precision, Path], few_clips: list[SpeechClip]
@@ -130,6 +145,6 @@ def test_a_window_that_an_engine_cannot_score_ends_the_judging(
         def score(self, windows: list[Any]) -> list[Exception]:
             return [ValueError("not finite") for _ in windows]
 
-    monkeypatch.setattr(judging, "TorchEngine", Failing)
+    monkeypatch.setattr("accent.ecapa.loading.TorchEngine", Failing)
     with pytest.raises(ValueError, match="not finite"):
         judge(embedded, {}, carried_clips)

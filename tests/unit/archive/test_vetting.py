@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accent.layout import MODEL_FILES, REFERENCE_FILE
+from accent.layout import ECAPA, LABELS_FILE, PROBE, REFERENCE_FILE
 
 from aurea.archive.layout import MANIFEST_FILE
 from aurea.archive.vetting import ArchiveRefused, Vetted, archive_labels, archive_reference, vet
@@ -35,7 +35,7 @@ def build(tmp_path: Path) -> Build:
     """Writes an archive as `make mar` would, but for `changes`; None leaves a file out."""
 
     def write(changes: dict[str, str | bytes | None] | None = None) -> Path:
-        files: dict[str, str | bytes | None] = {name: b"weights" for name in MODEL_FILES}
+        files: dict[str, str | bytes | None] = {name: b"weights" for name in ECAPA.files}
         for path in HANDLER.rglob("*.py"):
             files[path.relative_to(HANDLER).as_posix()] = path.read_bytes()
         files |= {
@@ -89,11 +89,30 @@ def test_an_archive_with_a_flipped_bit_is_damaged(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*MODEL_FILES, "accent_handler.py", "model-config.yaml", MANIFEST_FILE]
+    "name", [*ECAPA.files, "accent_handler.py", "model-config.yaml", MANIFEST_FILE]
 )
 def test_a_file_that_is_missing_is_named(build: Build, name: str) -> None:
     with pytest.raises(ArchiveRefused, match=name.replace(".", r"\.")):
         vetted(build({name: None}), trust=True)
+
+
+def of_a_probe() -> dict[str, str | bytes | None]:
+    """What makes an archive of an ECAPA-TDNN one of a probe."""
+    return (
+        dict.fromkeys(ECAPA.files)
+        | dict.fromkeys(PROBE.files, b"weights")
+        | {LABELS_FILE: encoder(*LABELS)}
+    )
+
+
+def test_an_archive_of_a_probe_is_taken(build: Build) -> None:
+    assert vetted(build(of_a_probe())).labels == LABELS
+
+
+@pytest.mark.parametrize("name", PROBE.files)
+def test_a_file_that_a_probe_lacks_is_named(build: Build, name: str) -> None:
+    with pytest.raises(ArchiveRefused, match=name.replace(".", r"\.")):
+        vetted(build(of_a_probe() | {name: None}), trust=True)
 
 
 @pytest.mark.parametrize("name", ["/etc/profile", "../../escape.txt", "a/../../b"])

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accent.model import Calibration
 
 from aurea.archive.distort import DISTORTIONS
 from aurea.lab.evaluation.clip_results import UNREADABLE, ClipResult
 from aurea.lab.evaluation.figures import Evaluation
 from aurea.lab.evaluation.model_facts import model_facts
-from tests.results import LABELS, answers, evaluation_of
+from tests.results import LABELS, MODEL, answers, evaluation_of
 from tests.unit.lab.evaluation.conftest import TRIED
 
 
@@ -100,6 +101,16 @@ def test_figures_come_from_the_answers_and_intervals_hold_them() -> None:
     assert evaluation.labels.chance == 1 / len(LABELS)
     assert sum(found.clips for found in evaluation.calibration.bins) == 144
     assert evaluation.us.roc_true_accepts[-1] == evaluation.us.roc_false_accepts[-1] == 1.0
+
+
+def test_a_guess_is_the_best_accent_of_the_answer_and_not_of_the_bare_evidence() -> None:
+    made = answers(speakers=4, clips=2)
+    always_us = evaluation_of(made, replace(MODEL, calibration=Calibration(1.0, 20.0)))
+    assert always_us.labels is not None
+    assert always_us.labels.confusion == ((0, 8, 0), (0, 8, 0), (0, 8, 0))
+    assert always_us.labels.accuracy.value == pytest.approx(1 / 3)
+    shares = {group.name: group.accuracy for group in always_us.by_accent}
+    assert shares == {"canada": 0.0, "england": 0.0, "us": 1.0}
 
 
 def test_even_figures_do_not_depend_on_how_many_us_clips_there_are() -> None:
