@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,11 @@ import torch
 
 from accent.cores import CoreShare
 from accent.engine import EngineError, WindowScores, check_finite
-from accent.probe.loading import ProbeModel
 from accent.waveform import Waveform
+
+# A loaded model makes its engine, so this module can know it by name alone.
+if TYPE_CHECKING:
+    from accent.probe.loading import ProbeModel
 
 _MIN_SAMPLES: Final = 2_000
 _SILENCE_RMS: Final = 1e-6
@@ -26,7 +29,7 @@ class ProbeEngine:
     workers are idle.
     """
 
-    def __init__(self, model: ProbeModel, cores: CoreShare) -> None:
+    def __init__(self, model: "ProbeModel", cores: CoreShare) -> None:
         """Raises `EngineError` if onnxruntime refuses the encoder."""
         self._level_rms = model.spec.level_rms
         self._weights = model.weights
@@ -38,7 +41,7 @@ class ProbeEngine:
             self._session_on_all = open_encoder(model.encoder, cores.all_threads)
 
     @classmethod
-    def on_threads(cls, model: ProbeModel, threads: int) -> "ProbeEngine":
+    def on_threads(cls, model: "ProbeModel", threads: int) -> "ProbeEngine":
         """On so many threads of its own, borrowing none."""
         return cls(model, CoreShare(threads))
 

@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from accent.ecapa.loading import load_model
 from accent.engine import EngineError
+from accent.errors import ModelFolderError
 from accent_handler import AccentHandler
 from ts.context import Context, RequestProcessor  # type: ignore[import-untyped]
 
@@ -189,6 +191,17 @@ def test_a_handler_that_was_not_initialised_says_so() -> None:
         AccentHandler().preprocess([{"body": b""}])
 
 
-def test_a_broken_model_fails_while_loading(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match=r"has no embedding_model\.ckpt"):
-        AccentHandler().initialize(context_of(tmp_path))
+@pytest.mark.parametrize("name", ["embedding_model.ckpt", "hyperparams.yaml"])
+def test_a_broken_model_fails_while_loading(name: str, small_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small_folder, tmp_path / "model"))
+    (folder / name).unlink()
+    with pytest.raises(ModelFolderError, match=f"has no {re.escape(name)}"):
+        AccentHandler().initialize(context_of(folder))
+
+
+def test_a_probe_is_served(probe_folder: Path) -> None:
+    handler, context = AccentHandler(), context_of(probe_folder)
+    handler.initialize(context)
+    (document,) = handler.handle([{"body": clip()}], context)
+    assert document["us_confidence"] > 0
+    assert {entry["label"] for entry in document["accents"]} == {"us", "native", "learner"}
