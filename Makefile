@@ -59,8 +59,9 @@ types: setup-dev
 unit: setup-dev
 	@$(VENV_PYTHON) -m pytest -q -n 2 --max-worker-restart 0 -m "not slow and not long" tests/unit
 
-train: setup-tools ## train a model (DATA OUT [EXTRA TEACHER=1 INIT SEED STEPS LABELS OPTIONS])
+train: setup-tools ## train a model (DATA OUT [KIND=ecapa|probe EXTRA TEACHER=1 INIT SEED STEPS LABELS OPTIONS])
 	@$(VENV_PYTHON) -m scripts.train $(call options,DATA,data) $(call option,OUT,out) \
+	    $(call option,KIND,kind) \
 	    $(call options,EXTRA,extra) $(call switch,TEACHER,teacher) $(call option,INIT,init) \
 	    $(call option,SEED,seed) $(call option,STEPS,steps) $(call option,LABELS,labels) $(OPTIONS)
 

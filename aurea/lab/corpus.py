@@ -5,13 +5,18 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from accent.layout import US_LABEL
 
 DEFAULT_KIND: Final = "recorded"
+
+WEAK: Final = "weak"
+"""Certainty of a label that nobody gave who knows the speaker."""
 
 DURATION_BANDS_S: Final = (0.0, 2.0, 4.0, 7.0, 10.0, float("inf"))
 """Where one band of clip lengths ends and the next begins; 10 s is a whole window."""
@@ -45,7 +50,10 @@ class Clip:
 
     `accent` is empty where nobody says which it is. `kind` says how the speech came about,
     `licence` may be empty. An unknown speaker counts as one that speaks in this file alone:
-    `speaker` then is a name for the file, and `speaker_known` is False.
+    `speaker` then is a name for the file, and `speaker_known` is False. `corpus` says where it
+    is from, `channel` what it was recorded with, and `certainty` who says which accent it is:
+    where it begins with `weak`, nobody does who knows the speaker. `spoken` is the accent before
+    it was merged with others under one label; empty where it was not.
     """
 
     path: Path
@@ -54,6 +62,10 @@ class Clip:
     kind: str
     licence: str
     speaker_known: bool = True
+    corpus: str = ""
+    channel: str = ""
+    certainty: str = ""
+    spoken: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,8 @@ def read_clips(data: Path | Sequence[Path], *, unlabelled: bool = False) -> list
     A folder has one sub-folder per accent, in it files or one sub-folder per speaker; a
     file that lies directly in its accent's folder has no known speaker.
 
-    A CSV has the columns path and accent and may have speaker, kind and licence; or it is
+    A CSV has the columns path and accent and may have speaker, kind, licence, corpus, channel
+    and certainty; or it is
     one of the CommonAccent recipe (ID, utt_id, wav, wav_format, text, duration, accent),
     which knows no speakers. A path that leads nowhere as it stands, as those of the
     recipe's author do, is looked for below the CSV's own folder by as much of its end as
@@ -147,6 +160,9 @@ def _csv_clips(table: Path, prefix: str) -> list[Clip]:
                 row.get("kind") or DEFAULT_KIND,
                 row.get("licence") or "",
                 bool(speaker),
+                row.get("corpus") or "",
+                row.get("channel") or "",
+                row.get("certainty") or "",
             )
         )
     return clips
@@ -197,18 +213,45 @@ def choose_labels(clips: Iterable[Clip], min_speakers: int) -> tuple[str, ...]:
 def merge_accents(clips: Sequence[Clip], merges: Sequence[str]) -> list[Clip]:
     """`clips` with the accents of each ACCENT=LABEL in `merges` under its label.
 
+    ACCENT may be a pattern such as `l1-*`; the first that fits an accent counts, and none
+    fits US. Without a LABEL, as in `canada=`, speech of that accent has no label.
+
     Raises `SystemExit` for another form, or an accent that no clip has.
     """
-    label_of: dict[str, str] = {}
     known = {clip.accent for clip in clips} - {""}
+    label_of: dict[str, str] = {}
     for merge in merges:
         accent, equals, label = merge.partition("=")
-        if not equals or not label or accent not in known:
+        found = {name for name in known - {US_LABEL} if fnmatchcase(name, accent)}
+        if not equals or not accent or not found:
             raise SystemExit(
                 f"{merge}: expected ACCENT=LABEL; accents are {', '.join(sorted(known))}."
             )
-        label_of[accent] = label
-    return [replace(clip, accent=label_of.get(clip.accent, clip.accent)) for clip in clips]
+        label_of = dict.fromkeys(found, label) | label_of
+    return [
+        replace(clip, accent=label_of[clip.accent], spoken=clip.accent)
+        if clip.accent in label_of
+        else clip
+        for clip in clips
+    ]
+
+
+def with_weak_labels(clips: Sequence[Clip], table: Path) -> list[Clip]:
+    """`clips` with the accents that a CSV of speaker and accent supposes, where they have none.
+
+    Their certainty is `weak`. Raises `SystemExit` for a table that cannot be read.
+    """
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            accent_of = {row["speaker"]: row["accent"] for row in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise SystemExit(f"{table}: no table of speaker and accent: {error}") from None
+    return [
+        replace(clip, accent=_accent_name(accent_of[clip.speaker]), certainty=WEAK)
+        if not clip.accent and clip.speaker in accent_of
+        else clip
+        for clip in clips
+    ]
 
 
 def split_by_speaker(

@@ -17,6 +17,8 @@ import torch
 from accent.decode import decode
 from accent.errors import Refusal
 from accent.limits import AudioLimits
+from accent.speech import SpeechGate
+from accent.trimming import TrimSettings, stretches
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from speechbrain.lobes.features import Fbank
 from tqdm import tqdm
@@ -39,10 +41,11 @@ from aurea.processes import process_pool
 DEFAULT_CACHE: Final = ROOT / ".cache" / "features"
 FRAMES_PER_S: Final = 100
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Part of every key: to be raised whenever what is computed from the same clip changes."""
 
 _BABBLERS: Final = 12
+_PIECE_S: Final = (1.0, 3.5)
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,15 @@ class Plan:
 class PreparedClip:
     """`versions` are (frames, n_mels) float16 in dB, each spoken `speeds` times as fast.
 
-    `frames` is what the recogniser makes of the clip itself, (frames, 288), and `sounds` what
-    speech_embedding does, (frames, 96); both are empty without a teacher.
+    `frames` is what the recogniser makes of each version, (frames, 288), of every other one in
+    pieces of 1 to 3.5 s, as short clips are heard. `sounds` is what speech_embedding makes of
+    the clip itself, (frames, 96). Both are empty without a teacher.
     """
 
     clip: Clip
     versions: tuple[npt.NDArray[np.float16], ...]
     speeds: tuple[float, ...]
-    frames: Frames
+    frames: tuple[Frames, ...]
     sounds: Frames
 
     @property
@@ -94,9 +98,8 @@ def prepare(
             with np.load(result) as file:
                 versions = tuple(file[f"version{index}"] for index in range(plan.versions))
                 speeds = tuple(file["speeds"].tolist())
-                prepared.append(
-                    PreparedClip(clip, versions, speeds, file["frames"], file["sounds"])
-                )
+                frames = tuple(file[f"frames{index}"] for index in range(plan.versions))
+                prepared.append(PreparedClip(clip, versions, speeds, frames, file["sounds"]))
     return prepared
 
 
@@ -109,6 +112,7 @@ class _Worker:
         self.cache = cache
         self.encoder = SpeechEncoder() if plan.teacher else None
         self.sounds = SoundEncoder() if plan.teacher else None
+        self.gate = SpeechGate()
         self.fbank = Fbank(n_mels=plan.n_mels, sample_rate=SAMPLE_RATE_HZ)
         self.others: list[Waveform] = []
         for path in babblers if plan.versions > 1 else ():
@@ -129,20 +133,18 @@ class _Worker:
         if target.exists():
             return target
         try:
-            waveform = decode(content, AudioLimits(max_audio_s=3600.0)).waveform
+            decoded = decode(content, AudioLimits(max_audio_s=3600.0)).waveform
         except Refusal as refusal:
             return str(refusal)
+        waveform = self._speech(decoded)
         rng = np.random.default_rng((self.plan.seed, int(digest.hexdigest()[:8], 16)))
         versions, speeds = [self._features(waveform)], [1.0]
-        for _ in range(self.plan.versions - 1):
+        frames = [self._frames(waveform, None)]
+        for index in range(1, self.plan.versions):
             other, speed = version_of(waveform, self.others, rng)
             versions.append(self._features(other))
             speeds.append(speed)
-        frames = (
-            np.zeros((0, FRAME_SIZE), np.float16)
-            if self.encoder is None
-            else self.encoder.frames(waveform)
-        )
+            frames.append(self._frames(other, rng if index % 2 else None))
         sounds = (
             np.zeros((0, SOUND_SIZE), np.float16)
             if self.sounds is None
@@ -151,17 +153,45 @@ class _Worker:
         arrays: dict[str, npt.NDArray[Any]] = {
             f"version{index}": version for index, version in enumerate(versions)
         }
-        arrays |= {"frames": frames, "sounds": sounds, "speeds": np.array(speeds)}
+        arrays |= {f"frames{index}": heard for index, heard in enumerate(frames)}
+        arrays |= {"sounds": sounds, "speeds": np.array(speeds)}
         # Two files may hold the same sound, and two processes prepare it at the same time; a
         # file is there whole or not at all, since one that is there is never made again.
         with whole_file(target) as part:
             np.savez(part, allow_pickle=False, **arrays)
         return target
 
+    def _speech(self, waveform: Waveform) -> Waveform:
+        """What of (samples,) the server scores: silence around a voice is never heard there."""
+        spans = self.gate.measure(waveform).spans
+        kept = stretches(spans, waveform.size, TrimSettings().trim_margin_s) if spans else ()
+        return np.concatenate([waveform[start:end] for start, end in kept]) if kept else waveform
+
+    def _frames(self, waveform: Waveform, rng: np.random.Generator | None) -> Frames:
+        """The encoder's frames of (samples,): of pieces whose lengths `rng` draws, or of all."""
+        if self.encoder is None:
+            return np.zeros((0, FRAME_SIZE), np.float16)
+        if rng is None:
+            return self.encoder.frames(waveform)
+        return np.concatenate([self.encoder.frames(piece) for piece in _pieces(waveform, rng)])
+
     @torch.inference_mode()
     def _features(self, waveform: Waveform) -> npt.NDArray[np.float16]:
         features = self.fbank(torch.from_numpy(np.ascontiguousarray(waveform))[None])[0]
         return np.asarray(features.to(torch.float16).numpy())
+
+
+def _pieces(waveform: Waveform, rng: np.random.Generator) -> list[Waveform]:
+    """(samples,) in pieces of `_PIECE_S`; what would be left too short stays with the last one."""
+    low, high = (round(seconds * SAMPLE_RATE_HZ) for seconds in _PIECE_S)
+    pieces, start = [], 0
+    while start < waveform.size:
+        end = start + int(rng.integers(low, high))
+        if waveform.size - end < low:
+            end = waveform.size
+        pieces.append(waveform[start:end])
+        start = end
+    return pieces
 
 
 _worker: _Worker

@@ -1,16 +1,20 @@
 """A model's card: what it was made of, what was measured, and what it must not be used for."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
 
+import numpy as np
 import torch
+from accent.layout import ECAPA, PROBE, US_LABEL
 
-from aurea.lab.corpus import Clip
-from aurea.lab.evaluation.figures import Evaluation, Group, Shift
-from aurea.lab.statistics import BOOTSTRAP_ROUNDS
+from aurea.lab.corpus import Clip, duration_band
+from aurea.lab.evaluation.clip_results import ClipResult
+from aurea.lab.evaluation.figures import Estimate, Evaluation, Shift
+from aurea.lab.statistics import BOOTSTRAP_ROUNDS, area_under_roc, bootstrap_auc
 from aurea.tables import UNKNOWN, markdown_table, number
 
 # What the licences of these sources ask to be named, by a word of the licence entry.
@@ -23,13 +27,39 @@ _CREDITS: Final = {
         "LibriSpeech, Vassil Panayotov, Guoguo Chen, Daniel Povey and Sanjeev Khudanpur, CC BY 4.0."
     ),
     "Kokoro": "Kokoro-82M by hexgrad, Apache-2.0; its ONNX export, MIT.",
+    "speechocean762": (
+        "speechocean762, Junbo Zhang and others, Xiaomi and SpeechOcean, CC BY 4.0."
+    ),
+    "ALGAN": "Recordings of the repository ALGAN-VC-Generated-Audio-Samples, MIT.",
+    "Asterisk": "Asterisk core and extra sounds, Digium, CC BY-SA 3.0.",
+    "FSDD": "Free Spoken Digit Dataset, Zohar Jackson and contributors, CC BY-SA 4.0.",
+    "FLEURS": "FLEURS, Alexis Conneau and others, Google, CC BY 4.0.",
+    "ARCTIC": (
+        "CMU ARCTIC, John Kominek and Alan W Black, Carnegie Mellon University, free for any use."
+    ),
+    "LJ Speech": "LJ Speech, Keith Ito, read by Linda Johnson, public domain.",
+    "Common Voice": "Common Voice, Mozilla and its speakers, CC0.",
 }
-_TEACHER_CREDITS: Final = (
+_ENCODER_CREDIT: Final = (
     "Moonshine tiny (English), Moonshine AI, MIT, as the PyPI package moonshine-voice 0.0.49 "
-    "carries it.",
+    "carries it."
+)
+_TEACHER_CREDITS: Final = (
+    _ENCODER_CREDIT,
     "speech_embedding, Google, Apache-2.0, as the PyPI package openwakeword 0.4.0 carries it.",
 )
 _HOUR_S: Final = 3600.0
+_TITLES: Final = {
+    ECAPA.kind: "A small accent model",
+    PROBE.kind: "An accent model on a speech encoder",
+}
+_NETWORKS: Final = {
+    ECAPA.kind: "An ECAPA-TDNN with {parameters:,} parameters.",
+    PROBE.kind: (
+        "The encoder of a speech recogniser, as its authors publish it, and on its frames a probe "
+        "with {parameters:,} parameters, which alone was trained."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +78,7 @@ class TrainingFacts:
     """
 
     labels: tuple[str, ...]
+    kind: str
     parameters: int
     parts: Mapping[str, Sequence[UsedClip]]
     teacher: bool
@@ -57,26 +88,30 @@ class TrainingFacts:
     computed_on: str
 
 
-def model_card(facts: TrainingFacts, evaluations: Mapping[str, Evaluation]) -> str:
-    """The folder's README.md. Of `evaluations`, by what was judged, the first is told in full."""
+def model_card(
+    facts: TrainingFacts, evaluations: Mapping[str, Evaluation], results: Sequence[ClipResult]
+) -> str:
+    """The folder's README.md. Of `evaluations`, by what was judged, the first is told in full.
+
+    `results` are the answers behind them, told by accent, corpus, channel and length.
+    """
     labels = ", ".join(facts.labels)
     sections = {
         "What it is for": (
-            "To see the service work where the pretrained model cannot be had. "
-            f"An ECAPA-TDNN with {facts.parameters:,} parameters. "
-            f"It knows the labels {labels} and gives each a share of 100 %, "
-            "so a voice with any other accent gets a score that means little."
+            "To tell US English from other English where the pretrained model cannot be had. "
+            f"{_NETWORKS[facts.kind].format(parameters=facts.parameters)} "
+            f"It knows the labels {labels} and gives each a share of 100 %."
         ),
         "What it must not be used for": (
             "- Decisions about people: hiring, admission, grading, border or benefit cases.\n"
-            "- Speech unlike that of its training: read sentences, close microphone. Telephone, "
-            "rooms and noise were imitated, not recorded.\n"
-            f"- Accents other than {labels}, learners of English among them.\n"
+            "- Speech unlike that of its training: read sentences and prompts. Telephone, rooms "
+            "and noise were mostly imitated, not recorded.\n"
+            "- Telling US from Canadian voices: they score alike.\n"
             "- Identifying a speaker, or telling origin, nationality or mother tongue."
         ),
         "What it was trained on": _trained_on(facts),
-        "What it scores on unseen speakers": _scores(evaluations),
-        "Known faults": _faults(next(iter(evaluations.values()), None), facts),
+        "What it scores on unseen speakers": _scores(evaluations, results),
+        "Known faults": _faults(facts),
         "Recipe": (
             "".join(f"    {command}\n" for command in facts.commands)
             + f"\n{facts.recipe} Training took {facts.spent_s / 60:.0f} min on "
@@ -85,7 +120,7 @@ def model_card(facts: TrainingFacts, evaluations: Mapping[str, Evaluation]) -> s
         ),
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
-    return f"# A small accent model: {labels}\n\n{body}\n"
+    return f"# {_TITLES[facts.kind]}: {labels}\n\n{body}\n"
 
 
 def _trained_on(facts: TrainingFacts) -> str:
@@ -111,6 +146,8 @@ def _trained_on(facts: TrainingFacts) -> str:
             "and British varieties. Their speakers are blends of voices, half of which say the "
             "same sentence in both; all of them are in training."
         )
+    if facts.kind == PROBE.kind:
+        credits.append(_ENCODER_CREDIT)
     if facts.teacher:
         credits += _TEACHER_CREDITS
         paragraphs.append(
@@ -129,7 +166,7 @@ def _trained_on(facts: TrainingFacts) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _scores(evaluations: Mapping[str, Evaluation]) -> str:
+def _scores(evaluations: Mapping[str, Evaluation], results: Sequence[ClipResult]) -> str:
     if not evaluations:
         return "Nothing was judged: the data has no US and other clips of unseen speakers."
     first_name, first = next(iter(evaluations.items()))
@@ -141,7 +178,9 @@ def _scores(evaluations: Mapping[str, Evaluation]) -> str:
         "`us_confidence` / 100; in brackets the Brier score of always answering with the share "
         f"of US clips. Intervals are of 95 %, from {BOOTSTRAP_ROUNDS} redraws of speakers. Few "
         "speakers stand behind these figures: differences inside the intervals mean nothing.",
-        f"`us_confidence` by accent ({first_name}):\n\n" + _accent_table(first.by_accent),
+        "`us_confidence` of everyone who was judged, by the accent that their list names, and "
+        "AUC of US against that accent; then by corpus, channel and length, AUC of US against the "
+        "rest within each. Medians are of US and of other clips:\n\n" + _group_table(results),
     ]
     if first.robustness:
         paragraphs.append(
@@ -155,24 +194,18 @@ def _scores(evaluations: Mapping[str, Evaluation]) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _faults(first: Evaluation | None, facts: TrainingFacts) -> str:
-    faults = [
-        "It has heard few real voices with a label; a voice can score by its pitch, room or "
-        "microphone.",
-        "The labels other than us are weak: see the balanced accuracy above.",
-    ]
-    if first is not None:
-        near = [
-            group
-            for group in first.by_accent
-            if group.name not in facts.labels and group.mean_score > 0.4
-        ]
-        faults += [
-            f"Voices from {group.name}, no label of the model, score "
-            f"{100 * group.mean_score:.0f} on average."
-            for group in near
-        ]
-    return "\n".join(f"- {fault}" for fault in faults)
+def _faults(facts: TrainingFacts) -> str:
+    others = ", ".join(label for label in facts.labels if label != US_LABEL)
+    return "\n".join(
+        f"- {fault}"
+        for fault in (
+            "It has heard few real voices with a label; a voice can score by its pitch, room or "
+            "microphone.",
+            f"The labels other than us ({others}) are coarse or weak: see the balanced accuracy "
+            "above.",
+            "US is mostly audiobooks and studios in its training, learners mostly phones.",
+        )
+    )
 
 
 def _parts_table(parts: Mapping[str, Sequence[UsedClip]]) -> str:
@@ -216,20 +249,47 @@ def _chance(evaluation: Evaluation) -> str:
     return f", whose chance is {evaluation.labels.chance:.2f}" if evaluation.labels else ""
 
 
-def _accent_table(groups: Iterable[Group]) -> str:
-    return markdown_table(
-        ["accent", "clips", "speakers", "mean", "median"],
-        [
-            [
-                group.name,
-                f"{group.clips - group.refused}",
-                f"{group.speakers}",
-                number(100 * group.mean_score, 1),
-                number(100 * group.median_score, 1),
-            ]
-            for group in groups
-        ],
+def _group_table(results: Sequence[ClipResult]) -> str:
+    """By accent, corpus, channel and length: who was judged and how well."""
+    judged = [r for r in results if r.us_score is not None and not r.distortion]
+    us = [r for r in judged if r.clip.accent == US_LABEL]
+    rows: list[list[str]] = []
+    for title, name_of in _GROUPINGS.items():
+        groups: dict[str, list[ClipResult]] = defaultdict(list)
+        for result in judged:
+            groups[name_of(result)].append(result)
+        for name, group in sorted(groups.items()):
+            beside = us if title == "accent" and name != US_LABEL else []
+            rows.append([title, name or "not stated", *_group_cells(group, beside)])
+    header = ["", "", "clips", "speakers (US)", "US median", "others' median", "AUC"]
+    return markdown_table(header, rows)
+
+
+_GROUPINGS: Final[Mapping[str, Callable[[ClipResult], str]]] = {
+    "accent": lambda result: result.clip.spoken or result.clip.accent,
+    "corpus": lambda result: result.clip.corpus or result.clip.kind,
+    "channel": lambda result: result.clip.channel,
+    "length": lambda result: duration_band(result.duration_s or 0.0),
+}
+
+
+def _group_cells(group: Sequence[ClipResult], beside: Sequence[ClipResult]) -> list[str]:
+    both = [*group, *beside]
+    scores = np.array([result.us_score for result in both], np.float64)
+    positive = np.array([result.clip.accent == US_LABEL for result in both], np.bool_)
+    speakers = [result.clip.speaker for result in both]
+    auc = Estimate(
+        area_under_roc(scores, positive), *bootstrap_auc(scores, positive, speakers, seed=0)
     )
+    own = positive[: len(group)]
+    heard = {result.clip.speaker: result.clip.accent == US_LABEL for result in group}
+    medians = [
+        number(100 * float(np.median(part)), 0) if part.size else UNKNOWN
+        for part in (scores[: len(group)][own], scores[: len(group)][~own])
+    ]
+    known = not math.isnan(auc.value)
+    cells = [f"{len(group)}", f"{len(heard)} ({sum(heard.values())})", *medians]
+    return [*cells, auc.text() if known else UNKNOWN]
 
 
 def _robustness_table(shifts: Iterable[Shift]) -> str:

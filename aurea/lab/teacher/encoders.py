@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from accent.probe.engine import at_level, encode, open_encoder
 from accent.trimming import MAX_WINDOW_S
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
@@ -47,8 +48,7 @@ SOUND_HOP_S: Final = 0.08
 # Rows of its spectrogram under one of its frames.
 _SOUND_WINDOW: Final = 76
 _SOUND_STEP_S: Final = 0.01
-_LEVEL_RMS: Final = 0.05
-_MIN_SAMPLES: Final = 2_000
+LEVEL_RMS: Final = 0.05
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
@@ -73,7 +73,7 @@ class SoundEncoder:
         """(samples,) float32 at 16 kHz -> (frames, 96) float16, one every 80 ms from 0 s."""
         level = float(np.sqrt(np.mean(waveform**2)))
         # The model was made for 16-bit integers.
-        scaled = waveform * np.float32(_LEVEL_RMS * 32767.0 / max(level, 1e-6))
+        scaled = waveform * np.float32(LEVEL_RMS * 32767.0 / max(level, 1e-6))
         margin = round(_SOUND_WINDOW / 2 * _SOUND_STEP_S * SAMPLE_RATE_HZ)
         (mels,) = self._spectrogram.run(None, {"input": np.pad(scaled, margin)[None]})
         # As the package that carries the models scales it for the second.
@@ -88,15 +88,14 @@ class SpeechEncoder:
     """Moonshine's encoder on one thread of the CPU."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._session = _session(path or fetch([ENCODER])[0])
+        self._session = open_encoder(path or fetch([ENCODER])[0], threads=1)
 
     def frames(self, waveform: Waveform) -> Frames:
         """(samples,) float32 at 16 kHz -> (frames, 288) float16, one every 24 ms.
 
         Clips are brought to one level, and a long one is read in equal windows.
         """
-        level = float(np.sqrt(np.mean(waveform**2)))
-        even = waveform * np.float32(_LEVEL_RMS / max(level, 1e-6))
+        even = at_level(waveform, LEVEL_RMS)
         count = max(1, round(even.size / (MAX_WINDOW_S * SAMPLE_RATE_HZ)))
         # Whole hops to a window, so that the frames of all of them keep one grid.
         hop = round(HOP_S * SAMPLE_RATE_HZ)
@@ -105,11 +104,7 @@ class SpeechEncoder:
         return np.concatenate([self._window(part) for part in parts])
 
     def _window(self, part: Waveform) -> Frames:
-        samples = np.pad(part, (0, max(_MIN_SAMPLES - part.size, 0)))[None]
-        (hidden,) = self._session.run(
-            None, {"input_values": samples, "attention_mask": np.ones(samples.shape, np.int64)}
-        )
-        rows = hidden[0].astype(np.float16)
+        rows = encode(self._session, part).astype(np.float16)
         wanted = part.size // round(HOP_S * SAMPLE_RATE_HZ)
         # The last windows of samples are under no frame of their own.
         return np.asarray(np.pad(rows, ((0, max(wanted - len(rows), 0)), (0, 0)), "edge"))

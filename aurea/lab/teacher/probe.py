@@ -1,12 +1,17 @@
-"""A small network on the teacher's frames that learns accents from labelled clips."""
+"""A small network on the encoder's frames that learns accents from labelled clips.
+
+It is a model that is served, and the teacher of a smaller one.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from aurea.lab.teacher.encoders import FRAME_SIZE, HOP_S, Frames
 
@@ -15,17 +20,28 @@ _LEAST_DEVIATION: Final = 1e-3
 
 @dataclass(frozen=True)
 class ProbeRecipe:
-    """How the probe is trained; `crop_s` seconds of speech are one example."""
+    """How the probe is trained; a step's examples are all as long as a draw between two lengths."""
 
     seed: int = 0
-    steps: int = 500
-    batch_size: int = 48
+    steps: int = 1200
+    batch_size: int = 96
     hidden: int = 64
     dropout: float = 0.4
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     label_smoothing: float = 0.05
-    crop_s: float = 2.0
+    min_crop_s: float = 1.0
+    max_crop_s: float = 4.8
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """The clips of one label: each one's versions of frames, and its chance to be drawn."""
+
+    clips: Sequence[Sequence[Frames]]
+    chances: npt.NDArray[np.float64]
+    share: float
+    """Of all examples, how many are of this label."""
 
 
 class AccentProbe(nn.Module):
@@ -35,22 +51,33 @@ class AccentProbe(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(FRAME_SIZE))
         self.register_buffer("deviation", torch.ones(FRAME_SIZE))
-        self.evidence = nn.Sequential(
-            nn.Dropout(recipe.dropout),
-            nn.Linear(FRAME_SIZE, recipe.hidden),
-            nn.ReLU(),
-            nn.Dropout(recipe.dropout),
-            nn.Linear(recipe.hidden, n_labels),
-        )
+        self.dropout = nn.Dropout(recipe.dropout)
+        self.hidden = nn.Linear(FRAME_SIZE, recipe.hidden)
+        self.output = nn.Linear(recipe.hidden, n_labels)
+
+    def pre_activations(self, frames: Tensor) -> Tensor:
+        """(..., frames, 288) -> (..., frames, hidden)."""
+        mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
+        hidden: Tensor = self.hidden(self.dropout((frames.float() - mean) / deviation))
+        return hidden
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(..., frames, 288) -> each label's evidence, (..., frames, n_labels).
-
-        A clip's logits are the mean of its frames' evidence.
-        """
-        mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
-        evidence: Tensor = self.evidence((frames.float() - mean) / deviation)
+        """(..., frames, 288) -> each label's evidence, (..., n_labels), the mean of its frames'."""
+        active = self.dropout(torch.relu(self.pre_activations(frames)))
+        evidence: Tensor = self.output(active.mean(dim=-2))
         return evidence
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, Tensor]:
+        """The same without norms of its own, as `accent.probe.loading.ProbeWeights` has it."""
+        mean, deviation = self.get_buffer("mean").double(), self.get_buffer("deviation").double()
+        hidden = self.hidden.weight.double() / deviation
+        return {
+            "hidden": hidden.float(),
+            "hidden_bias": (self.hidden.bias.double() - hidden @ mean).float(),
+            "output": self.output.weight.clone(),
+            "output_bias": self.output.bias.clone(),
+        }
 
 
 @dataclass(frozen=True)
@@ -67,7 +94,7 @@ class CrossFittedProbe:
     @torch.no_grad()
     def posterior(self, frames: Tensor, speakers: Sequence[str]) -> Tensor:
         """(batch, frames, 288), a speaker a row -> each label's probability, (batch, labels)."""
-        shares = torch.stack([probe(frames).mean(dim=1).softmax(dim=-1) for probe in self.probes])
+        shares = torch.stack([probe(frames).softmax(dim=-1) for probe in self.probes])
         rows = [
             shares[self.fold_of[speaker], row]
             if speaker in self.fold_of
@@ -75,6 +102,36 @@ class CrossFittedProbe:
             for row, speaker in enumerate(speakers)
         ]
         return torch.stack(rows)
+
+    @torch.no_grad()
+    def evidence_unheard(self, frames: Frames, speaker: str) -> npt.NDArray[np.float64]:
+        """(frames, 288) -> (labels,) of the probe that left `speaker` out; of all for another."""
+        rows = torch.from_numpy(frames)
+        fold = self.fold_of.get(speaker)
+        chosen = self.probes if fold is None else (self.probes[fold],)
+        found = torch.stack([probe(rows) for probe in chosen]).mean(dim=0)
+        return np.asarray(found.double().numpy())
+
+    @torch.no_grad()
+    def hidden(self, frames: Tensor) -> Tensor:
+        """(batch, frames, 288) -> the first probe's hidden layer, (batch, frames, hidden).
+
+        Before its rectifier and standardised, as targets of a regression should be. A hidden
+        layer tells of sounds and less of a voice's label, so it is of one probe for everyone.
+        """
+        found = self.probes[0].pre_activations(frames)
+        flat = found.flatten(0, 1)
+        return (found - flat.mean(dim=0)) / (flat.std(dim=0) + _LEAST_DEVIATION)
+
+    def weights(self) -> dict[str, Tensor]:
+        """One probe whose evidence is the mean of all of theirs: their hidden layers in a row."""
+        parts = [probe.weights() for probe in self.probes]
+        return {
+            "hidden": torch.cat([part["hidden"] for part in parts]),
+            "hidden_bias": torch.cat([part["hidden_bias"] for part in parts]),
+            "output": torch.cat([part["output"] for part in parts], dim=1) / len(parts),
+            "output_bias": torch.stack([part["output_bias"] for part in parts]).mean(dim=0),
+        }
 
 
 def norm_of(clips: Sequence[Frames]) -> tuple[Tensor, Tensor]:
@@ -84,44 +141,49 @@ def norm_of(clips: Sequence[Frames]) -> tuple[Tensor, Tensor]:
 
 
 def train_probe(
-    labelled: Mapping[str, Sequence[tuple[float, Frames]]],
+    labelled: Sequence[LabelledFrames],
     unlabelled: Sequence[Frames],
     recipe: ProbeRecipe = ProbeRecipe(),
+    title: str = "probe",
 ) -> AccentProbe:
-    """Train on (weight, frames) of the clips of each label; all frames set the norms.
-
-    A label's clips are drawn in proportion to their weights, labels equally often.
-    """
+    """Train on the clips of each label; the first versions of all clips set the norms."""
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     probe = AccentProbe(len(labelled), recipe)
-    every = [frames for clips in labelled.values() for _, frames in clips] + list(unlabelled)
-    mean, deviation = norm_of(every)
+    first = [versions[0] for label in labelled for versions in label.clips]
+    mean, deviation = norm_of([*first, *unlabelled])
     probe.get_buffer("mean").copy_(mean)
     probe.get_buffer("deviation").copy_(deviation)
     optimizer = torch.optim.AdamW(
         probe.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    groups = list(labelled.values())
-    chances = [np.array([weight for weight, _ in clips]) for clips in groups]
-    size = round(recipe.crop_s / HOP_S)
+    shares = np.array([label.share for label in labelled], np.float64)
     probe.train()
-    for step in range(recipe.steps):
+    bar = tqdm(range(recipe.steps), desc=title, unit="step", disable=None, leave=False)
+    for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * (1.0 - step / recipe.steps)
-        targets = rng.integers(len(groups), size=recipe.batch_size)
-        crops: list[Tensor] = []
-        for target in targets.tolist():
-            weights = chances[target] / chances[target].sum()
-            frames = groups[target][int(rng.choice(len(weights), p=weights))][1]
-            start = int(rng.integers(max(len(frames) - size, 0) + 1))
-            rows = (start + np.arange(size)) % len(frames)
-            crops.append(torch.from_numpy(frames[rows].astype(np.float32)))
-        logits = probe(torch.stack(crops)).mean(dim=1)
+        size = round(rng.uniform(recipe.min_crop_s, recipe.max_crop_s) / HOP_S)
+        targets = rng.choice(len(labelled), size=recipe.batch_size, p=shares / shares.sum())
+        crops = np.empty((recipe.batch_size, size, FRAME_SIZE), np.float32)
+        for row, target in enumerate(targets.tolist()):
+            label = labelled[target]
+            versions = label.clips[int(rng.choice(len(label.clips), p=label.chances))]
+            crops[row] = _crop(versions[int(rng.integers(len(versions)))], size, rng)
         loss = nn.functional.cross_entropy(
-            logits, torch.from_numpy(targets), label_smoothing=recipe.label_smoothing
+            probe(torch.from_numpy(crops)),
+            torch.from_numpy(targets),
+            label_smoothing=recipe.label_smoothing,
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return probe.eval().requires_grad_(False)
+
+
+def _crop(frames: Frames, size: int, rng: np.random.Generator) -> Frames:
+    """`size` frames in a row from a random place; a clip that is too short is repeated."""
+    start = int(rng.integers(max(len(frames) - size, 0) + 1))
+    if start + size <= len(frames):
+        return np.asarray(frames[start : start + size])
+    return np.asarray(frames[(start + np.arange(size)) % len(frames)])

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from accent.ecapa.loading import load_model
@@ -13,7 +13,7 @@ from accent.errors import ModelFolderError
 from pydantic import Field
 
 from aurea.command_line import CommandLine, read
-from aurea.lab.corpus import choose_labels, merge_accents, read_clips
+from aurea.lab.corpus import choose_labels, merge_accents, read_clips, with_weak_labels
 from aurea.lab.reporting.training_report import write_training_report
 from aurea.lab.speech.utterances import KIND
 from aurea.lab.training.device import device_called
@@ -27,7 +27,7 @@ REPORTS: Final = ROOT / "build" / "training"
 
 
 class TrainingOptions(CommandLine, Recipe):
-    """Labelled speech -> an ECAPA-TDNN accent model in the folder layout that `MODEL=` takes."""
+    """Labelled speech -> an accent model in the folder layout that `MODEL=` takes."""
 
     data: list[Path]
     """Folders and CSV files of clips."""
@@ -35,6 +35,10 @@ class TrainingOptions(CommandLine, Recipe):
     """More speech, which serves training only."""
     out: Path
     """Model folder to write."""
+    kind: Literal["ecapa", "probe"] = "ecapa"
+    """Kind of model: an ECAPA-TDNN, or a probe on a speech encoder."""
+    weak_labels: Path | None = None
+    """CSV of speaker and accent: supposed labels for speech that has none."""
     init: Path | None = None
     """Model folder whose embedding to start from."""
     recipe: list[str] = Field(default=[])
@@ -42,7 +46,7 @@ class TrainingOptions(CommandLine, Recipe):
     labels: str | None = None
     """Accents to tell apart, with commas; must have us."""
     merge: list[str] = Field(default=[])
-    """Accents that are one label together, such as indian=other african=other."""
+    """Accents that are one label together, such as l1-*=learner; canada= leaves one out."""
     min_speakers: int = 8
     """How many an accent needs to be a label."""
     kinds: str = "recorded,synthesised"
@@ -80,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         replace(clip, licence=clip.licence or options.extra_licence)
         for clip in (read_clips(options.extra, unlabelled=True) if options.extra else ())
     ]
+    if options.weak_labels:
+        extra = with_weak_labels(extra, options.weak_labels)
     merged = merge_accents([*clips, *extra], options.merge)
     clips, extra = merged[: len(clips)], merged[len(clips) :]
     trainable = [clip for clip in clips if clip.kind in kinds]
@@ -100,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             labels=labels,
             kinds=kinds,
             extra=extra,
+            kind=options.kind,
             init=load_model(options.init) if options.init else None,
             commands=[*made_by, command],
             jobs=options.threads,
@@ -112,4 +119,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         auc = found.us.auc
         print(f"{name}: AUC {auc.value:.3f} [{auc.low:.2f}, {auc.high:.2f}]")
     print(f"written: {options.out}")
-    print(write_training_report(options.out / LOG_FILE, REPORTS / f"{options.out.name}.html"))
+    if (options.out / LOG_FILE).is_file():
+        print(write_training_report(options.out / LOG_FILE, REPORTS / f"{options.out.name}.html"))

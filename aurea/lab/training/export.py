@@ -1,15 +1,28 @@
-"""A trained network -> the folder that `MODEL=` takes and SpeechBrain reads."""
+"""A trained network or probe -> the folder that `MODEL=` takes, and SpeechBrain where it can."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from accent.ecapa.network import AccentNetwork
 from accent.ecapa.specification import NetworkSpec
-from accent.layout import CLASSIFIER_FILE, EMBEDDING_FILE, HYPERPARAMS_FILE, LABELS_FILE
+from accent.layout import (
+    CLASSIFIER_FILE,
+    EMBEDDING_FILE,
+    HYPERPARAMS_FILE,
+    LABELS_FILE,
+    PROBE_FILE,
+    PROBE_WEIGHTS_FILE,
+)
+from accent.probe.loading import ProbeSpec
 from speechbrain.dataio.encoder import CategoricalEncoder
+from torch import Tensor
 
 from aurea.files import whole_file, write_whole
+from aurea.lab.teacher.encoders import LEVEL_RMS
 from aurea.lab.training.checkpoint import save_whole
+from aurea.models.encoder import ENCODER, place_encoder
 
 
 def write_model(
@@ -23,12 +36,32 @@ def write_model(
     ):
         state = {key: value.contiguous() for key, value in module.state_dict().items()}
         save_whole(state, out / name)
+    _write_labels(labels, out / LABELS_FILE)
+    write_whole(out / HYPERPARAMS_FILE, hyperparams_yaml(spec))
+
+
+def write_probe(weights: dict[str, Tensor], labels: Sequence[str], out: Path) -> None:
+    """Write a probe's folder, its encoder included, not yet calibrated.
+
+    Raises `PackageUnavailable` if the encoder cannot be had.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    place_encoder(out)
+    save_whole(
+        {name: tensor.contiguous() for name, tensor in weights.items()}, out / PROBE_WEIGHTS_FILE
+    )
+    _write_labels(labels, out / LABELS_FILE)
+    hidden_size, frame_size = weights["hidden"].shape
+    spec = ProbeSpec(ENCODER.sha256, frame_size, hidden_size, LEVEL_RMS, 1.0, 0.0)
+    write_whole(out / PROBE_FILE, json.dumps(asdict(spec), indent=2) + "\n")
+
+
+def _write_labels(labels: Sequence[str], path: Path) -> None:
     encoder = CategoricalEncoder()
     encoder.expect_len(len(labels))
     encoder.update_from_iterable(labels)
-    with whole_file(out / LABELS_FILE) as part:
+    with whole_file(path) as part:
         encoder.save(part)
-    write_whole(out / HYPERPARAMS_FILE, hyperparams_yaml(spec))
 
 
 def hyperparams_yaml(spec: NetworkSpec) -> str:
@@ -36,6 +69,7 @@ def hyperparams_yaml(spec: NetworkSpec) -> str:
     return f"""\
 # ECAPA-TDNN for accent identification, written by make train
 softmax_scale: {spec.softmax_scale:g}
+us_bias: {spec.us_bias:g}
 
 # SpeechBrain's from_hparams needs overrides={{"pretrained_path": this folder}}.
 pretrained_path: .

@@ -24,9 +24,9 @@ def fingerprint_of(
     """A digest, in hex, of the recipe, the labels, the teacher, `init` and the clips.
 
     `parts` are the clips by what they serve, training or judging. Of each, its place in the
-    order, accent, speaker, kind and content count, and not where its file lies: a folder that
-    was moved as a whole is the same data. Files are read in full, for names, sizes and times
-    of change stay when a clip is replaced.
+    order, accent, speaker, kind, corpus, certainty and content count, and not where its file
+    lies: a folder that was moved as a whole is the same data. Files are read in full, for names,
+    sizes and times of change stay when a clip is replaced.
     """
     digest = hashlib.sha256()
     facts = {
@@ -39,16 +39,17 @@ def fingerprint_of(
             else None
         ),
         "init": None if init is None else asdict(init.spec),
-        "clips": {
-            part: [[clip.accent, clip.speaker, clip.kind, _content(clip)] for clip in clips]
-            for part, clips in parts.items()
-        },
+        "clips": {part: [_facts(clip) for clip in clips] for part, clips in parts.items()},
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     if init is not None:
         for name, tensor in init.network.embedding_model.state_dict().items():
             digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _facts(clip: Clip) -> list[str]:
+    return [clip.accent, clip.speaker, clip.kind, clip.corpus, clip.certainty, _content(clip)]
 
 
 def _content(clip: Clip) -> str:

@@ -132,8 +132,8 @@ def descend(
     named right.
     """
     with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=recipe.bf16):
-        cosines, sounds = student(batch.features)
-    parts = losses_of(batch, cosines, sounds, recipe, step)
+        cosines, sounds, hidden = student(batch.features)
+    parts = losses_of(batch, cosines, sounds, hidden, recipe, step)
     loss = torch.stack(list(parts.values())).sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -1,27 +1,31 @@
-"""Labelled speech -> an ECAPA-TDNN accent model in the folder layout that `MODEL=` takes.
+"""Labelled speech -> an accent model of one of the kinds that `MODEL=` takes, and its card.
 
-The recipe is that of CommonAccent (Zuluaga-Gomez et al., 2023) at any width: cosine head,
-additive angular margin, speaker-disjoint split, balance over accents and speakers. A teacher
-can be added: frame by frame and clip by clip it gives targets, for unlabelled speech too.
+The recipe of an ECAPA-TDNN is that of CommonAccent (Zuluaga-Gomez et al., 2023) at any width:
+cosine head, additive angular margin, speaker-disjoint split, balance over accents and speakers.
+A teacher can be added: frame by frame and clip by clip it gives targets, for unlabelled speech too.
 Features are computed once. What step k sees depends on the seed and k alone: a run that was
 killed goes on where its last checkpoint stands and ends with the weights it would have had.
 """
 
 import shutil
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 from accent.ecapa.loading import EcapaModel
-from accent.layout import US_LABEL
+from accent.kinds import describe_model
+from accent.layout import ECAPA, PROBE, US_LABEL
+from accent.model import Calibration
 
 from aurea.archive.distort import DISTORTIONS
 from aurea.archive.layout import CALIBRATION_FILE
 from aurea.files import write_whole
+from aurea.lab.calibration.model_folder import write_calibration
 from aurea.lab.corpus import Clip, Split, split_by_speaker
 from aurea.lab.evaluation.answer_log import RESULTS_FILE
 from aurea.lab.evaluation.clip_results import ClipResult
@@ -31,14 +35,14 @@ from aurea.lab.evaluation.model_facts import model_facts
 from aurea.lab.evaluation.summary import summarise
 from aurea.lab.features.prepare import DEFAULT_CACHE, Plan, PreparedClip, prepare
 from aurea.lab.reporting.card import TrainingFacts, UsedClip, model_card
-from aurea.lab.statistics import fit_scale
+from aurea.lab.statistics import fit_calibration
 from aurea.lab.training.checkpoint import WORK_FOLDER
-from aurea.lab.training.development import decode_clips, development_figures, window_cosines
+from aurea.lab.training.development import decode_clips, development_figures
 from aurea.lab.training.device import device_text
 from aurea.lab.training.distillation import probe_for
-from aurea.lab.training.export import write_model
+from aurea.lab.training.export import write_model, write_probe
 from aurea.lab.training.fingerprint import fingerprint_of
-from aurea.lab.training.loop import LOG_FILE, train
+from aurea.lab.training.loop import train
 from aurea.lab.training.network import network_spec, new_network
 from aurea.lab.training.recipe import Recipe, recipe_text
 from aurea.lab.training.sampler import Sampler
@@ -46,6 +50,9 @@ from aurea.lab.training.sampler import Sampler
 CARD_FILE: Final = "README.md"
 
 CPU: Final = torch.device("cpu")
+
+# Lines and lengths that a calibration has to hold for.
+_CALIBRATE_ON: Final = ("telephone_8k", "cut_3s")
 
 
 def make_model(
@@ -56,6 +63,7 @@ def make_model(
     labels: Sequence[str],
     kinds: Sequence[str],
     extra: Sequence[Clip] = (),
+    kind: str = ECAPA.kind,
     init: EcapaModel | None = None,
     commands: Sequence[str] = (),
     checkpoint_every: int = 50,
@@ -76,43 +84,57 @@ def make_model(
     if US_LABEL not in labels:
         raise SystemExit(f"the labels are {', '.join(labels) or 'none'}: '{US_LABEL}' is needed.")
     clips, extra = (sorted(part, key=lambda clip: clip.path) for part in (clips, extra))
-    split = split_by_speaker(clips, labels, kinds, recipe.seed)
+    split = split_by_speaker(clips, labels, kinds, recipe.seed, recipe.dev_share, recipe.test_share)
     _print_split(split)
     spec = network_spec(recipe, len(labels), init)
     versions = recipe.versions if recipe.augment else 1
-    plan = Plan(spec.n_mels, versions, recipe.seed, recipe.teacher)
+    plan = Plan(spec.n_mels, versions, recipe.seed, recipe.teacher or kind == PROBE.kind)
     labelled_extra = [clip for clip in extra if clip.accent in labels]
     unlabelled_extra = [clip for clip in extra if not clip.accent and recipe.teacher]
+    # Speech whose label was taken away still teaches the sounds of the language.
+    unlabelled_extra += [clip for clip in split.rest if not clip.accent and recipe.teacher]
 
     def ready(chosen: Sequence[Clip], title: str) -> list[PreparedClip]:
         return prepare(chosen, plan, jobs=jobs, title=title, cache=cache) if chosen else []
 
     labelled = ready([*split.train, *labelled_extra], "prepare labelled speech")
     unlabelled = ready(unlabelled_extra, "prepare other speech")
-    probe = probe_for(labelled, unlabelled, labels) if recipe.teacher else None
-    dev = decode_clips(split.dev, "development clips")
-    parts = {**vars(split), "extra": labelled_extra, "unlabelled": unlabelled_extra}
-    averaged, spent_s = train(
-        new_network(recipe, len(labels), init),
-        Sampler(labelled, unlabelled, labels, recipe, probe),
-        recipe,
-        out,
-        fingerprint_of(recipe, parts, labels, init),
-        partial(development_figures, clips=dev, labels=labels),
-        checkpoint_every,
-        device,
-    )
-    # Voices to develop by are few and often synthesised, and so easier than those to come:
-    # they may take confidence away, not add any to what was trained.
-    scale = min(recipe.scale, fit_scale(*window_cosines(averaged, dev, labels)))
-
-    write_model(averaged, replace(spec, softmax_scale=scale), labels, out)
+    started_s = time.monotonic()
+    probe = probe_for(labelled, unlabelled, labels, recipe) if plan.teacher else None
+    if probe is not None and kind == PROBE.kind:
+        write_probe(probe.weights(), labels, out)
+        (out / WORK_FOLDER).mkdir(exist_ok=True)
+        spent_s = time.monotonic() - started_s
+        parameters = sum(tensor.numel() for tensor in probe.weights().values())
+    else:
+        averaged, spent_s = train(
+            new_network(recipe, len(labels), init),
+            Sampler(labelled, unlabelled, labels, recipe, probe),
+            recipe,
+            out,
+            fingerprint_of(
+                recipe,
+                {**vars(split), "extra": labelled_extra, "unlabelled": unlabelled_extra},
+                labels,
+                init,
+            ),
+            partial(
+                development_figures,
+                clips=decode_clips(split.dev, "development clips"),
+                labels=labels,
+            ),
+            checkpoint_every,
+            device,
+        )
+        write_model(averaged, spec, labels, out)
+        parameters = sum(parameter.numel() for parameter in averaged.parameters())
     # Of weights that stood here before.
     (out / CALIBRATION_FILE).unlink(missing_ok=True)
+    calibration, heard = _calibrate(out, split.dev, labels, jobs, recipe.seed)
     # The card speaks of the folder as it will be served, so the handler itself judges it.
     results = evaluate_clips(
         out,
-        [*split.test, *split.rest],
+        [clip for clip in (*split.test, *split.rest) if clip.accent or clip.spoken],
         jobs=jobs,
         log=out / WORK_FOLDER / RESULTS_FILE,
         distortions=tuple(DISTORTIONS) if robustness else (),
@@ -120,29 +142,56 @@ def make_model(
     )
     evaluations = {
         name: summarise(chosen, model_facts(out), jobs=jobs, seed=recipe.seed)
-        for name, chosen in _judged_sets(results, labels).items()
+        for name, chosen in _judged_sets(
+            [result for result in results if result.clip.accent], labels
+        ).items()
     }
     making = TrainingFacts(
         labels=tuple(labels),
-        parameters=sum(parameter.numel() for parameter in averaged.parameters()),
+        kind=kind,
+        parameters=parameters,
         parts={
             "training": [UsedClip(c.clip, c.duration_s) for c in (*labelled, *unlabelled)],
-            "development": [UsedClip(c.clip, c.duration_s) for c in dev],
+            "development": [UsedClip(c, d) for c, d in heard],
             "judging": [
                 UsedClip(result.clip, result.duration_s)
                 for result in results
                 if result.duration_s is not None and not result.distortion
             ],
         },
-        teacher=recipe.teacher,
-        recipe=f"{recipe_text(recipe, scale)} The log of the run is in {LOG_FILE}.",
+        teacher=recipe.teacher and kind == ECAPA.kind,
+        recipe=recipe_text(recipe, calibration, kind),
         commands=tuple(commands),
         spent_s=spent_s,
         computed_on=device_text(device),
     )
-    write_whole(out / CARD_FILE, model_card(making, evaluations))
+    write_whole(out / CARD_FILE, model_card(making, evaluations, results))
     shutil.rmtree(out / WORK_FOLDER)
     return evaluations
+
+
+def _calibrate(
+    out: Path, clips: Sequence[Clip], labels: Sequence[str], jobs: int, seed: int
+) -> tuple[Calibration, list[tuple[Clip, float]]]:
+    """Fit the calibration of the model in `out` on `clips`, write it there and return it.
+
+    Also returns the clips that were heard, and the seconds of each.
+
+    They are heard as they are, over a telephone and cut short, as the server would hear them:
+    a model is surer of long clips from studios than of others.
+    """
+    results = evaluate_clips(
+        out, clips, jobs=jobs, distortions=_CALIBRATE_ON, distorted_clips=len(clips), seed=seed
+    )
+    known = [result for result in results if result.evidence is not None]
+    heard = [(r.clip, r.duration_s or 0.0) for r in known if not r.distortion]
+    positive = np.array([result.clip.accent == US_LABEL for result in known], np.bool_)
+    if not known or positive.all() or not positive.any():
+        return describe_model(out).calibration, heard
+    evidence = np.array([result.evidence for result in known], np.float64)
+    calibration = fit_calibration(evidence, positive, labels.index(US_LABEL))
+    write_calibration(out, calibration)
+    return calibration, heard
 
 
 def _judged_sets(

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from accent.layout import PROBE
+from accent.model import Calibration
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
@@ -15,6 +17,10 @@ class Recipe(BaseModel):
 
     seed: int = Field(default=0, ge=0)
     """What split, first weights, crops and masks are drawn by."""
+    dev_share: float = Field(default=0.15, gt=0, lt=0.5)
+    """Share of a label's speakers that develop: they calibrate and train nothing."""
+    test_share: float = Field(default=0.3, gt=0, lt=0.5)
+    """Share of a label's speakers that judge."""
     steps: int = Field(default=500, ge=1)
     """Steps that the learning rate is planned for."""
     batch_size: int = Field(default=32, ge=1)
@@ -27,7 +33,7 @@ class Recipe(BaseModel):
     """Width of the attention that pools frames."""
     n_mels: int = Field(default=80, ge=1)
     """Mel bands of the features."""
-    min_crop_s: float = Field(default=1.5, gt=0)
+    min_crop_s: float = Field(default=1.0, gt=0)
     """Shortest crop, in seconds."""
     max_crop_s: float = Field(default=3.0, gt=0)
     """Longest crop, in seconds."""
@@ -47,6 +53,10 @@ class Recipe(BaseModel):
     """Of the cosines, in the softmax of the margin loss."""
     average_decay: float = 0.98
     """What the moving average of the weights keeps of itself at a step."""
+    us_share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the labelled crops that are US; the other labels have the rest alike."""
+    weak_weight: float = Field(default=0.3, ge=0, le=1)
+    """How often a weak label is drawn, beside one of somebody who knows."""
     augment: bool = True
     """Train on perturbed crops."""
     versions: int = Field(default=3, ge=1)
@@ -63,6 +73,10 @@ class Recipe(BaseModel):
     """With a teacher: weight of the divergence from its posterior."""
     sound_weight: float = 2.0
     """With a teacher: weight of the squared distance from its sounds."""
+    hidden_weight: float = 0.0
+    """With a teacher: weight of the squared distance from its probe's hidden layer."""
+    probe_steps: int = Field(default=1200, ge=0)
+    """Steps of each of the probe's folds."""
     labels_after: float = 0.3
     """With a teacher: share of the steps over which labels and posterior come in."""
 
@@ -93,38 +107,60 @@ def with_parts(recipe: Recipe, parts: Sequence[str]) -> Recipe:
     return recipe
 
 
-def recipe_text(recipe: Recipe, softmax_scale: float) -> str:
-    """What a card says of the recipe and of the scale that was fitted afterwards."""
-    recorded = (
-        f"{recipe.versions} versions of each clip (itself; speed, room, noise, babble, MP3, Opus, "
-        "AAC, telephone by chance), then "
-        if recipe.versions > 1
-        else ""
+def recipe_text(recipe: Recipe, calibration: Calibration, kind: str) -> str:
+    """What a card says of the recipe and of the calibration that was fitted afterwards."""
+    steps = _probe_text(recipe) if kind == PROBE.kind else _ecapa_text(recipe)
+    return (
+        f"Seed {recipe.seed}; {100 * recipe.us_share:g} % of the labelled crops US, the other "
+        "labels alike, within a label corpora by the root of their speakers, then speakers evenly; "
+        f"a weak label counts {recipe.weak_weight:g}. {steps} Augmentation of the waveform: "
+        f"{_versions_text(recipe)}. Calibration: scale {calibration.scale:g}, US bias "
+        f"{calibration.us_bias:g}, fitted on the development speakers, as they are, over a "
+        "telephone and cut to 3 s, with US and others weighing the same."
     )
-    augmentation = (
-        f"{recorded}tempo, vocal tract length, silence, colour, noise, cut-off and SpecAugment on "
-        "log-mel features"
-        if recipe.augment
-        else "none"
+
+
+def _versions_text(recipe: Recipe) -> str:
+    if recipe.versions < 2 or not recipe.augment:
+        return "none"
+    return (
+        f"{recipe.versions} versions of each clip (itself; speed, vocal tract, room, equaliser, "
+        "cut-offs, spectral holes, noise, babble, overload, MP3, Opus, AAC, telephone with mu-law "
+        "by chance)"
     )
+
+
+def _probe_text(recipe: Recipe) -> str:
+    return (
+        f"Up to five probes 288 -> 64 -> labels on the encoder's frames, each trained without one "
+        f"fold of the speakers: {recipe.probe_steps} steps of 96 crops of 1 to 4.8 s, dropout 0.4, "
+        "AdamW, 2e-3 falling to 0; every other version heard in pieces of 1 to 3.5 s. Served is "
+        "the mean of their evidence."
+    )
+
+
+def _ecapa_text(recipe: Recipe) -> str:
     teaching = (
         f" Loss: {recipe.margin_weight:g} x margin + {recipe.posterior_weight:g} x divergence from "
-        f"the teacher's posterior + {recipe.sound_weight:g} x squared distance from its sounds, "
-        f"the first two rising over {100 * recipe.labels_after:g} % of the steps; "
+        f"the teacher's posterior + {recipe.sound_weight:g} x squared distance from its sounds + "
+        f"{recipe.hidden_weight:g} x squared distance from the hidden layer of its probe, the "
+        f"first two rising over {100 * recipe.labels_after:g} % of the steps; "
         f"{100 * recipe.unlabelled_share:g} % of a batch without labels."
         if recipe.teacher
         else ""
     )
     stopped = f", ended at step {recipe.stop_at}" if recipe.stop_at else ""
+    crops = (
+        "; crops with tempo, vocal tract length, silence, colour, noise, cut-off and SpecAugment "
+        "on log-mel features"
+        if recipe.augment
+        else ""
+    )
     return (
-        f"Seed {recipe.seed}, {recipe.steps} steps of {recipe.batch_size} crops of "
-        f"{recipe.min_crop_s:g} to {recipe.max_crop_s:g} s, balanced over labels, kinds and "
-        f"speakers. Additive angular margin {recipe.margin:g}, scale {recipe.scale:g}.{teaching} "
-        f"AdamW, peak learning rate {recipe.learning_rate:g}, {100 * recipe.warmup:g} % warm-up, "
-        f"cosine to {100 * recipe.decay_to:g} % of it{stopped}, weight decay "
-        f"{recipe.weight_decay:g}; weights averaged with decay {recipe.average_decay:g}. "
-        f"Augmentation: {augmentation}. Softmax scale {softmax_scale:g}: fitted by negative "
-        "log-likelihood on windows of the development speakers, which served nothing else, or "
-        "that of training where the fit is above it. The weights are the moving average at the "
-        "last step."
+        f"{recipe.steps} steps of {recipe.batch_size} crops of {recipe.min_crop_s:g} to "
+        f"{recipe.max_crop_s:g} s{crops}. Additive angular margin {recipe.margin:g}, scale "
+        f"{recipe.scale:g}.{teaching} AdamW, peak learning rate {recipe.learning_rate:g}, "
+        f"{100 * recipe.warmup:g} % warm-up, cosine to {100 * recipe.decay_to:g} % of it{stopped}, "
+        f"weight decay {recipe.weight_decay:g}; weights averaged with decay "
+        f"{recipe.average_decay:g}, as they are at the last step."
     )

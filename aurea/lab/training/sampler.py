@@ -1,24 +1,22 @@
-"""Which crops a step trains on: balanced over labels, kinds of speech and speakers."""
+"""Which crops a step trains on: balanced over labels, corpora and speakers."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from accent.layout import US_LABEL
 from torch import Tensor
 
+from aurea.lab.corpus import WEAK
 from aurea.lab.features.augment import crop_at, perturbed_crop
 from aurea.lab.features.prepare import FRAMES_PER_S, PreparedClip
+from aurea.lab.statistics import Floats
 from aurea.lab.teacher.encoders import FIRST_CENTRE_S, HOP_S, SOUND_HOP_S
 from aurea.lab.teacher.probe import CrossFittedProbe, norm_of
 from aurea.lab.training.recipe import Recipe
-
-# Within a label, a kind of speech is drawn in proportion to this power of its seconds: a
-# large synthetic part does not drown a few real voices, nor are two clips drawn all the time.
-_KIND_POWER: Final = 1.0 / 3.0
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,15 @@ class Batch:
     `features` is (batch, frames, n_mels) float32 in dB. `targets` is (batch,) int64, -1 where
     there is no label. With a teacher, `sounds` is (batch, ceil(frames / 2), 96) float32, its
     sounds at every other frame, standardised, and `posterior` (batch, labels) float32 what it
-    says of the crop.
+    says of the crop. `hidden` is (batch, ceil(frames / 2), hidden) float32, the standardised
+    hidden layer of its probe, where the recipe learns from that.
     """
 
     features: Tensor
     targets: Tensor
     sounds: Tensor | None = None
     posterior: Tensor | None = None
+    hidden: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
@@ -43,11 +43,12 @@ class Batch:
             self.targets.to(device),
             None if self.sounds is None else self.sounds.to(device),
             None if self.posterior is None else self.posterior.to(device),
+            None if self.hidden is None else self.hidden.to(device),
         )
 
 
 class Sampler:
-    """Draws crops of log-mel features, balanced over labels, kinds of speech and speakers.
+    """Draws crops of log-mel features, balanced over labels, corpora and speakers.
 
     Raises `SystemExit` for a label without a clip.
     """
@@ -65,17 +66,8 @@ class Sampler:
         self._unlabelled = list(unlabelled)
         if probe is not None:
             self._sound_norm = norm_of([clip.sounds for clip in (*labelled, *unlabelled)])
-        self._groups: list[list[tuple[float, list[list[PreparedClip]]]]] = []
-        for label in labels:
-            kinds = by_kind(labelled, label)
-            if not kinds:
-                raise SystemExit(f"label {label}: no clip to train on could be decoded.")
-            self._groups.append([])
-            for clips in kinds:
-                speakers: dict[str, list[PreparedClip]] = defaultdict(list)
-                for clip in clips:
-                    speakers[clip.clip.speaker].append(clip)
-                self._groups[-1].append((kind_weight(clips), list(speakers.values())))
+        self._groups = [drawing(labelled, label, recipe.weak_weight) for label in labels]
+        self._us = labels.index(US_LABEL)
 
     def batch(self, step: int) -> Batch:
         """What step `step` trains on, whatever was drawn before."""
@@ -91,13 +83,13 @@ class Sampler:
         speakers: list[str] = []
         teacher_frames: list[Tensor] = []
         sounds: list[Tensor] = []
-        for index in range(recipe.batch_size):
-            if index < n_unlabelled:
-                target = -1
-                clip = self._unlabelled[int(rng.integers(len(self._unlabelled)))]
-            else:
-                target = (offset + index) % len(self._groups)
-                clip = self._draw(target, rng)
+        drawn = self._targets(recipe.batch_size - n_unlabelled, offset)
+        for target in [-1] * n_unlabelled + drawn:
+            clip = (
+                self._unlabelled[int(rng.integers(len(self._unlabelled)))]
+                if target < 0
+                else self._groups[target].one(rng)
+            )
             version = int(rng.integers(len(clip.versions))) if recipe.augment else 0
             features = torch.from_numpy(clip.versions[version])
             if recipe.augment:
@@ -109,35 +101,70 @@ class Sampler:
             speakers.append(clip.clip.speaker)
             if self._probe is not None:
                 times_s = positions[::2] * clip.speeds[version] / FRAMES_PER_S
-                teacher_frames.append(frames_at(clip.frames, times_s, FIRST_CENTRE_S, HOP_S))
+                teacher_frames.append(frames_at(clip.frames[0], times_s, FIRST_CENTRE_S, HOP_S))
                 sounds.append(frames_at(clip.sounds, times_s, 0.0, SOUND_HOP_S))
         batch = Batch(torch.stack(crops), torch.tensor(targets))
         if self._probe is None:
             return batch
         mean, deviation = self._sound_norm
-        posterior = self._probe.posterior(torch.stack(teacher_frames), speakers)
-        return replace(batch, sounds=(torch.stack(sounds) - mean) / deviation, posterior=posterior)
+        heard = torch.stack(teacher_frames)
+        return replace(
+            batch,
+            sounds=(torch.stack(sounds) - mean) / deviation,
+            posterior=self._probe.posterior(heard, speakers),
+            hidden=self._probe.hidden(heard) if recipe.hidden_weight else None,
+        )
 
-    def _draw(self, target: int, rng: np.random.Generator) -> PreparedClip:
-        weights = np.array([weight for weight, _ in self._groups[target]])
-        kind = int(rng.choice(len(weights), p=weights / weights.sum()))
-        speakers = self._groups[target][kind][1]
-        clips = speakers[int(rng.integers(len(speakers)))]
-        return clips[int(rng.integers(len(clips)))]
-
-
-def by_kind(clips: Sequence[PreparedClip], label: str) -> list[list[PreparedClip]]:
-    """The clips of a label, one list a kind of speech."""
-    kinds: dict[str, list[PreparedClip]] = defaultdict(list)
-    for clip in clips:
-        if clip.clip.accent == label:
-            kinds[clip.clip.kind].append(clip)
-    return list(kinds.values())
+    def _targets(self, count: int, offset: int) -> list[int]:
+        """The labels of `count` crops: US its share, the others in turn from `offset` on."""
+        others = [index for index in range(len(self._groups)) if index != self._us]
+        if not others:
+            return [self._us] * count
+        n_us = round(self._recipe.us_share * count)
+        rest = [others[(offset + index) % len(others)] for index in range(count - n_us)]
+        return [self._us] * n_us + rest
 
 
-def kind_weight(clips: Sequence[PreparedClip]) -> float:
-    """How often a kind of speech is drawn within its label, to no unit."""
-    return float(sum(clip.duration_s for clip in clips) ** _KIND_POWER)
+@dataclass(frozen=True)
+class Drawing:
+    """The clips of a label, and the chance of each to be drawn, (clips,) and 1 in sum."""
+
+    clips: tuple[PreparedClip, ...]
+    chances: Floats
+
+    def one(self, rng: np.random.Generator) -> PreparedClip:
+        """A clip by chance."""
+        return self.clips[int(rng.choice(len(self.clips), p=self.chances))]
+
+
+def drawing(clips: Sequence[PreparedClip], label: str, weak_weight: float) -> Drawing:
+    """How the clips of `label` are drawn: corpora by the root of their speakers, which are alike.
+
+    A large corpus does not drown a few voices of another, nor are two clips drawn all the time.
+    A kind of speech is a corpus of its own. A weakly labelled speaker counts as `weak_weight`.
+
+    Raises `SystemExit` for a label without a clip.
+    """
+    chosen = [clip for clip in clips if clip.clip.accent == label]
+    weights = np.array([weak_weight if _is_weak(clip) else 1.0 for clip in chosen], np.float64)
+    if not weights.sum():
+        raise SystemExit(f"label {label}: no clip to train on could be decoded.")
+    places: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for index, clip in enumerate(chosen):
+        places[clip.clip.corpus, clip.clip.kind][clip.clip.speaker].append(index)
+    chances = np.zeros(len(chosen))
+    for speakers in places.values():
+        worth = [float(weights[rows].mean()) for rows in speakers.values()]
+        if not sum(worth):
+            continue
+        share = np.sqrt(sum(worth)) / sum(worth)
+        for rows, weight in zip(speakers.values(), worth, strict=True):
+            chances[rows] = share * weight / len(rows)
+    return Drawing(tuple(chosen), chances / chances.sum())
+
+
+def _is_weak(clip: PreparedClip) -> bool:
+    return clip.clip.certainty.startswith(WEAK)
 
 
 def frames_at(
