@@ -261,7 +261,7 @@ def _group_table(results: Sequence[ClipResult]) -> str:
         for name, group in sorted(groups.items()):
             beside = us if title == "accent" and name != US_LABEL else []
             rows.append([title, name or "not stated", *_group_cells(group, beside)])
-    header = ["", "", "clips", "speakers (US)", "US median", "others' median", "AUC"]
+    header = ["by", "group", "clips", "speakers (US)", "US median", "others' median", "AUC"]
     return markdown_table(header, rows)
 
 
