@@ -172,6 +172,7 @@ def test_a_second_call_installs_nothing(
         ["torch.txt", "service.txt"],
         EDITABLE,
         set_up.CHECK,
+        set_up.FETCH_ENCODER,
     ]
     assert all("--require-hashes" in command for command in installs if locks_of(command))
     assert all("--no-deps" in command for command in installs if "pip" in command)
@@ -320,10 +321,10 @@ def test_a_changed_lock_is_installed(
     for stamp in tmp_path.glob(".installed*"):
         stamp.write_text("of an earlier version")
     call(monkeypatch)
-    assert len(installs) == 4
+    assert len(installs) == 5
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+@pytest.mark.parametrize("failing", [1, 2, 3, 4, 5])
 def test_an_installation_that_failed_starts_again(
     installs: list[list[str]], monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
@@ -334,11 +335,13 @@ def test_an_installation_that_failed_starts_again(
 
     with monkeypatch.context() as broken:
         broken.setattr(set_up, "run", fail)
-        with pytest.raises(SystemExit, match=r"pip could not install|installed"):
+        with pytest.raises(
+            SystemExit, match=r"pip could not install|installed|encoder cannot be put"
+        ):
             call(broken)
     installs.clear()
     call(monkeypatch)
-    assert len(installs) == 4
+    assert len(installs) == 5
 
 
 def test_the_oldest_python_that_set_up_runs_on_can_read_it() -> None:
