@@ -86,6 +86,6 @@ def prepared_clip(
         clip,
         tuple(versions),
         tuple(speeds),
-        frames=ramp(duration_s, FIRST_CENTRE_S, HOP_S, FRAME_SIZE),
+        frames=(ramp(duration_s, FIRST_CENTRE_S, HOP_S, FRAME_SIZE),) * len(versions),
         sounds=ramp(duration_s, 0.0, SOUND_HOP_S, SOUND_SIZE),
     )

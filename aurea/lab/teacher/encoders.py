@@ -48,6 +48,8 @@ SOUND_HOP_S: Final = 0.08
 # Rows of its spectrogram under one of its frames.
 _SOUND_WINDOW: Final = 76
 _SOUND_STEP_S: Final = 0.01
+# Windows of a long clip that share a pass: all of them would take a gigabyte.
+_AT_ONCE: Final = 32
 LEVEL_RMS: Final = 0.05
 
 
@@ -80,8 +82,12 @@ class SoundEncoder:
         rows = mels.squeeze() / 10.0 + 2.0
         starts = range(0, len(rows) - _SOUND_WINDOW + 1, round(SOUND_HOP_S / _SOUND_STEP_S))
         windows = np.stack([rows[start : start + _SOUND_WINDOW] for start in starts])
-        (embeddings,) = self._embedding.run(None, {"input_1": windows[..., None]})
-        return np.asarray(embeddings.reshape(len(windows), SOUND_SIZE).astype(np.float16))
+        embeddings = [
+            self._embedding.run(None, {"input_1": windows[start : start + _AT_ONCE, ..., None]})[0]
+            for start in range(0, len(windows), _AT_ONCE)
+        ]
+        flat = np.concatenate(embeddings).reshape(len(windows), SOUND_SIZE)
+        return np.asarray(flat.astype(np.float16))
 
 
 class SpeechEncoder:

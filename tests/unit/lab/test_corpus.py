@@ -13,6 +13,7 @@ from aurea.lab.corpus import (
     merge_accents,
     read_clips,
     split_by_speaker,
+    with_weak_labels,
 )
 
 LABELS = ("england", "us")
@@ -208,7 +209,37 @@ def test_merged_accents_share_a_label_and_nothing_else_changes() -> None:
     assert [clip.path for clip in merged] == [clip.path for clip in clips]
 
 
-@pytest.mark.parametrize("merge", ["wales", "wales=", "norway=other", "=other"])
+def test_a_merge_may_be_a_pattern_and_the_first_that_fits_counts() -> None:
+    clips = clips_of(1, ("us", "l1-greek", "l1-french", "canada", "wales"))
+    merged = merge_accents(clips, ["l1-*=learner", "canada=", "*=native"])
+    assert [(clip.accent, clip.spoken) for clip in merged[::2]] == [
+        ("us", ""),
+        ("learner", "l1-greek"),
+        ("learner", "l1-french"),
+        ("", "canada"),
+        ("native", "wales"),
+    ]
+
+
+def test_supposed_labels_are_weak_and_replace_no_known_one(tmp_path: Path) -> None:
+    table = tmp_path / "weak.csv"
+    table.write_text("speaker,accent\nanna,us\nbert,england\n")
+    clips = [
+        Clip(tmp_path / name, accent, name, "recorded", "")
+        for name, accent in (("anna", ""), ("bert", "us"), ("cleo", ""))
+    ]
+    found = with_weak_labels(clips, table)
+    assert [(clip.accent, clip.certainty) for clip in found] == [
+        ("us", "weak"),
+        ("us", ""),
+        ("", ""),
+    ]
+    table.write_text("name\nanna\n")
+    with pytest.raises(SystemExit, match="no table of speaker and accent"):
+        with_weak_labels(clips, table)
+
+
+@pytest.mark.parametrize("merge", ["wales", "norway=other", "=other", "us=other", "x*=other"])
 def test_a_merge_of_another_form_or_of_an_accent_that_nobody_has_is_refused(merge: str) -> None:
     with pytest.raises(SystemExit, match="accents are us, wales"):
         merge_accents(clips_of(1, ("us", "wales")), [merge])

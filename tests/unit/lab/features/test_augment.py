@@ -10,7 +10,14 @@ import torch
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.lab.features import augment
-from aurea.lab.features.augment import crop_at, perturbed_crop, spec_augment, version_of
+from aurea.lab.features.augment import (
+    _other_vocal_tract,
+    _through_device,
+    crop_at,
+    perturbed_crop,
+    spec_augment,
+    version_of,
+)
 from tests.clips import voice
 
 N_MELS = 80
@@ -165,9 +172,33 @@ def test_a_faster_version_says_the_same_in_less_time() -> None:
     tone = np.sin(2 * np.pi * 1_000 * np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ)
     for _ in range(12):
         version, speed = version_of(tone.astype(np.float32) * np.float32(0.5), [], rng)
+        assert version.size * speed == pytest.approx(tone.size, rel=0.05)
         spectrum = np.abs(np.fft.rfft(version * np.hanning(version.size)))
-        peak_hz = spectrum[20:].argmax() + 20
-        assert peak_hz * SAMPLE_RATE_HZ / version.size == pytest.approx(1_000 * speed, abs=3.0)
+        peak_hz = (spectrum[200:].argmax() + 200) * SAMPLE_RATE_HZ / version.size
+        # Another vocal tract moves it by a tenth more.
+        assert peak_hz == pytest.approx(1_000 * speed, rel=0.11)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.0, 1.1])
+def test_another_vocal_tract_moves_resonances_and_keeps_time(factor: float) -> None:
+    time_s = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    tone = (0.5 * np.sin(2 * np.pi * 1_500 * time_s)).astype(np.float32)
+    tone[: SAMPLE_RATE_HZ // 2] = 0.0
+    other = _other_vocal_tract(tone, factor)
+    assert other.size == tone.size
+    assert np.abs(other[: SAMPLE_RATE_HZ // 2 - 512]).max() < 1e-3
+    spectrum = np.abs(np.fft.rfft(other[-SAMPLE_RATE_HZ // 4 :]))
+    assert spectrum.argmax() * 4 == pytest.approx(1_500 * factor, abs=40)
+
+
+def test_a_device_colours_what_it_records_and_adds_nothing_to_silence() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(SAMPLE_RATE_HZ).astype(np.float32)
+    coloured = [_through_device(noise, np.random.default_rng(seed)) for seed in range(12)]
+    assert all(np.isfinite(each).all() and each.size == noise.size for each in coloured)
+    changes = [float(np.abs(each - noise).mean()) for each in coloured]
+    assert max(changes) > 0.3
+    assert not _through_device(np.zeros(1_000, np.float32), rng).any()
 
 
 def test_a_clip_that_is_barely_heard_has_versions_as_loud_as_any() -> None:

@@ -184,9 +184,9 @@ def test_without_a_teacher_there_are_no_frames_and_no_encoder(
     monkeypatch.setattr(module, "SpeechEncoder", refuse)
     monkeypatch.setattr(module, "SoundEncoder", refuse)
     (found,) = make(clips[:1], tmp_path)
-    assert found.frames.shape == (0, FRAME_SIZE)
+    assert [heard.shape for heard in found.frames] == [(0, FRAME_SIZE)] * len(found.versions)
     assert found.sounds.shape == (0, SOUND_SIZE)
-    assert found.frames.dtype == found.sounds.dtype == np.float16
+    assert found.frames[0].dtype == found.sounds.dtype == np.float16
 
 
 @pytest.mark.usefixtures("here")
@@ -203,8 +203,9 @@ def test_a_teacher_hears_the_clip_itself(
     use_stand_in_teacher(monkeypatch)
     monkeypatch.setattr(module, "SpeechEncoder", Listening)
     (found,) = make(clips[1:2], tmp_path, Plan(24, 2, 0, teacher=True))
-    assert heard == [round(0.8 * 16_000)]
-    assert found.frames.shape == (33, FRAME_SIZE)
+    assert heard[0] == round(0.8 * 16_000)
+    assert len(heard) == len(found.frames) == 2
+    assert found.frames[0].shape == (33, FRAME_SIZE)
     assert found.sounds.shape == (10, SOUND_SIZE)
 
 

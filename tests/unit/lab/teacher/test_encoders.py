@@ -21,6 +21,7 @@ from aurea.lab.teacher.encoders import (
     SoundEncoder,
     SpeechEncoder,
 )
+from aurea.models.encoder import ENCODER
 from aurea.models.packages import DEFAULT_CACHE, PackagedFile, PackageUnavailable, fetch
 from tests.clips import voice
 
@@ -89,9 +90,10 @@ def test_a_long_clip_sounds_as_its_windows_do(encoder: SpeechEncoder) -> None:
 class Clock:
     """In place of the encoder's session: a frame is the sample in the middle of what it hears."""
 
-    def __init__(self, path: Path, options: object) -> None:
+    def __init__(self, path: Path, options: object, providers: object) -> None:
         assert path == Path("a clock")
         assert options is not None
+        assert providers == ["CPUExecutionProvider"]
 
     def run(self, _: None, inputs: dict[str, Any]) -> tuple[Waveform]:
         samples = inputs["input_values"]
@@ -175,7 +177,7 @@ def test_sounds_do_not_depend_on_the_level_nor_on_what_is_far_away(sounds: Sound
 
 
 @pytest.mark.parametrize(
-    ("make", "wanted"), [(SpeechEncoder, [encoders.ENCODER]), (SoundEncoder, encoders.SOUND_MODELS)]
+    ("make", "wanted"), [(SpeechEncoder, [ENCODER]), (SoundEncoder, encoders.SOUND_MODELS)]
 )
 def test_a_teacher_that_cannot_be_had_says_what_to_do(
     make: type[SpeechEncoder | SoundEncoder],

@@ -16,6 +16,7 @@ from aurea.lab.evaluation.clip_results import ClipResult
 from aurea.lab.evaluation.figures import Evaluation
 from aurea.lab.features.prepare import PreparedClip
 from aurea.lab.teacher.encoders import SOUND_SIZE
+from aurea.lab.teacher.probe import ProbeRecipe
 from aurea.lab.training.loop import LOG_FILE
 from aurea.lab.training.model import make_model
 from aurea.lab.training.recipe import Recipe
@@ -57,8 +58,9 @@ TAUGHT = Recipe(
     versions=2,
     teacher=True,
     unlabelled_share=0.25,
+    hidden_weight=1.0,
 )
-LOSSES = ("margin", "divergence", "sounds")
+LOSSES = ("margin", "divergence", "sounds", "hidden")
 
 
 def make(
@@ -94,7 +96,7 @@ def train_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def answers_of(accents: Sequence[str]) -> list[ClipResult]:
     """Answers of a model of `LABELS` to clips of these accents."""
     return [
-        replace(result, cosines=(result.cosines or ())[: len(LABELS)])
+        replace(result, evidence=(result.evidence or ())[: len(LABELS)])
         for result in answers(3, 2, accents=accents)
     ]
 
@@ -137,4 +139,5 @@ def taught_batch(targets: Sequence[int] = (-1, 1, 0, 1)) -> Batch:
         torch.tensor(targets),
         sounds=torch.randn((4, 5, SOUND_SIZE), generator=generator),
         posterior=torch.rand((4, 2), generator=generator).softmax(dim=-1),
+        hidden=torch.randn((4, 5, ProbeRecipe.hidden), generator=generator),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accent.layout import MODEL_FILES
+from accent.layout import ECAPA
 
 from aurea.lab.corpus import Clip, read_clips
 from aurea.lab.training import loop
@@ -51,7 +51,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_with_the_same_weights
     with pytest.raises(KeyboardInterrupt):
         make(data, tmp_path, cache)
     assert begun == list(range(12))
-    assert not any((tmp_path / name).exists() for name in MODEL_FILES)
+    assert not any((tmp_path / name).exists() for name in ECAPA.files)
     with (tmp_path / LOG_FILE).open("a") as log:
         log.write('{"step": 12, "lo')
     begun = stop_before(NEVER, monkeypatch)

@@ -137,11 +137,12 @@ def test_each_part_of_the_recipe_is_an_option_with_its_line_of_help(
         assert f"{part.description} (default: {part.default})" in said
 
 
+SHARES = ("unlabelled_share", "dev_share", "test_share", "us_share", "weak_weight")
 OPTIONS = {
     name: str(field.default * 2 + 1)
     for name, field in Recipe.model_fields.items()
     if not isinstance(field.default, bool)
-} | {"unlabelled_share": "0.5"}
+} | dict.fromkeys(SHARES, "0.4")
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -26,7 +26,7 @@ NAMES = ("anna", "bert", "cleo", "dora")
 OTHERS: dict[str, Any] = {
     name: not field.default if isinstance(field.default, bool) else field.default * 2 + 1
     for name, field in Recipe.model_fields.items()
-} | {"unlabelled_share": 0.5}
+} | dict.fromkeys(("unlabelled_share", "dev_share", "test_share", "us_share", "weak_weight"), 0.4)
 
 
 @pytest.fixture

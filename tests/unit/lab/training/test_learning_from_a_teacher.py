@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from accent.ecapa.loading import load_model
-from accent.layout import MODEL_FILES
+from accent.layout import ECAPA
 
 from aurea.lab.corpus import read_clips
 from aurea.lab.teacher.probe import ProbeRecipe, train_probe
@@ -46,8 +45,10 @@ def make(
     data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Path, Recipe], None]:
     use_stand_in_teacher(monkeypatch)
-    short = ProbeRecipe(steps=60, batch_size=16, hidden=16, crop_s=0.5)
-    monkeypatch.setattr(distillation, "train_probe", partial(train_probe, recipe=short))
+    short = ProbeRecipe(steps=60, batch_size=16, min_crop_s=0.4, max_crop_s=0.6)
+    monkeypatch.setattr(
+        distillation, "train_probe", lambda labels, others, *_: train_probe(labels, others, short)
+    )
     monkeypatch.setattr(model, "evaluate_clips", lambda *_, **__: [])
     extra = [replace(clip, licence="CC0") for clip in read_clips(data / "more", unlabelled=True)]
 
@@ -82,7 +83,7 @@ def test_a_model_learns_from_a_teacher_and_a_killed_run_goes_on_doing_so(
     assert "| CC0 |" in card
     assert "squared distance from its sounds" in card
     files = {path.name for path in (tmp_path / "whole").iterdir()}
-    assert files == {*MODEL_FILES, CARD_FILE, LOG_FILE}
+    assert files == {*ECAPA.files, CARD_FILE, LOG_FILE}
 
     def dies(recipe: Recipe, step: int) -> float:
         if step == 33:

@@ -1,4 +1,4 @@
-"""TrainingFacts a model: the folder, its card, and who is judged."""
+"""Making a model: the folder, its card, and who is judged."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from accent.ecapa.loading import load_model
-from accent.layout import MODEL_FILES
+from accent.layout import ECAPA
+from accent.model import Calibration
 
 from aurea.archive.distort import DISTORTIONS
 from aurea.lab.corpus import Clip, read_clips, split_by_speaker
@@ -48,9 +49,8 @@ def test_the_folder_that_training_writes_is_one_that_the_server_loads(trained: P
     found = load_model(trained)
     assert found.labels == LABELS
     assert found.spec.channels == (16, 16, 16, 16, 48)
-    assert found.spec.softmax_scale != TINY.scale
     assert {path.name for path in trained.iterdir()} == {
-        *MODEL_FILES,
+        *ECAPA.files,
         CARD_FILE,
         LOG_FILE,
     }
@@ -113,18 +113,21 @@ def test_speech_that_teaches_no_label_changes_nothing_without_a_teacher(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("fitted", "written"), [(99.0, 30.0), (12.5, 12.5)])
-def test_development_voices_may_lower_the_scale_and_not_raise_it(
-    fitted: float,
-    written: float,
-    data: Path,
-    cache: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_calibration_is_fitted_on_development_voices_as_lines_and_lengths_make_them(
+    data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "fit_scale", lambda *_: fitted)
+    asked: list[tuple[list[Clip], tuple[str, ...]]] = []
+
+    def judge(_: Path, clips: Sequence[Clip], **how: Any) -> list[ClipResult]:
+        asked.append((list(clips), how.get("distortions", ())))
+        return answers_of(LABELS) if len(asked) == 1 else []
+
+    monkeypatch.setattr(model, "evaluate_clips", judge)
+    monkeypatch.setattr(model, "fit_calibration", lambda *_: Calibration(7.5, -1.25))
     make(data, tmp_path, cache, TINY.changed(steps=1))
-    assert load_model(tmp_path).spec.softmax_scale == written
+    split = split_by_speaker(read_clips(data), LABELS, ("recorded",), TINY.seed)
+    assert asked[0] == (list(split.dev), ("telephone_8k", "cut_3s"))
+    assert load_model(tmp_path).calibration == Calibration(7.5, -1.25)
 
 
 @pytest.mark.slow
@@ -139,11 +142,10 @@ def test_the_card_tells_of_natural_voices_first_and_of_each_set_once(
     ]
     asked: list[Sequence[Clip]] = []
 
-    def judge(folder: Path, clips: Sequence[Clip], **how: Any) -> list[ClipResult]:
+    def judge(folder: Path, clips: Sequence[Clip], **_: Any) -> list[ClipResult]:
         assert load_model(folder).labels == LABELS
-        assert how["distortions"] == ()
         asked.append(clips)
-        return [*natural, *synthetic]
+        return [*natural, *synthetic] if len(asked) == 2 else []
 
     monkeypatch.setattr(model, "evaluate_clips", judge)
     evaluations = make(data, tmp_path, cache, TINY.changed(steps=1))
@@ -155,4 +157,4 @@ def test_the_card_tells_of_natural_voices_first_and_of_each_set_once(
     }
     assert next(iter(evaluations)) == "recorded, all accents"
     split = split_by_speaker(read_clips(data), LABELS, ("recorded",), TINY.seed)
-    assert asked == [[*split.test, *split.rest]]
+    assert asked[1:] == [[*split.test, *split.rest]]

@@ -1,6 +1,7 @@
 """A recipe: each part told once, and given by its name."""
 
 import pytest
+from accent.model import Calibration
 from pydantic import ValidationError
 
 from aurea.lab.training.recipe import Recipe, recipe_text, with_parts
@@ -32,13 +33,17 @@ def test_training_ends_at_the_last_step_or_where_it_is_told_to() -> None:
 
 
 def test_a_card_tells_only_what_counted() -> None:
-    plain = recipe_text(Recipe(augment=False), 12.5)
-    assert "Augmentation: none." in plain
+    found = Calibration(12.5, -0.75)
+    plain = recipe_text(Recipe(augment=False), found, "ecapa")
+    assert "Augmentation of the waveform: none." in plain
     assert "teacher" not in plain
     assert "ended at step" not in plain
-    assert "Softmax scale 12.5:" in plain
-    taught = recipe_text(Recipe(teacher=True, versions=1, stop_at=7), 30.0)
+    assert "scale 12.5, US bias -0.75" in plain
+    taught = recipe_text(Recipe(teacher=True, versions=1, stop_at=7), found, "ecapa")
     assert "divergence from the teacher's posterior" in taught
     assert "ended at step 7" in taught
     assert "versions of each clip" not in taught
-    assert "3 versions of each clip" in recipe_text(Recipe(), 30.0)
+    assert "3 versions of each clip" in recipe_text(Recipe(), found, "ecapa")
+    probe = recipe_text(Recipe(probe_steps=77), found, "probe")
+    assert "77 steps of 96 crops" in probe
+    assert "margin" not in probe

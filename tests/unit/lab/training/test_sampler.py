@@ -24,7 +24,7 @@ from aurea.lab.teacher.encoders import (
 )
 from aurea.lab.teacher.probe import AccentProbe, CrossFittedProbe, ProbeRecipe, norm_of
 from aurea.lab.training import sampler
-from aurea.lab.training.sampler import Batch, Sampler, frames_at
+from aurea.lab.training.sampler import Batch, Sampler, drawing, frames_at
 from tests.stand_ins import prepared_clip, ramp
 from tests.unit.lab.training.helpers import LABELS, TAUGHT, TINY, clock_clip
 
@@ -85,14 +85,36 @@ def test_speakers_are_drawn_alike_however_many_clips_they_have() -> None:
     assert found[1.0] / found[2.0] == pytest.approx(1.0, abs=0.35)
 
 
-def test_a_kind_of_speech_is_drawn_by_the_cube_root_of_its_length() -> None:
-    real = prepared("us", "u", seconds=1.0, value=1.0)
-    made = [
-        prepared("us", f"k{index}", seconds=32.0, kind="kokoro", value=2.0) for index in range(2)
-    ]
+def test_a_corpus_is_drawn_by_the_root_of_its_speakers() -> None:
+    real = prepared("us", "u", value=1.0)
+    made = [prepared("us", f"k{index}", kind="kokoro", value=2.0) for index in range(9)]
     found = drawn([real, *made, prepared("england", "e")], steps=40)
-    assert found[2.0] / found[1.0] == pytest.approx(4.0, rel=0.25)
+    assert found[2.0] / found[1.0] == pytest.approx(3.0, rel=0.25)
     assert found[0.0] == found[1.0] + found[2.0]
+
+
+def test_corpora_of_one_kind_are_told_apart() -> None:
+    clips = [prepared("us", f"a{index}") for index in range(4)] + [prepared("us", "b")]
+    apart = [replace(c, clip=replace(c.clip, corpus=c.clip.speaker[0])) for c in clips]
+    assert drawing(clips, "us", 1.0).chances.tolist() == pytest.approx([0.2] * 5)
+    assert drawing(apart, "us", 1.0).chances[-1] == pytest.approx(1 / 3)
+
+
+def test_a_weak_label_is_drawn_by_its_weight_and_never_without_one() -> None:
+    known, weak = prepared("us", "known"), prepared("us", "weak")
+    weak = replace(weak, clip=replace(weak.clip, certainty="weak"))
+    assert drawing([known, weak], "us", 0.25).chances.tolist() == pytest.approx([0.8, 0.2])
+    assert drawing([known, weak], "us", 0.0).chances.tolist() == pytest.approx([1.0, 0.0])
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(0.5, [10, 20, 10]), (0.2, [16, 8, 16])])
+def test_us_has_its_share_and_the_other_labels_the_rest_alike(
+    share: float, wanted: list[int]
+) -> None:
+    labels = ("england", "us", "wales")
+    clips = [prepared(label, label) for label in labels]
+    batch = Sampler(clips, [], labels, PLAIN.changed(us_share=share)).batch(3)
+    assert torch.bincount(batch.targets).tolist() == wanted
 
 
 def test_a_label_of_which_nothing_could_be_decoded_is_named() -> None:
@@ -109,7 +131,10 @@ class Echo(AccentProbe):
 
     def forward(self, frames: Tensor) -> Tensor:
         self.heard.append(frames)
-        return frames[..., : len(LABELS)]
+        return frames[..., : len(LABELS)].mean(dim=-2)
+
+    def pre_activations(self, frames: Tensor) -> Tensor:
+        return frames[..., :4]
 
 
 def alone(probe: AccentProbe | None) -> CrossFittedProbe | None:
@@ -144,7 +169,7 @@ def check_times(batch: Batch, probe: Echo, clips: Sequence[PreparedClip]) -> Non
         times_s = batch.features[row, ::2, 0]
         clip = next(clip for clip in clips if clip.clip.accent == LABELS[target])
         for heard_s, known in (
-            (frames[row], clip.frames),
+            (frames[row], clip.frames[0]),
             (batch.sounds[row] * deviation + mean, clip.sounds),
         ):
             wanted_s = times_s.clamp(float(known[0, 0]), float(known[-1, 0]))
@@ -190,7 +215,7 @@ def test_the_posterior_is_what_the_probe_says_of_the_whole_crop() -> None:
     clips = [
         replace(
             clock_clip(accent, accent, 1.5),
-            frames=rng.normal(size=(60, FRAME_SIZE)).astype(np.float16),
+            frames=(rng.normal(size=(60, FRAME_SIZE)).astype(np.float16),),
             sounds=rng.normal(4.0, 3.0, size=(19, SOUND_SIZE)).astype(np.float16),
         )
         for accent in LABELS
