@@ -73,7 +73,7 @@ def content(archive: Path, name: str) -> bytes:
 
 def registered(archive: Path, run_dir: Path, workers: int = 1) -> tuple[Registry, State]:
     """The registry of a run folder that serves the archive as its one version, 1.0."""
-    registry = Registry(run_dir / STATE_FOLDER / "embedded", "embedded")
+    registry = Registry(run_dir / STATE_FOLDER / "embedded-ecapa", "embedded-ecapa")
     registry.prepare()
     state, _ = registry.adopt(archive, "1.0", workers)
     registry.save(state)

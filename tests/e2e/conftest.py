@@ -11,7 +11,8 @@ from tests.clips import encode, voice
 from tests.e2e.archives import configured, registered, registered_alone
 from tests.e2e.services import RunningService
 
-_HERE = Path(__file__).parent
+QUICK_PACKAGING = Path(__file__).with_name("quick_packaging")
+"""On Python's path, it has a packaging process judge engines by little speech."""
 
 Serve = Callable[..., RunningService]
 
@@ -38,7 +39,7 @@ def first_start(
 
 def start_first(folder: Path) -> RunningService:
     """Start in a fresh run folder, with the engines judged by little speech."""
-    path = os.pathsep.join([str(_HERE / "quick_packaging"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(QUICK_PACKAGING), os.environ.get("PYTHONPATH", "")])
     return RunningService(
         folder / "run",
         environment={"PYTHONPATH": path.rstrip(os.pathsep)},
@@ -49,9 +50,9 @@ def start_first(folder: Path) -> RunningService:
 
 @pytest.fixture(scope="session")
 def archive(first_start: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model, packaged as version 1.0."""
-    store = first_start.run_dir / STATE_FOLDER / "embedded" / "store"
-    copy = tmp_path_factory.mktemp("archive") / "embedded.mar"
+    """The embedded ECAPA-TDNN, packaged as version 1.0."""
+    store = first_start.run_dir / STATE_FOLDER / "embedded-ecapa" / "store"
+    copy = tmp_path_factory.mktemp("archive") / "embedded-ecapa.mar"
     copy.write_bytes(next(store.glob("*.mar")).read_bytes())
     return copy
 

@@ -36,7 +36,7 @@ class RunningService:
         self.port = int(options.get("port", 0)) or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output_file = run_dir.parent / f"{run_dir.name}.{self.port}.out"
-        options = {"model": "embedded", **options}
+        options = {"model": "embedded-ecapa", **options}
         options |= {"port": str(self.port), "run_dir": str(run_dir)}
         if through_make:
             command = [

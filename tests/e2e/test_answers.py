@@ -23,7 +23,7 @@ from tests.e2e.conftest import Serve
 from tests.e2e.services import RunningService
 from tests.models import SHARED
 
-EMBEDDED = ROOT / "model_store" / "embedded"
+EMBEDDED = ROOT / "model_store" / "embedded-ecapa"
 FORMATS = [*ENCODINGS, "ogg-vorbis"]
 LENGTHS_S = (0.5, 2.0, 9.9, 10.0)
 
@@ -42,7 +42,7 @@ def test_each_promised_format_gets_a_score(
     assert response.headers["content-type"] == "application/json"
     assert list(response.json()) == ["us_confidence"]
     assert 0 <= response.json()["us_confidence"] <= 100
-    assert re.fullmatch(r"embedded/[\w.]+", response.headers["x-model"])
+    assert re.fullmatch(r"embedded-ecapa/[\w.]+", response.headers["x-model"])
     assert re.fullmatch(r"[\w.-]{1,64}", response.headers["x-request-id"])
 
 
@@ -126,7 +126,7 @@ def test_the_score_of_auto_is_off_by_what_an_archive_judged_by_all_speech_states
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("whole")
-    order = PackagingOrder(model=EMBEDDED, name="embedded", version="1.0")
+    order = PackagingOrder(model=EMBEDDED, name="embedded-ecapa", version="1.0")
     whole = build(order, folder / "store").path
     registered(whole, folder / "run")
     running = serve(folder / "run")
@@ -165,7 +165,7 @@ def test_a_request_id_is_kept_if_sane_and_made_if_not(service: RunningService, c
 
 def test_the_service_says_what_it_serves(service: RunningService) -> None:
     document = service.client.get("/").json()
-    assert document["model"]["name"] == "embedded"
+    assert document["model"]["name"] == "embedded-ecapa"
     assert document["limits"]["max_audio_s"] == 300
     assert document["limits"]["max_upload_bytes"] == 25_000_000
     assert service.client.get("/healthz").status_code == 200
@@ -186,9 +186,9 @@ def test_torchserve_answers_the_full_document_behind_the_proxy(service: RunningS
     socket_path = next((service.run_dir / "torchserve").rglob("inference.sock"))
     transport = httpx.HTTPTransport(uds=str(socket_path))
     with httpx.Client(transport=transport, base_url="http://torchserve", timeout=60) as client:
-        refused = client.post("/predictions/embedded", content=clip)
+        refused = client.post("/predictions/embedded-ecapa", content=clip)
         response = client.post(
-            "/predictions/embedded",
+            "/predictions/embedded-ecapa",
             content=clip,
             headers={"Authorization": f"Bearer {keys['inference']['key']}"},
         )
@@ -212,7 +212,7 @@ def test_torchserve_answers_the_full_document_behind_the_proxy(service: RunningS
     assert document["audio"]["scored_s"] <= duration_s
     speech_s = sum(window["speech_s"] for window in document["windows"])
     assert speech_s == pytest.approx(document["audio"]["speech_s"], abs=0.04)
-    assert document["model"]["name"] == "embedded"
+    assert document["model"]["name"] == "embedded-ecapa"
     assert set(document["timings"]) == {"decode_s", "gate_s", "features_s", "forward_s", "total_s"}
 
 

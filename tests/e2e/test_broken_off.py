@@ -21,8 +21,8 @@ LONGEST_S = 8.0
 @pytest.mark.long
 def test_a_scale_that_is_broken_off_leaves_torchserve_as_the_state_says(serve: Serve) -> None:
     service = serve()
-    folder = service.run_dir / STATE_FOLDER / "embedded"
-    registry = Registry(folder, "embedded")
+    folder = service.run_dir / STATE_FOLDER / "embedded-ecapa"
+    registry = Registry(folder, "embedded-ecapa")
     torchserve = TorchServe(
         Addresses.model_validate_json((service.run_dir / ADDRESSES_FILE).read_bytes())
     )

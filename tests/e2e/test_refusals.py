@@ -70,7 +70,7 @@ def assert_is_problem(response: httpx.Response, status: int, code: str) -> None:
     assert problem["code"] == code
     assert {"type", "title", "detail"} <= set(problem)
     assert response.headers["x-request-id"]
-    assert response.headers["x-model"].startswith("embedded/")
+    assert response.headers["x-model"].startswith("embedded-ecapa/")
     if status == 503:
         assert int(response.headers["retry-after"]) > 0
 

@@ -34,17 +34,17 @@ def test_a_start_brings_back_all_that_was_registered_and_can_be_loaded(
         renumbered(archive, draft, "3.0", **{"hyperparams.yaml": b"not: a model"}), "3.0"
     )
     state.versions["4.0"] = registry.place(renumbered(archive, draft, "4.0"), "4.0")
-    (registry.store / "embedded-4.0.mar").write_bytes(b"half of it")
+    (registry.store / "embedded-ecapa-4.0.mar").write_bytes(b"half of it")
     state.default, state.previous = "4.0", "2.0"
     state.canary = Canary(version="1.0", percent=50)
     registry.save(state)
 
     again = serve(run_dir)
-    assert "embedded/4.0 is not served" in again.output
-    assert "embedded/2.0 answers in place of 4.0" in again.output
-    assert "ready: embedded/2.0" in again.output
+    assert "embedded-ecapa/4.0 is not served" in again.output
+    assert "embedded-ecapa/2.0 answers in place of 4.0" in again.output
+    assert "ready: embedded-ecapa/2.0" in again.output
     assert again.classify(clip).status_code == 200
-    again.await_output("embedded/3.0 is not served")
+    again.await_output("embedded-ecapa/3.0 is not served")
     deadline = time.monotonic() + 60
     while registry.load().versions["3.0"].failed == "" or registry.load().canary is None:
         assert time.monotonic() < deadline, "the start does not come to its end"
@@ -61,7 +61,7 @@ def test_a_start_brings_back_all_that_was_registered_and_can_be_loaded(
     assert (ready["status"], ready["version"]) == ("ready", "2.0")
     assert {each["version"]: each["workers"] for each in ready["versions"]} == ready_workers
     answered = {again.classify(clip).headers["x-model"] for _ in range(40)}
-    assert answered == {"embedded/1.0", "embedded/2.0"}
+    assert answered == {"embedded-ecapa/1.0", "embedded-ecapa/2.0"}
     again.close()
 
 
@@ -79,7 +79,7 @@ def test_a_clip_that_torchserve_loses_with_its_worker_is_scored_all_the_same(
         time.sleep(1.5)
         service.workers()[0].kill()
         assert answer.result().status_code == 200
-    assert answer.result().headers["x-model"] == "embedded/2.0"
+    assert answer.result().headers["x-model"] == "embedded-ecapa/2.0"
     assert "put to TorchServe once more" in service.log("proxy.log")
     service.close()
 
@@ -102,22 +102,24 @@ def test_a_version_that_scores_otherwise_than_its_packager_is_taken_away_again(
     assert refused.returncode != 0
     assert "taken away again" in refused.stderr
     assert "and not" in refused.stderr
-    assert service.classify(clip).headers["x-model"] == "embedded/1.0"
+    assert service.classify(clip).headers["x-model"] == "embedded-ecapa/1.0"
     listed = make("models", f"RUN_DIR={service.run_dir}", "ARGS=list --json")
     assert [each["version"] for each in json.loads(listed.stdout)["versions"]] == ["1.0"]
-    store = service.run_dir / STATE_FOLDER / "embedded" / "store"
-    assert [path.name for path in store.iterdir()] == ["embedded-1.0.mar"]
+    store = service.run_dir / STATE_FOLDER / "embedded-ecapa" / "store"
+    assert [path.name for path in store.iterdir()] == ["embedded-ecapa-1.0.mar"]
 
 
 def test_a_second_service_in_the_same_folder_is_refused(service: RunningService) -> None:
-    second = make("serve", f"PORT={free_port()}", f"RUN_DIR={service.run_dir}", "MODEL=embedded")
+    second = make(
+        "serve", f"PORT={free_port()}", f"RUN_DIR={service.run_dir}", "MODEL=embedded-ecapa"
+    )
     assert second.returncode != 0
     assert "make stop" in second.stderr
     assert service.client.get("/readyz").status_code == 200
 
 
 def test_a_taken_port_is_named_with_what_to_do(service: RunningService, tmp_path: Path) -> None:
-    second = make("serve", f"PORT={service.port}", f"RUN_DIR={tmp_path}", "MODEL=embedded")
+    second = make("serve", f"PORT={service.port}", f"RUN_DIR={tmp_path}", "MODEL=embedded-ecapa")
     assert second.returncode != 0
     assert "make serve PORT=" in second.stderr
 
@@ -135,7 +137,7 @@ def test_a_version_that_cannot_be_served_is_refused_before_anything_starts(
     started = time.monotonic()
     refused = make(
         target,
-        "MODEL=embedded",
+        "MODEL=embedded-ecapa",
         "VERSION=1.0+cpu",
         f"PORT={free_port()}",
         f"RUN_DIR={tmp_path / 'run'}",

@@ -1,6 +1,6 @@
 """A second version from its registration to its end, under constant load.
 
-One test tells the whole story, for each step stands on the ones before. The commands are
+The first is an ECAPA-TDNN, the second an encoder with a probe: kinds share a service. One test tells the whole story, for each step stands on the ones before. The commands are
 those of the README's section on operations.
 """
 
@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from aurea.models.choice import DEFAULT_EMBEDDED
+from aurea.service.packaging import PackagingOrder, build
 from aurea.torchserve.client import TorchServe
 from tests.clips import encode, voice
-from tests.e2e.archives import addresses_of, relabelled
-from tests.e2e.conftest import Serve
+from tests.e2e.archives import addresses_of
+from tests.e2e.conftest import QUICK_PACKAGING, Serve
 from tests.e2e.load import Answered, Load, Page
 from tests.e2e.services import RunningService, make
 
@@ -26,6 +28,13 @@ from tests.e2e.services import RunningService, make
 @pytest.fixture(scope="module")
 def clips() -> list[bytes]:
     return [encode(voice(1.0 + index / 4, seed=index), 16_000, "flac") for index in range(4)]
+
+
+def packaged_probe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The embedded model as version 2.0 of the other one, judged by little speech."""
+    monkeypatch.setenv("PYTHONPATH", str(QUICK_PACKAGING))
+    order = PackagingOrder(model=DEFAULT_EMBEDDED, name="embedded-ecapa", version="2.0")
+    return build(order, folder).path
 
 
 @pytest.fixture
@@ -38,13 +47,13 @@ def story(serve: Serve) -> Iterator[RunningService]:
 def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
     story: RunningService,
     serve: Serve,
-    archive: Path,
     clips: list[bytes],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     addresses = addresses_of(story)
     torchserve = TorchServe(addresses)
-    second = relabelled(archive, tmp_path / "second.mar", "2.0", torchserve)
+    second = packaged_probe(tmp_path, monkeypatch)
     expected: dict[str, list[float]] = {}
 
     def models(arguments: str) -> Any:
@@ -107,7 +116,7 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
         assert 0.03 <= sum(each.version == "2.0" for each in shared) / len(shared) <= 0.2
         for each in shared[:5]:
             again = story.classify(clips[each.clip], headers={"X-Request-ID": each.request_id})
-            assert again.headers["x-model"] == f"embedded/{each.version}"
+            assert again.headers["x-model"] == f"embedded-ecapa/{each.version}"
         seen = Page(addresses)
         for name in (
             "aurea_proxy_request_duration_seconds_count",

@@ -170,13 +170,16 @@ def test_the_same_generator_makes_the_same_version() -> None:
 def test_a_faster_version_says_the_same_in_less_time() -> None:
     rng = np.random.default_rng(0)
     tone = np.sin(2 * np.pi * 1_000 * np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ)
+    moved = []
     for _ in range(12):
         version, speed = version_of(tone.astype(np.float32) * np.float32(0.5), [], rng)
         assert version.size * speed == pytest.approx(tone.size, rel=0.05)
         spectrum = np.abs(np.fft.rfft(version * np.hanning(version.size)))
         peak_hz = (spectrum[200:].argmax() + 200) * SAMPLE_RATE_HZ / version.size
-        # Another vocal tract moves it by a tenth more.
-        assert peak_hz == pytest.approx(1_000 * speed, rel=0.11)
+        moved.append(abs(peak_hz / (1_000 * speed) - 1))
+    # Another vocal tract moves it by a tenth, and a device may swallow it.
+    assert sum(share < 0.003 for share in moved) >= 4
+    assert sum(share < 0.11 for share in moved) >= 9
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.0, 1.1])
