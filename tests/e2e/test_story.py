@@ -1,7 +1,8 @@
 """A second version from its registration to its end, under constant load.
 
-The first is an ECAPA-TDNN, the second an encoder with a probe: kinds share a service. One test tells the whole story, for each step stands on the ones before. The commands are
-those of the README's section on operations.
+The first is an ECAPA-TDNN, the second an encoder with a probe: kinds share a service. One test
+tells the whole story, for each step stands on the ones before. The commands are those of the
+README's section on operations.
 """
 
 import json
