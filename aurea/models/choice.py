@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from accent.layout import ENCODER_FILE, PROBE, layout_of, layouts_text
+from accent.layout import PROBE, layout_of, layouts_text
 from filelock import FileLock, Timeout
 
 from aurea.models.pinned import (
@@ -131,10 +131,9 @@ def _require_files(folder: Path, *, hint: str = "") -> None:
 
 
 def _place_encoder(folder: Path) -> None:
-    """Fetch what set-up could not, where the embedded model lacks its encoder."""
-    if not (folder / PROBE.mark).is_file() or (folder / ENCODER_FILE).is_file():
+    """Fetch what set-up could not, where the embedded model has no encoder or a damaged one."""
+    if not (folder / PROBE.mark).is_file():
         return
-    # Imported late: most starts need none of it.
     from aurea.models.encoder import place_encoder
     from aurea.models.packages import PackageUnavailable
 

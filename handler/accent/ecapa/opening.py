@@ -14,6 +14,8 @@ def unavailable(packed: PackedEngine) -> str | None:
     """Why an engine cannot be computed here at all; None if it can."""
     if packed.engine == "torch":
         return None
+    if packed.engine != "openvino":
+        return "this kind of model is computed by torch and openvino alone"
     try:
         # Imported late: an archive for torch alone needs no OpenVINO.
         from accent.ecapa.compiled import hardware_precisions

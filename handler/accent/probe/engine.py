@@ -52,6 +52,8 @@ class ProbeEngine:
     def _score_one(self, window: Waveform) -> WindowScores | Exception:
         try:
             check_finite(window)
+            if not window.size:
+                raise ValueError("a window without samples")
             started = time.perf_counter()
             even = at_level(window, self._level_rms)
             levelled = time.perf_counter()

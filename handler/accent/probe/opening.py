@@ -6,13 +6,13 @@ from pathlib import Path
 from accent.cores import CoreShare
 from accent.engine import Engine, EngineError, PackedEngine
 from accent.model import ModelDescription
-from accent.probe.loading import load_probe
+from accent.probe.loading import REFERENCE, load_probe
 
 
 def unavailable(packed: PackedEngine) -> str | None:
     """Why the engine cannot be computed here at all; None if it can."""
-    if packed.engine != "onnxruntime":
-        return f"{packed.engine} does not compute this kind of model"
+    if (packed.engine, packed.precision) != (REFERENCE.engine, REFERENCE.precision):
+        return f"this kind of model is computed by {REFERENCE.name} alone"
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed"
     return None

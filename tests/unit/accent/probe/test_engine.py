@@ -176,7 +176,7 @@ def test_windows_never_share_a_pass(probe_folder: Path) -> None:
 
 def test_another_library_does_not_compute_it(probe_folder: Path) -> None:
     torch_fp32 = PackedEngine("torch", "fp32", None, within_bounds=True)
-    with pytest.raises(EngineError, match="torch does not compute this kind of model"):
+    with pytest.raises(EngineError, match="computed by onnxruntime int8 alone"):
         open_packed(probe_folder, torch_fp32, CoreShare(1), None)
 
 
