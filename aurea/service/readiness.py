@@ -81,7 +81,7 @@ class Readiness:
 
 
 def watch(
-    check_alive: Callable[[], None],
+    keep_alive: Callable[[], None],
     prove_ready: Callable[[], None],
     *,
     lost_workers_s: float,
@@ -89,15 +89,15 @@ def watch(
 ) -> NoReturn:
     """Return never: raise `ServiceFailed` when a part of the service has died for good.
 
-    `check_alive` does so for processes that are gone. `prove_ready` returns if a worker is
-    READY and raises an exception with the reason if not; after `lost_workers_s` seconds without
-    such a proof the service counts as dead.
+    `keep_alive` starts processes that are gone again, or raises it. `prove_ready` returns if a
+    worker is READY and raises an exception with the reason if not; after `lost_workers_s` seconds
+    without such a proof the service counts as dead.
     """
     readiness = Readiness(prove_ready)
     readiness.start()
     try:
         while True:
-            check_alive()
+            keep_alive()
             if readiness.unproven_s > lost_workers_s:
                 raise ServiceFailed(
                     f"No worker has been READY for {lost_workers_s:g} s: {readiness.complaint}\n"

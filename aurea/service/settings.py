@@ -82,6 +82,10 @@ class ServeSettings(CommandLine):
     lost_workers_s: float = Field(default=60.0, gt=0)
     """The service ends once no worker has proven READY for so many seconds."""
 
+    max_restarts: int = Field(default=5, ge=0)
+    """Deaths of TorchServe, and of the proxy, within ten minutes after which it is started again;
+    the next one ends the service."""
+
     drain_s: float = Field(default=4.5, gt=0)
     """Longest wait for accepted requests on the way out, in seconds."""
 

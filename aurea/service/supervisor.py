@@ -8,7 +8,9 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -21,6 +23,7 @@ from aurea.service.errors import ServiceFailed
 from aurea.service.ports import claim_ports, claims_folder
 from aurea.service.preflight import check_socket_dir
 from aurea.service.readiness import watch
+from aurea.service.restarts import Restarts
 from aurea.service.restoring import Restoring
 from aurea.service.settings import ServeSettings, SharedSettings
 from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
@@ -71,6 +74,8 @@ class Supervisor:
         self._restoring: Restoring | None = None
         self._management: TorchServe | None = None
         self._probe: TorchServe | None = None
+        self._start_again: dict[str, Callable[[], None]] = {}
+        self._deaths = {part: Restarts(settings.max_restarts) for part in ("proxy", "torchserve")}
 
     def start(self, archive: Path | None, notice: str) -> str:
         """Start TorchServe and the proxy; return the default version once it can predict.
@@ -94,19 +99,14 @@ class Supervisor:
         self._addresses = addresses
         self._torchserve = self._start_torchserve(configuration, threads)
         self._proxy = self._start_proxy(notice, addresses)
+        self._start_again = {
+            "torchserve": partial(self._restart_torchserve, configuration, threads),
+            "proxy": partial(self._restart_proxy, notice, addresses),
+        }
         self._management = TorchServe(addresses)
         self._probe = TorchServe(addresses, timeout_s=_PROBE_TIMEOUT_S)
         self._await_torchserve(self._probe)
-        self._restoring = Restoring(
-            self._name,
-            self._registry,
-            self._state,
-            self._management,
-            workers=self._workers,
-            model_log=self._log_dir / MODEL_LOG,
-            ready_timeout_s=self._settings.ready_timeout_s,
-            check_alive=self._check_alive,
-        )
+        self._restoring = self._new_restoring(self._management, self._check_alive)
         version = self._restoring.load_default()
         say("Proxy")
         self._await_proxy()
@@ -119,9 +119,12 @@ class Supervisor:
         self._restoring.load_others()
 
     def watch(self) -> NoReturn:
-        """Return never: raise `ServiceFailed` when a part has died for good."""
+        """Return never: raise `ServiceFailed` when a part has died too often to be started again.
+
+        TorchServe comes back with the versions that are registered at that time.
+        """
         watch(
-            self._check_alive,
+            self._keep_alive,
             self._prove_ready,
             lost_workers_s=self._settings.lost_workers_s,
             model_log=self._log_dir / MODEL_LOG,
@@ -143,6 +146,65 @@ class Supervisor:
                 client.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._claims.close()
+
+    def _keep_alive(self) -> None:
+        """Start again what has died; raise `ServiceFailed` once that was too often."""
+        for part, child in (("torchserve", self._torchserve), ("proxy", self._proxy)):
+            try:
+                if child is not None:
+                    child.check()
+            except ServiceFailed as death:
+                self._revive(part, death)
+
+    def _revive(self, part: str, death: ServiceFailed) -> None:
+        pause_s = self._deaths[part].pause_s()
+        if pause_s is None:
+            raise death
+        say(f"NOTE: {str(death).splitlines()[0]} It is started again.")
+        time.sleep(pause_s)
+        try:
+            self._start_again[part]()
+        except ServiceFailed as failure:
+            # What died meanwhile is seen, and counted, at the next look.
+            if all(child is None or child.runs for child in (self._torchserve, self._proxy)):
+                raise
+            say(f"NOTE: {str(failure).splitlines()[0]}")
+
+    def _restart_proxy(self, notice: str, addresses: Addresses) -> None:
+        if self._proxy is not None:
+            self._proxy.end_remains()
+        self._proxy = self._start_proxy(notice, addresses)
+        # TorchServe need not answer just now: the proxy says so to its clients.
+        self._await_proxy("/healthz")
+
+    def _restart_torchserve(self, configuration: Configuration, threads: int) -> None:
+        if self._torchserve is None or self._management is None or self._probe is None:
+            raise RuntimeError("start() has not run")
+        self._torchserve.end_remains()
+        shutil.rmtree(self._socket_dir, ignore_errors=True)
+        self._socket_dir.mkdir(mode=0o700)
+        (self._scratch / KEY_FILE).unlink(missing_ok=True)
+        self._torchserve = self._start_torchserve(configuration, threads)
+        self._await_torchserve(self._probe)
+        with self._registry.locked(self._settings.ready_timeout_s):
+            self._state = self._registry.load()
+            # A proxy that dies meanwhile must not break this off: it comes afterwards.
+            restoring = self._new_restoring(self._management, self._torchserve.check)
+            version = restoring.load_default()
+            say(f"NOTE: {self._name}/{version} answers again.")
+            restoring.load_others()
+
+    def _new_restoring(self, management: TorchServe, check_alive: Callable[[], None]) -> Restoring:
+        return Restoring(
+            self._name,
+            self._registry,
+            self._state,
+            management,
+            workers=self._workers,
+            model_log=self._log_dir / MODEL_LOG,
+            ready_timeout_s=self._settings.ready_timeout_s,
+            check_alive=check_alive,
+        )
 
     def listening(self) -> list[str]:
         """Where TorchServe listens, one sentence an address, after `start`.
@@ -279,13 +341,13 @@ class Supervisor:
                 )
             time.sleep(0.1)
 
-    def _await_proxy(self) -> None:
+    def _await_proxy(self, path: str = "/readyz") -> None:
         url = local_url(self._settings.host, self._settings.port)
         deadline = time.monotonic() + _PROXY_TIMEOUT_S
         while True:
             self._check_alive()
             try:
-                if self._http.get(f"{url}/readyz").status_code == 200:
+                if self._http.get(f"{url}{path}").status_code == 200:
                     return
             except httpx.TransportError:
                 pass

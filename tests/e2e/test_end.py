@@ -120,7 +120,7 @@ def test_killed_outright_it_takes_its_parts_along_and_the_next_start_works(serve
 def test_a_proxy_that_dies_ends_the_service_with_a_message_even_behind_a_frozen_torchserve(
     serve: Serve,
 ) -> None:
-    service = serve()
+    service = serve(max_restarts="0")
     remains = Remains(service)
     service.java().suspend()
     # Long enough for the supervisor to ask TorchServe something in vain.
@@ -134,8 +134,8 @@ def test_a_proxy_that_dies_ends_the_service_with_a_message_even_behind_a_frozen_
     remains.assert_gone()
 
 
-def test_if_torchserve_dies_all_of_it_ends_with_a_message(serve: Serve) -> None:
-    service = serve()
+def test_a_torchserve_that_dies_too_often_ends_all_of_it_with_a_message(serve: Serve) -> None:
+    service = serve(max_restarts="0")
     remains = Remains(service)
     service.java().kill()
     assert service.process.wait(20) not in (0, None)
@@ -143,9 +143,42 @@ def test_if_torchserve_dies_all_of_it_ends_with_a_message(serve: Serve) -> None:
     remains.assert_gone()
 
 
+def test_a_part_that_dies_is_started_again_and_clients_are_told_to_wait(
+    serve: Serve, clip: bytes
+) -> None:
+    service = serve(max_restarts="2")
+    before = service.classify(clip).json()
+    service.proxy().kill()
+    died = time.monotonic()
+    service.await_ready()
+    assert time.monotonic() - died < 3
+    assert service.classify(clip).json() == before
+
+    service.java().kill()
+    died = time.monotonic()
+    refused: list[httpx.Response] = []
+    while (answer := service.classify(clip)).status_code != 200:
+        refused.append(answer)
+        assert time.monotonic() - died < 30
+        time.sleep(0.2)
+    assert time.monotonic() - died < 15
+    assert answer.json() == before
+    assert refused
+    assert {each.status_code for each in refused} == {503}
+    assert all(int(each.headers["retry-after"]) > 0 for each in refused)
+    assert "The proxy ended by itself" in service.output
+    assert "TorchServe ended by itself" in service.output
+    assert "answers again" in service.output
+
+    remains = Remains(service)
+    service.supervisor().send_signal(signal.SIGTERM)
+    assert service.process.wait(20) == 0, service.output
+    remains.assert_gone()
+
+
 @pytest.mark.long
-def test_a_proxy_that_dies_ends_all_of_it_with_a_message(serve: Serve) -> None:
-    service = serve()
+def test_a_proxy_that_dies_too_often_ends_all_of_it_with_a_message(serve: Serve) -> None:
+    service = serve(max_restarts="0")
     remains = Remains(service)
     service.proxy().kill()
     assert service.process.wait(20) not in (0, None)
