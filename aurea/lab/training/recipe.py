@@ -75,7 +75,7 @@ class Recipe(BaseModel):
     """With a teacher: weight of the squared distance from its sounds."""
     hidden_weight: float = 0.0
     """With a teacher: weight of the squared distance from its probe's hidden layer."""
-    probe_steps: int = Field(default=1200, ge=0)
+    probe_steps: int = Field(default=800, ge=0)
     """Steps of each of the probe's folds."""
     labels_after: float = 0.3
     """With a teacher: share of the steps over which labels and posterior come in."""

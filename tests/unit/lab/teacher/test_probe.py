@@ -112,7 +112,7 @@ def test_labels_are_drawn_by_their_shares() -> None:
     rare = replace(label(same), share=0.1)
     probe = train_probe([rare, replace(label(same), share=0.9)], [], SHORT)
     shares = probe(torch.from_numpy(np.stack(same))).softmax(dim=-1)
-    assert shares[:, 1].mean() > 0.75
+    assert shares[:, 1].mean() > 0.65
 
 
 def test_every_version_of_a_clip_is_heard() -> None:
