@@ -1,8 +1,11 @@
 """TorchServe's adapter: the bytes of a batch in, one answer with its status per item out."""
 
+import faulthandler
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import torch
 from accent.classifier import AccentClassifier, Answer, Clip
 from accent.cores import CoreShare
 from accent.settings import WorkerSettings, open_classifier
+from accent.waveform import SAMPLE_RATE_HZ
 from accent_metrics import AnswerMetrics
 
 _log = logging.getLogger(__name__)
@@ -22,10 +26,12 @@ class AccentHandler:
         self._classifier: AccentClassifier | None = None
         self._metrics = AnswerMetrics(None, model="", version="")
         self._cores = CoreShare(1)
+        self._settings = WorkerSettings()
 
     def initialize(self, context: Any) -> None:
         """Load the archive's model and warm it up; only then does TorchServe report READY."""
         settings = WorkerSettings.from_entries((context.model_yaml_config or {}).get("accent", {}))
+        self._settings = settings
         folder = Path(context.system_properties["model_dir"])
         gpu_id = context.system_properties.get("gpu_id")
         on_gpu = gpu_id is not None and torch.cuda.is_available()
@@ -52,11 +58,14 @@ class AccentHandler:
 
     def preprocess(self, data: list[dict[str, Any]]) -> list[Clip]:
         """Decode the audio of each request, found under `body`, or `file` in a form; gate it."""
-        return self._ready.decode([_audio_bytes(row) for row in data])
+        with _ends_this_process_after(self._settings.decode_limit_s(len(data))):
+            return self._ready.decode([_audio_bytes(row) for row in data])
 
     def inference(self, clips: list[Clip]) -> list[Clip]:
         """Score the windows of all clips."""
-        self._ready.score(clips)
+        samples = sum(window.waveform.size for clip in clips for window in clip.windows)
+        with _ends_this_process_after(self._settings.score_limit_s(samples / SAMPLE_RATE_HZ)):
+            self._ready.score(clips)
         return clips
 
     def postprocess(self, clips: list[Clip]) -> list[Answer]:
@@ -79,6 +88,20 @@ class AccentHandler:
         if self._classifier is None:
             raise RuntimeError("initialize() has not run")
         return self._classifier
+
+
+@contextmanager
+def _ends_this_process_after(limit_s: float) -> Iterator[None]:
+    """End the process if what runs inside takes longer, whatever code it hangs in.
+
+    A thread of Python's could not: a library that hangs may hold the interpreter's lock. Where
+    it stood is written to the worker's log, without a value of it.
+    """
+    faulthandler.dump_traceback_later(limit_s, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _audio_bytes(row: dict[str, Any]) -> bytes | bytearray:

@@ -17,6 +17,9 @@ from accent.trimming import TrimSettings
 MAX_THREADS_A_CLIP: Final = 8
 """More threads for one clip were not measured: its products are soon too small to be shared."""
 
+_SLOWEST_SCORING: Final = 0.5
+"""Seconds of the clock that a second of audio may take."""
+
 _Part = TypeVar("_Part", AudioLimits, EngineSettings, SpeechLimits, TrimSettings)
 
 
@@ -35,6 +38,18 @@ class WorkerSettings:
     windows_per_pass: int | None = None
     """Windows of equal length that share a pass; None: 1 on a CPU, 16 on a GPU."""
 
+    hang_after_s: float = 20.0
+    """Longest that decoding or scoring may stand still, in seconds; a worker then ends itself."""
+
+    def decode_limit_s(self, clips: int) -> float:
+        """How long a worker that works may take to decode so many clips, in seconds."""
+        return self.hang_after_s + clips * self.audio.max_decode_s
+
+    def score_limit_s(self, audio_s: float) -> float:
+        """How long one may take to score so many seconds: ten times what the largest model takes
+        on one slow core, since it may share that with others."""
+        return self.hang_after_s + _SLOWEST_SCORING * audio_s
+
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any]) -> "WorkerSettings":
         """The settings in the section `accent` of model-config.yaml; other entries are ignored.
@@ -48,6 +63,7 @@ class WorkerSettings:
             _part(EngineSettings, entries),
             entries.get("threads_per_worker"),
             entries.get("windows_per_pass"),
+            float(entries.get("hang_after_s", cls.hang_after_s)),
         )
 
     def core_share(self, environment: Mapping[str, str]) -> CoreShare:

@@ -26,7 +26,7 @@ def test_the_shipped_settings_are_the_defaults_of_the_core() -> None:
         for kind in (AudioLimits, EngineSettings, SpeechLimits, TrimSettings)
         for field in fields(kind)
     }
-    assert set(shipped) == known | {"threads_per_worker", "windows_per_pass"}
+    assert set(shipped) == known | {"hang_after_s", "threads_per_worker", "windows_per_pass"}
 
 
 def test_each_entry_goes_to_the_part_that_it_names_and_a_foreign_one_nowhere() -> None:

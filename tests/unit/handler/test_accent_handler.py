@@ -2,6 +2,9 @@ import json
 import logging
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +208,40 @@ def test_a_probe_is_served(probe_folder: Path) -> None:
     (document,) = handler.handle([{"body": clip()}], context)
     assert document["us_confidence"] > 0
     assert {entry["label"] for entry in document["accents"]} == {"us", "native", "learner"}
+
+
+HANGING = """
+import sys, time
+from pathlib import Path
+import ctypes
+from tests.unit.handler.test_accent_handler import AccentHandler, clip, context_of
+handler = AccentHandler()
+folder, stage = Path(sys.argv[1]), sys.argv[2]
+handler.initialize(context_of(folder, hang_after_s=1.0, max_decode_s=0.5))
+handler.handle([{"body": clip(2.0)}], context_of(folder))
+print("answered", flush=True)
+# As a library that hangs: it holds the interpreter's lock, and no signal ends it.
+hang = lambda *_: ctypes.PyDLL(None).sleep(60)
+setattr(handler._ready, stage, hang)
+handler.handle([{"body": clip(2.0)}], context_of(folder))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["decode", "score"])
+def test_a_worker_that_hangs_ends_itself_and_says_where_it_stood(
+    small_folder: Path, stage: str
+) -> None:
+    started_s = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGING, str(small_folder), stage],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert ended.stdout.strip() == "answered", ended.stderr
+    assert ended.returncode == 1
+    assert "Timeout" in ended.stderr
+    assert "accent_handler.py" in ended.stderr
+    assert time.monotonic() - started_s < 45
