@@ -23,10 +23,11 @@ T = TypeVar("T")
 
 
 class Readiness(NamedTuple):
-    """A version of the model and how many of its workers are READY."""
+    """A version of the model, how many of its workers are READY, and their processes."""
 
     model: Model
     workers: int
+    processes: frozenset[int]
 
 
 class _Cached(Generic[T]):
@@ -78,6 +79,14 @@ class ModelStatus:
             return {}
         return {each.model.version: each.workers for each in looking.result()}
 
+    async def processes(self, *, afresh: bool = False) -> frozenset[int]:
+        """The processes of all versions' workers; none where TorchServe does not say.
+
+        As last seen, or `afresh`.
+        """
+        versions = await (self._fetch_versions() if afresh else self.versions())
+        return frozenset[int]().union(*(each.processes for each in versions))
+
     async def _fetch_readiness(self) -> Readiness | None:
         described = await self._describe(None)
         ready = self._ready(described[0]) if described else None
@@ -106,4 +115,5 @@ class ModelStatus:
             return []
 
     def _ready(self, described: RegisteredVersion) -> Readiness:
-        return Readiness(self.model(described.version), described.ready)
+        processes = frozenset(each.pid for each in described.workers if each.pid > 0)
+        return Readiness(self.model(described.version), described.ready, processes)

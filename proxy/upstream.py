@@ -4,32 +4,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from aurea.torchserve.answers import Fault, Model, Refusal, Score
 from aurea.torchserve.async_client import AsyncTorchServe
 from aurea.torchserve.errors import ConnectionLost, NoScore, NotConnected, NoToken
 from proxy.metrics import Metrics
 from proxy.model_status import READINESS_TTL_S, ModelStatus
-from proxy.problems import TABLE, Problem
+from proxy.problems import Problem
+from proxy.refusals import VERDICTS, problem_of
 from proxy.routing import Router, Routing
+from proxy.suspects import Suspects
 
 logger = logging.getLogger(__name__)
-
-MODEL_CODES: Final = frozenset(
-    {
-        "empty_file",
-        "audio_too_long",
-        "unsupported_audio",
-        "audio_too_short",
-        "no_speech",
-        "internal",
-        "overloaded",
-    }
-)
-VERDICTS: Final = MODEL_CODES - {"internal", "overloaded"}
-"""What the model says of the clip itself, and would say again."""
-MAX_DETAIL_CHARS: Final = 500
 
 OnModel = Callable[[Model], None]
 """Called with the model that is about to be asked, and with the one that has answered."""
@@ -61,6 +48,7 @@ class Upstream:
         self._ask_again_after_s = ask_again_after_s
         self._one_retry = asyncio.Lock()
         self._one_second_request = asyncio.Lock()
+        self._suspects = Suspects()
 
     @property
     def routing(self) -> Routing:
@@ -78,9 +66,13 @@ class Upstream:
         What a candidate cannot take goes to the default version, and so does what it loses.
         A clip whose batch is lost is tried once more, for a neighbour may have killed the
         worker. Such retries pass one at a time: two suspects in one batch again could take
-        an innocent clip down twice, or hide which of them kills. A clip that TorchServe lost
-        without a word is sent again beside the first request.
+        an innocent clip down twice, or hide which of them kills. One that is lost twice is put to
+        no worker for a while. A clip that TorchServe lost without a word is sent again beside
+        the first request.
         """
+        if audio in self._suspects:
+            logger.error("a clip that was lost with its workers before is not tried again")
+            raise Problem("internal")
         candidate = await self._candidate(request_id)
         try:
             try:
@@ -97,6 +89,7 @@ class Upstream:
             try:
                 return await self._ask_default(audio, on_model)
             except _BatchLost as loss:
+                self._suspects.blame(audio)
                 logger.error("the clip's batch was lost twice: %s", loss)
                 raise Problem("internal") from loss
 
@@ -113,26 +106,38 @@ class Upstream:
         """Asks the default version, and after a long silence once more beside the first time.
 
         A clip that TorchServe has taken from its queue and holds back for company is gone
-        when its worker dies just then: no answer ever comes. From here a long queue looks
-        the same, so second requests pass one at a time, and only a verdict on the clip
-        counts of what they bring.
+        when its worker dies just then: no answer ever comes. From here a long queue and a clip
+        that hangs its worker look the same. So it is asked again only where a worker has died
+        since, second requests pass one at a time, and only a verdict on the clip counts of
+        what they bring.
 
         Raises what `_score_once` does.
         """
         first = asyncio.create_task(self._score_once(audio, None, on_model))
-        requests: list[asyncio.Task[Any]] = [first]
+        before = asyncio.create_task(self._status.processes())
+        requests: list[asyncio.Task[Any]] = [first, before]
         try:
-            if (await asyncio.wait(requests, timeout=self._ask_again_after_s))[0]:
+            while not (await asyncio.wait({first}, timeout=self._ask_again_after_s))[0]:
+                if await self._worker_died_since(before):
+                    break
+            if first.done():
                 return first.result()
             second = asyncio.create_task(self._ask_again(audio, on_model))
             requests.append(second)
-            await asyncio.wait(requests, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
             if not first.done() and (score := second.result()) is not None:
                 return score
             return await first
         finally:
             for request in requests:
                 request.cancel()
+
+    async def _worker_died_since(self, before: "asyncio.Task[frozenset[int]]") -> bool:
+        """Whether a process of `before` is gone; no where TorchServe does not say."""
+        if not before.done():
+            return False
+        now = await self._status.processes(afresh=True)
+        return bool(now) and not before.result() <= now
 
     async def _ask_again(self, audio: bytes, on_model: OnModel) -> Score | None:
         """The score, or None where TorchServe has no verdict on the clip.
@@ -184,7 +189,13 @@ class Upstream:
         if answer.model is not None:
             on_model(answer.model)
         if isinstance(answer, Refusal):
-            raise self._refusal(answer)
+            problem = problem_of(answer)
+            if problem is None:
+                self._metrics.upstream_error("malformed")
+                problem = Problem("internal")
+            if problem.code == "internal":
+                logger.error("the model refused a clip with %d %.40r", answer.status, answer.code)
+            raise problem
         if candidate is None:
             self._status.default_model = answer.model
         return answer
@@ -207,17 +218,6 @@ class Upstream:
             logger.error("the model's answer is no score: %d errors", error.errors)
             self._metrics.upstream_error("malformed")
             raise Problem("internal") from None
-
-    def _refusal(self, refusal: Refusal) -> Problem:
-        """The model's own verdict on the clip, if the contract has it; otherwise internal."""
-        code = refusal.code
-        known = code in MODEL_CODES and TABLE[code].status == refusal.status
-        if not known:
-            self._metrics.upstream_error("malformed")
-        if not known or code == "internal":
-            logger.error("the model refused a clip with %d %.40r", refusal.status, code)
-            return Problem("internal")
-        return Problem(code, refusal.detail[:MAX_DETAIL_CHARS] if refusal.detail else None)
 
     async def _fault(self, fault: Fault, candidate: str | None) -> Exception:
         """What a fault of TorchServe's own means, as an exception to raise."""

@@ -136,6 +136,7 @@ class StandIn:
         self.predictions: list[Prediction] = []
         self.renewals: list[str] = []
         self.describes = 0
+        self.deaths = 0
         self.refused_tokens: list[str] = []
         self.workers: list[str] = ["READY"]
         self.workers_of: dict[str, list[str]] = {}
@@ -170,6 +171,7 @@ class StandIn:
         self.renewals.clear()
         self.refused_tokens.clear()
         self.describes = 0
+        self.deaths = 0
         self.workers = ["READY"]
         self.workers_of.clear()
         self.versions = [VERSION]
@@ -264,7 +266,11 @@ class StandIn:
                     "minWorkers": 1,
                     "batchSize": 1,
                     "workers": [
-                        {"id": str(9000 + number), "status": status, "pid": 1}
+                        {
+                            "id": str(9000 + number),
+                            "status": status,
+                            "pid": 1_000 * (self.deaths or self.describes) + number + 1,
+                        }
                         for number, status in enumerate(self.workers_of.get(version, self.workers))
                     ],
                 }

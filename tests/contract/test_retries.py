@@ -1,7 +1,9 @@
 """When a clip is put to TorchServe once more, and what then counts."""
 
 import asyncio
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -51,8 +53,10 @@ def test_a_clip_whose_batch_is_lost_twice_is_given_up(
     async def lost(_: Prediction) -> object:
         return LOSSES[loss]()
 
-    standin.behaviours[b"clip"] = lost
-    response = proxy.classify(b"clip")
+    # A clip of its own: this one is remembered.
+    clip = f"lost twice: {loss}".encode()
+    standin.behaviours[clip] = lost
+    response = proxy.classify(clip)
     assert response.json()["code"] == "internal"
     assert "Worker" not in response.text
     assert len(standin.predictions) == 2
@@ -155,6 +159,50 @@ def test_a_long_queue_is_asked_again_for_one_clip_at_a_time(
     responses = at_once(impatient, [b"%d" % number for number in range(6)])
     assert [response.status_code for response in responses] == [200] * 6
     assert_second_times_pass_one_at_a_time(standin, 6)
+
+
+def test_a_clip_that_holds_its_worker_is_not_put_to_another_one(
+    impatient: Proxy, standin: StandIn
+) -> None:
+    # The same processes each time that they are looked at: none of them has died.
+    standin.deaths = 1
+
+    async def slow(_: Prediction) -> object:
+        await asyncio.sleep(1.0)
+        return document()
+
+    standin.behaviours[b"clip"] = slow
+    assert impatient.classify(b"clip").json() == {"us_confidence": SCORE}
+    assert len(standin.predictions) == 1
+
+
+def test_a_silent_clip_is_asked_again_as_soon_as_a_worker_is_seen_to_have_died(
+    impatient: Proxy, standin: StandIn
+) -> None:
+    standin.deaths = 1
+    standin.behaviours[b"clip"] = silent_at_first(answering(JSONResponse(document())))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(impatient.classify, b"clip")
+        eventually(lambda: len(standin.predictions) == 1)
+        time.sleep(0.6)
+        assert len(standin.predictions) == 1
+        standin.deaths = 2
+        assert waiting.result().json() == {"us_confidence": SCORE}
+    assert len(standin.predictions) == 2
+
+
+def test_a_clip_that_was_lost_twice_is_put_to_no_worker_for_a_while(
+    proxy: Proxy, standin: StandIn
+) -> None:
+    async def lost(_: Prediction) -> object:
+        return worker_died()
+
+    standin.behaviours[b"a clip that kills"] = lost
+    for _ in range(3):
+        answer = proxy.classify(b"a clip that kills")
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert len(standin.predictions) == 2
+    assert proxy.classify(b"another").json() == {"us_confidence": SCORE}
 
 
 def test_a_client_that_leaves_frees_both_times(impatient: Proxy, standin: StandIn) -> None:

@@ -1,0 +1,39 @@
+"""Clips that took workers with them: known by their digest, and put to no worker for a while."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Final
+
+KEPT_S: Final = 600.0
+MOST: Final = 1_000
+
+
+class Suspects:
+    """Digests of clips, the youngest `MOST`, each for `KEPT_S` seconds. No byte of a clip."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until_s: dict[bytes, float] = {}
+
+    def blame(self, audio: bytes) -> None:
+        """Remember a clip."""
+        self._forget()
+        self._until_s.pop(digest := _digest(audio), None)
+        self._until_s[digest] = self._clock() + KEPT_S
+        while len(self._until_s) > MOST:
+            del self._until_s[next(iter(self._until_s))]
+
+    def __contains__(self, audio: bytes) -> bool:
+        self._forget()
+        # Almost always there are none, and nothing has to be hashed.
+        return bool(self._until_s) and _digest(audio) in self._until_s
+
+    def _forget(self) -> None:
+        now_s = self._clock()
+        for digest in [each for each, until_s in self._until_s.items() if until_s <= now_s]:
+            del self._until_s[digest]
+
+
+def _digest(audio: bytes) -> bytes:
+    return hashlib.sha256(audio).digest()
