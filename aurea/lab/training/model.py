@@ -51,6 +51,8 @@ CARD_FILE: Final = "README.md"
 
 CPU: Final = torch.device("cpu")
 
+# What a card tells of distortions rests on so many clips, each heard in two dozen ways.
+_DISTORTED_CLIPS: Final = 100
 # Lines and lengths that a calibration has to hold for.
 _CALIBRATE_ON: Final = ("telephone_8k", "cut_3s")
 
@@ -138,6 +140,7 @@ def make_model(
         jobs=jobs,
         log=out / WORK_FOLDER / RESULTS_FILE,
         distortions=tuple(DISTORTIONS) if robustness else (),
+        distorted_clips=_DISTORTED_CLIPS,
         seed=recipe.seed,
     )
     evaluations = {
