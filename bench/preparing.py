@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from accent.layout import PROBE
 from tqdm import tqdm
 
 from aurea.models.choice import DEFAULT_CACHE
@@ -16,12 +17,22 @@ from bench.settings import BenchSettings
 
 
 def choose_folder(settings: BenchSettings) -> tuple[Path, str]:
-    """The model's folder, and a sentence on what it is."""
+    """The model's folder, and a sentence on what it is.
+
+    Raises `SystemExit` for a kind that there is nothing to compare with.
+    """
     if settings.quick:
         folder = write_stand_in(settings.kept / "models" / "tiny", channels=SMALL_CHANNELS)
         return folder, "a tiny stand-in with random weights: its figures mean nothing"
     if settings.model != "auto":
-        return Path(settings.model).resolve(), f"the model in {settings.model}"
+        folder = Path(settings.model).resolve()
+        if (folder / PROBE.mark).is_file():
+            raise SystemExit(
+                f"{settings.model} is {PROBE.title}, which SpeechBrain and the other servers of the "
+                "bench do not compute: name an ECAPA-TDNN, or look at its engines with "
+                f"`.venv/bin/python -m aurea.lab.deviations {settings.model}`."
+            )
+        return folder, f"the model in {settings.model}"
     cached = DEFAULT_CACHE / f"commonaccent-{REVISION[:12]}"
     if all((cached / pinned.name).is_file() for pinned in COMMONACCENT_FILES):
         return cached, "the pretrained model"

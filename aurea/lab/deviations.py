@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accent.decode import decode
-from accent.ecapa.loading import load_model
 from accent.errors import ModelFolderError, Refusal
+from accent.kinds import load_model
 from accent.selection import EngineSettings
 from pydantic_settings import CliPositionalArg
 
@@ -21,7 +21,7 @@ from aurea.models.choice import DEFAULT_CACHE, DEFAULT_EMBEDDED, ModelUnavailabl
 
 
 class DeviationsOptions(CommandLine):
-    """Judge the engines of a model by how far they stray from torch in fp32."""
+    """Judge the engines of a model by how far they stray from its reference."""
 
     model: CliPositionalArg[str]
     """auto, commonaccent, embedded, embedded-ecapa or a folder"""
