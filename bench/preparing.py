@@ -28,8 +28,8 @@ def choose_folder(settings: BenchSettings) -> tuple[Path, str]:
         folder = Path(settings.model).resolve()
         if (folder / PROBE.mark).is_file():
             raise SystemExit(
-                f"{settings.model} is {PROBE.title}, which SpeechBrain and the other servers of the "
-                "bench do not compute: name an ECAPA-TDNN, or look at its engines with "
+                f"{settings.model} is {PROBE.title}, which SpeechBrain and the other servers of "
+                "the bench do not compute: name an ECAPA-TDNN, or look at its engines with "
                 f"`.venv/bin/python -m aurea.lab.deviations {settings.model}`."
             )
         return folder, f"the model in {settings.model}"
