@@ -1,21 +1,17 @@
 """What people read of a judgement: a section of the model's card, and a table on the terminal."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from accent.ecapa.compiled import processor_name
 from tabulate import tabulate
 
 from aurea.archive.judging import MAX_P99_POINTS, MAX_POINTS, JudgedEngine, Judgement
 
-_ON_A_GPU: Final = {
-    "torch": "a GPU computes in torch, which was not measured.",
-    "onnxruntime": "it is the same beside a GPU, for it is computed on the CPU.",
-}
-
 
 def card_section(judgement: Judgement, packed: Sequence[JudgedEngine]) -> str:
     """What the packaged model card says of precision, in Markdown."""
+    if len(judgement.engines) == 1:
+        return _alone(judgement)
     rows = [
         [
             engine.packed.name,
@@ -36,11 +32,22 @@ def card_section(judgement: Judgement, packed: Sequence[JudgedEngine]) -> str:
             f"{judgement.calibration.scale:g}, US bias {judgement.calibration.us_bias:g}. `auto` "
             f"takes the fastest with p99 up to {MAX_P99_POINTS:g} and largest up to {MAX_POINTS:g} "
             "that a processor has instructions for. Measured when this archive was built, on "
-            f"{processor_name()}; "
-            f"{_ON_A_GPU[judgement.reference.engine]}",
+            f"{processor_name()}; a GPU computes in torch, which was not measured.",
             "",
             tabulate(rows, headers, tablefmt="github", disable_numparse=True),
         ]
+    )
+
+
+def _alone(judgement: Judgement) -> str:
+    """The section of a model that one engine computes, so that nothing strays from it."""
+    (engine,) = judgement.engines
+    return (
+        f"## How exactly it is computed\n\nBy {engine.packed.name} alone, on the CPU, the same on "
+        "any number of threads; windows never share a pass. Scale "
+        f"{judgement.calibration.scale:g}, US bias {judgement.calibration.us_bias:g}. A pass over "
+        f"5 s took {1000 * engine.pass_s:.0f} ms of one core where this archive was built, on "
+        f"{processor_name()}."
     )
 
 

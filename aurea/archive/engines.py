@@ -53,9 +53,11 @@ def pack_engines(
     That is the graphs, `engines.json`, `reference.json` with its clips, and the model's card
     with a section on precision. Returns a table for people, with warnings.
     """
-    clips = verification_speech()
     with tempfile.TemporaryDirectory(prefix=".graphs-", dir=target) as scratch:
-        judgement = judge(model, make_graphs(model, Path(scratch)), clips, trimming)
+        graphs = make_graphs(model, Path(scratch))
+        # Where there is nothing to hold against the reference, its scores of the clips will do.
+        clips = verification_speech() if graphs else verification_speech(copies={"": ()})
+        judgement = judge(model, graphs, clips, trimming)
         packed = engines_to_pack(judgement, settings)
         compiled = [each.packed for each in packed if each.packed != judgement.reference]
         for name in {engine.graph for engine in compiled if engine.graph}:
@@ -98,7 +100,12 @@ def engines_document(
         auto=_auto_by_processor(judgement, packed),
         measured=Measured(
             clips=len(judgement.clips),
-            speech="synthesised by Kokoro, with telephone, noisy, quiet and short copies",
+            speech="synthesised by Kokoro"
+            + (
+                ", with telephone, noisy, quiet and short copies"
+                if len(judgement.engines) > 1
+                else ""
+            ),
             softmax_scale=judgement.calibration.scale,
             us_bias=judgement.calibration.us_bias,
             processor=processor_name(),

@@ -67,12 +67,14 @@ def calibration_speech(folder: Path = FOLDER) -> list[Waveform]:
     ]
 
 
-def verification_speech(folder: Path = FOLDER) -> list[SpeechClip]:
-    """What an engine is judged by: each clip of its part as it is, and its copies."""
+def verification_speech(
+    folder: Path = FOLDER, copies: Mapping[str, tuple[str, ...]] = VERIFICATION_COPIES
+) -> list[SpeechClip]:
+    """What an engine is judged by: each clip of its part as it is, and its `copies`."""
     return [
         SpeechClip(f"{clip.name} {title}".strip(), _copy(clip.waveform, distortions, index))
         for index, clip in enumerate(_decoded("verification", folder))
-        for title, distortions in VERIFICATION_COPIES.items()
+        for title, distortions in copies.items()
     ]
 
 

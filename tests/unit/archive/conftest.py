@@ -68,7 +68,7 @@ def little_speech(
 ) -> Iterator[None]:
     """Engines are made and judged on a few clips, in a second or two."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "verification_speech", lambda: carried_clips)
+        patch.setattr(engines, "verification_speech", lambda **_: carried_clips)
         patch.setattr(graph_files, "calibration_speech", lambda: little_calibration)
         patch.setattr(judging, "_TIMED_ROUNDS", 1)
         yield

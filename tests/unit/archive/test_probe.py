@@ -92,8 +92,8 @@ def test_the_archive_offers_the_encoder_alone(unpacked: Path, built: Archive) ->
     assert "onnxruntime int8" in built.report
     assert "WARNING" not in built.report
     card = (unpacked / "README.md").read_text()
-    assert "from onnxruntime int8, in points, over 4 clips" in card
-    assert "scale 0.5, US bias 1.25." in card
+    assert "By onnxruntime int8 alone" in card
+    assert "Scale 0.5, US bias 1.25." in card
 
 
 @pytest.mark.slow
