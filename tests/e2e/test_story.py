@@ -97,7 +97,7 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
         assert alone("accent_worker_starts_total", version="2.0") == 0
 
         # 2.0 comes up beside it and gets nothing.
-        registered = models(f"register {second}")
+        registered = models(f"register {second} --allow-new-labels")
         assert (registered["default"], registered["workers_ready"]) == ("1.0", 1)
         beside = Page(addresses)
         assert beside("accent_worker_starts_total", version="2.0") == 1

@@ -124,10 +124,10 @@ def model_card(
 
 
 def _trained_on(facts: TrainingFacts) -> str:
-    licences = {used.clip.licence for part in facts.parts.values() for used in part}
-    credits = [
-        credit for word, credit in _CREDITS.items() if any(word in text for text in licences)
-    ]
+    sources = {
+        f"{used.clip.corpus} {used.clip.licence}" for part in facts.parts.values() for used in part
+    }
+    credits = [credit for word, credit in _CREDITS.items() if any(word in text for text in sources)]
     trained = facts.parts.get("training", ())
     paragraphs = [
         _parts_table(facts.parts),
