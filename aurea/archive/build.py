@@ -27,6 +27,7 @@ from aurea.archive.layout import (
     METRICS_FILE,
     PROVENANCE_FILE,
 )
+from aurea.archive.repacking import is_repacked
 from aurea.archive.settings import (
     UnreadableSettings,
     core_settings,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 _ROOM: Final = Path(__file__).parent
 # An archive is read by these, and looks the same whatever they say.
-_READERS: Final = frozenset({"vetting.py"})
+_READERS: Final = frozenset({"errors.py", "member_names.py", "vetting.py", "zip_records.py"})
 
 
 class PackagingError(Exception):
@@ -231,6 +232,9 @@ def _files_to_pack(model_folder: Path) -> list[str]:
 
 
 def _packaged_inputs(archive: Path) -> str | None:
+    # An archive that somebody else packed may hold more than its directory says.
+    if not is_repacked(archive):
+        return None
     try:
         with zipfile.ZipFile(archive) as content:
             return Provenance.model_validate_json(content.read(PROVENANCE_FILE)).inputs_sha256

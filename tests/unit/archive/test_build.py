@@ -18,6 +18,7 @@ from accent.trimming import TrimSettings
 from aurea.archive import build, engines
 from aurea.archive.archiver import ArchiverFailed
 from aurea.archive.build import Archive, PackagingError, inputs_digest, is_built_from, package
+from aurea.archive.repacking import repack
 from aurea.files import sha256_of
 from aurea.paths import HANDLER
 from tests.clips import encode, voice
@@ -169,9 +170,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[EngineSettings]:
 
     def zipped(contents: Path, target: Path, *, version: str) -> None:
         del version
-        with zipfile.ZipFile(target, "w") as content:
+        target.unlink(missing_ok=True)
+        draft = target.with_suffix(".draft")
+        with zipfile.ZipFile(draft, "w") as content:
             for path in contents.rglob("*"):
                 content.write(path, path.relative_to(contents))
+        repack(draft, target)
+        draft.unlink()
 
     monkeypatch.setattr(engines, "pack_engines", no_engines)
     monkeypatch.setattr(build, "write_archive", zipped)
@@ -260,7 +265,10 @@ def test_the_models_card_and_calibration_are_carried(folder: Path, tmp_path: Pat
         ("graph.py", True),
         ("quantization.py", True),
         ("reference_speech/verification/00_us.ogg", True),
+        ("repacking.py", True),
         ("vetting.py", False),
+        ("zip_records.py", False),
+        ("member_names.py", False),
     ],
 )
 def test_what_makes_and_judges_engines_decides_the_archive(
