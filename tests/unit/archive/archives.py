@@ -99,7 +99,7 @@ class Record:
             *(b"PK\3\4", 20, each["flags"], each["method"], 0, 0x21),
             *(each["crc"], each["packed"], each["size"], len(each["name"]), len(each["extra"])),
         )
-        return head + each["name"] + each["extra"]
+        return b"".join((head, each["name"], each["extra"]))
 
     def central_record(self, offset: int) -> bytes:
         each = self.fields(self.central)
@@ -109,7 +109,7 @@ class Record:
             *(each["crc"], each["packed"], each["size"], len(each["name"]), len(each["extra"])),
             *(len(each["comment"]), 0, 0, each["mode"] << 16, each.get("offset", offset)),
         )
-        return head + each["name"] + each["extra"] + each["comment"]
+        return b"".join((head, each["name"], each["extra"], each["comment"]))
 
 
 def records_of(files: Mapping[str, bytes]) -> list[Record]:
@@ -133,7 +133,9 @@ def zip_of(
             named += 1
         body += record.local_record() + record.packed()
     body += before_directory
-    fields = {"disk": 0, "count": named, "size": len(directory), "offset": len(body)} | (end or {})
+    fields = {"disk": 0, "count": named, "size": len(directory), "offset": len(body)} | {
+        **(end or {})
+    }
     last = struct.pack(
         "<4sHHHHIIH",
         *(b"PK\5\6", fields["disk"], fields["disk"], fields["count"], fields["count"]),
