@@ -97,10 +97,11 @@ def vet(
         ) from None
     with zipfile.ZipFile(copy) as content:
         _check_files(content.namelist())
-        manifest = _manifest(content)
+        manifest = read_manifest(content)
         version = _check_identity(manifest, served_name)
         labels = _labels(content)
-        strange = _strange_code(content, manifest)
+        code = strange_code(content, manifest, HANDLER)
+        strange = (*code, *_strange_settings(content))
         reference = _reference(content)
     _check_labels(labels, served_labels, allow_new_labels)
     if strange and not trust:
@@ -152,7 +153,8 @@ def _check_files(names: Sequence[str]) -> None:
         )
 
 
-def _manifest(content: zipfile.ZipFile) -> Manifest:
+def read_manifest(content: zipfile.ZipFile) -> Manifest:
+    """What an archive tells TorchServe of itself. Raises `ArchiveRefused`."""
     try:
         manifest = Manifest.model_validate_json(_text(content, MANIFEST_FILE))
     except ValidationError:
@@ -211,9 +213,10 @@ def _check_labels(labels: Sequence[str], served: Sequence[str], allow_new: bool)
         )
 
 
-def _strange_code(content: zipfile.ZipFile, manifest: Manifest) -> tuple[str, ...]:
+def strange_code(content: zipfile.ZipFile, manifest: Manifest, handler: Path) -> list[str]:
+    """The code of an archive, and what its manifest has run, that the folder `handler` lacks."""
     known = {
-        path.relative_to(HANDLER).as_posix(): sha256_of(path) for path in HANDLER.rglob("*.py")
+        path.relative_to(handler).as_posix(): sha256_of(path) for path in handler.rglob("*.py")
     }
     strange = [
         name
@@ -221,7 +224,7 @@ def _strange_code(content: zipfile.ZipFile, manifest: Manifest) -> tuple[str, ..
         if PurePosixPath(name).suffix.lower() in _CODE_SUFFIXES
         and _digest(content, name) != known.get(name, "")
     ]
-    return tuple(sorted(strange) + _strange_entries(manifest) + _strange_settings(content))
+    return sorted(strange) + _strange_entries(manifest)
 
 
 def _digest(content: zipfile.ZipFile, name: str) -> str | None:

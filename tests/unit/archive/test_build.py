@@ -11,14 +11,11 @@ from typing import Any
 import pytest
 import yaml
 from accent.layout import ECAPA
-from accent.model import LoadedModel
 from accent.selection import EngineSettings
-from accent.trimming import TrimSettings
 
-from aurea.archive import build, engines
+from aurea.archive import build
 from aurea.archive.archiver import ArchiverFailed
 from aurea.archive.build import Archive, PackagingError, inputs_digest, is_built_from, package
-from aurea.archive.repacking import repack
 from aurea.files import sha256_of
 from aurea.paths import HANDLER
 from tests.clips import encode, voice
@@ -155,32 +152,6 @@ def test_the_archive_serves_without_the_repository(built: Archive, tmp_path: Pat
 
 
 # Whether it is built anew does not depend on engines or on the archiver: both are left out.
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> list[EngineSettings]:
-    """Packaging without engines, zipped by hand; the settings that it asked engines for."""
-    asked: list[EngineSettings] = []
-
-    def no_engines(
-        _: Path, __: LoadedModel, ___: Path, settings: EngineSettings, ____: TrimSettings
-    ) -> str:
-        asked.append(settings)
-        return "measured"
-
-    def zipped(contents: Path, target: Path, *, version: str) -> None:
-        del version
-        target.unlink(missing_ok=True)
-        draft = target.with_suffix(".draft")
-        with zipfile.ZipFile(draft, "w") as content:
-            for path in contents.rglob("*"):
-                content.write(path, path.relative_to(contents))
-        repack(draft, target)
-        draft.unlink()
-
-    monkeypatch.setattr(engines, "pack_engines", no_engines)
-    monkeypatch.setattr(build, "write_archive", zipped)
-    return asked
 
 
 @pytest.mark.slow
