@@ -1,4 +1,7 @@
-"""torch-model-archiver, run so that nothing it touches is shared with anyone else."""
+"""torch-model-archiver, run so that nothing it touches is shared with anyone else.
+
+What it writes is packed anew, so that an archive of `make mar` is the file that is registered.
+"""
 
 import os
 import subprocess
@@ -7,7 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from aurea.archive.errors import ArchiveRefused
 from aurea.archive.layout import CONFIG_FILE, HANDLER_FILE
+from aurea.archive.repacking import repack
 
 _CONTENTS: Final = "contents"
 
@@ -49,4 +54,9 @@ def write_archive(contents: Path, target: Path, *, version: str) -> None:
         )
         if result.returncode != 0:
             raise ArchiverFailed(f"{result.stdout}{result.stderr}")
-        (Path(scratch) / target.name).replace(target)
+        copy = Path(scratch) / "copy"
+        try:
+            repack(Path(scratch) / target.name, copy)
+        except ArchiveRefused as error:
+            raise ArchiverFailed(f"{error}") from None
+        copy.replace(target)

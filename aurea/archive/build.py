@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from aurea.archive.archiver import ArchiverFailed, write_archive
 from aurea.archive.documents import Provenance, write_document
+from aurea.archive.errors import ArchiveRefused
 from aurea.archive.layout import (
     CALIBRATION_FILE,
     CARD_FILE,
@@ -27,12 +28,14 @@ from aurea.archive.layout import (
     METRICS_FILE,
     PROVENANCE_FILE,
 )
+from aurea.archive.repacking import is_repacked
 from aurea.archive.settings import (
     UnreadableSettings,
     core_settings,
     parse_settings,
     with_engine,
 )
+from aurea.archive.vetting import read_manifest, strange_code
 from aurea.files import sha256_of
 from aurea.names import BadName, check_name, check_version
 from aurea.paths import HANDLER, MODEL_STORE
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
 
 _ROOM: Final = Path(__file__).parent
 # An archive is read by these, and looks the same whatever they say.
-_READERS: Final = frozenset({"vetting.py"})
+_READERS: Final = frozenset({"errors.py", "member_names.py", "vetting.py", "zip_records.py"})
 
 
 class PackagingError(Exception):
@@ -86,7 +89,7 @@ def package(
     target = store / f"{name}.mar"
     config = _model_config(engine, precision)
     inputs = inputs_digest(model_folder, name, version, config)
-    if _packaged_inputs(target) == inputs:
+    if _packaged_inputs(target, config) == inputs:
         return Archive(target, name, version, rebuilt=False)
     from aurea.archive.engines import pack_engines
 
@@ -125,7 +128,8 @@ def is_built_from(
     Raises `PackagingError` for a file of the model that cannot be read.
     """
     config = _model_config(engine, precision)
-    return _packaged_inputs(archive) == inputs_digest(model_folder, name, version, config)
+    inputs = inputs_digest(model_folder, name, version, config)
+    return _packaged_inputs(archive, config) == inputs
 
 
 def inputs_digest(model_folder: Path, name: str, version: str, config: str = "") -> str:
@@ -230,9 +234,20 @@ def _files_to_pack(model_folder: Path) -> list[str]:
     return [*layout.files, *found]
 
 
-def _packaged_inputs(archive: Path) -> str | None:
+def _packaged_inputs(archive: Path, config: str) -> str | None:
+    """The digest of what an archive was built from; None where it was not packaged here.
+
+    Whoever wrote an archive may write any digest into it: what a worker runs must be in it as it
+    is here, with the settings `config`.
+    """
+    if not is_repacked(archive):
+        return None
     try:
         with zipfile.ZipFile(archive) as content:
+            if strange_code(content, read_manifest(content), HANDLER):
+                return None
+            if content.read(CONFIG_FILE) != config.encode():
+                return None
             return Provenance.model_validate_json(content.read(PROVENANCE_FILE)).inputs_sha256
-    except (OSError, zipfile.BadZipFile, KeyError, ValidationError, NotImplementedError):
+    except (OSError, zipfile.BadZipFile, KeyError, ValidationError, ArchiveRefused):
         return None

@@ -1,6 +1,7 @@
 """An archive, looked at before a server loads it: layout, labels, code and reference clips.
 
-Nothing in it is run, and nothing is unpacked but its labels and its reference clips.
+It is packed anew first, and only the copy is looked at: it is what a server may load. Nothing in
+it is run.
 """
 
 import hashlib
@@ -18,7 +19,9 @@ from accent.layout import LABELS_FILE, REFERENCE_FILE, US_LABEL, layout_of, layo
 from pydantic import ValidationError
 
 from aurea.archive.documents import Manifest, ReferenceClip, ReferenceDocument
+from aurea.archive.errors import ArchiveRefused
 from aurea.archive.layout import CONFIG_FILE, CORE_FOLDER, HANDLER_FILE, MANIFEST_FILE
+from aurea.archive.repacking import repack
 from aurea.archive.setting_values import faulty_values
 from aurea.archive.settings import (
     UnreadableSettings,
@@ -37,19 +40,13 @@ _OUR_MANIFEST: Final = {
     "configFile": CONFIG_FILE,
     "modelFile": None,
     "serializedFile": None,
-    "requirementsFile": None,
     "envelope": None,
     "extensions": None,
 }
 # A file that Python takes code from, or that a worker could be led to.
 _CODE_SUFFIXES: Final = frozenset({".py", ".pyc", ".pyd", ".so", ".pth", ".egg", ".whl", ".zip"})
-_MAX_FILES: Final = 500
-_MAX_UNPACKED_BYTES: Final = 4_000_000_000
 _MAX_TEXT_BYTES: Final = 1_000_000
-
-
-class ArchiveRefused(Exception):
-    """An archive that could do harm. The message says what is wrong and what to do."""
+_MAX_CLIP_BYTES: Final = 25_000_000
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,8 @@ class Vetted:
     """An archive that may be loaded."""
 
     path: Path
+    """The copy that was packed here and looked at. Nothing else may be loaded."""
+
     name: str
     version: str
     sha256: str
@@ -73,44 +72,50 @@ class Vetted:
 
 
 def vet(
-    path: Path,
+    source: Path,
+    copy: Path,
     *,
     served_name: str,
     served_labels: Sequence[str],
     trust: bool = False,
     allow_new_labels: bool = False,
 ) -> Vetted:
-    """Check that an archive fits the service of `served_name`.
+    """Pack the archive `source` anew as `copy` and check that it fits the service of `served_name`.
 
     `served_labels` are those of the version that answers now; `allow_new_labels` takes an
     archive with others, `trust` one with code that is not this checkout's, or without
-    reference clips. Raises `ArchiveRefused`.
+    reference clips. `copy` must not be there yet, and is to be removed where it is refused.
+    Raises `ArchiveRefused`.
     """
-    if not path.is_file():
-        raise ArchiveRefused(f"There is no archive {path}. To build one: make mar")
+    if not source.is_file():
+        raise ArchiveRefused(f"There is no archive {source}. To build one: make mar")
     try:
-        with zipfile.ZipFile(path) as content:
-            _check_members(content)
-            manifest = _manifest(content)
-            version = _check_identity(manifest, served_name)
-            labels = _labels(content)
-            strange = _strange_code(content, manifest)
-            reference = _reference(content)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
-        raise ArchiveRefused(f"{path} is no sound archive: {error}") from None
+        repack(source, copy)
+    except OSError as error:
+        raise ArchiveRefused(
+            f"{source} cannot be packed anew as {copy}: {error.strerror or error}."
+        ) from None
+    with zipfile.ZipFile(copy) as content:
+        _check_files(content.namelist())
+        manifest = read_manifest(content)
+        version = _check_identity(manifest, served_name)
+        labels = _labels(content)
+        code = strange_code(content, manifest, HANDLER)
+        strange = (*code, *_strange_settings(content))
+        reference = _reference(content)
     _check_labels(labels, served_labels, allow_new_labels)
     if strange and not trust:
         raise ArchiveRefused(
-            f"{path.name} brings code or settings that are not this checkout's: "
+            f"{source.name} brings code or settings that are not this checkout's: "
             f"{', '.join(strange)}. Build it anew here (make mar), or add --trust if you know "
             "what they do."
         )
     if reference is None and not trust:
         raise ArchiveRefused(
-            f"{path.name} has no reference clips, so nobody could tell whether a worker scores "
+            f"{source.name} has no reference clips, so nobody could tell whether a worker scores "
             "as it should. Build it anew (make mar), or add --trust to go without."
         )
-    return Vetted(path, served_name, version, sha256_of(path), labels, strange, reference)
+    return Vetted(copy, served_name, version, sha256_of(copy), labels, strange, reference)
 
 
 def archive_labels(path: Path) -> tuple[str, ...]:
@@ -134,22 +139,7 @@ def archive_reference(path: Path) -> tuple[ReferenceDocument, bytes] | None:
         return None
 
 
-def _check_members(content: zipfile.ZipFile) -> None:
-    members = content.infolist()
-    total_bytes = sum(member.file_size for member in members)
-    if len(members) > _MAX_FILES or total_bytes > _MAX_UNPACKED_BYTES:
-        raise ArchiveRefused(
-            f"The archive would unpack to {len(members)} files and {total_bytes:,} bytes; at "
-            f"most {_MAX_FILES} and {_MAX_UNPACKED_BYTES:,} are taken."
-        )
-    for member in members:
-        name = PurePosixPath(member.filename)
-        is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
-        if name.is_absolute() or ".." in name.parts or "\\" in member.filename or is_link:
-            raise ArchiveRefused(f"The archive writes outside its folder: {member.filename!r}.")
-    names = [member.filename for member in members]
-    if len(set(names)) != len(names):
-        raise ArchiveRefused("The archive holds a file twice.")
+def _check_files(names: Sequence[str]) -> None:
     layout = layout_of(names)
     if layout is None:
         raise ArchiveRefused(f"The archive holds no model: that is {layouts_text()}.")
@@ -161,16 +151,20 @@ def _check_members(content: zipfile.ZipFile) -> None:
         raise ArchiveRefused(
             f"The archive has no {', '.join(sorted(missing))}: it was not built by `make mar`."
         )
-    damaged = content.testzip()
-    if damaged is not None:
-        raise ArchiveRefused(f"The archive is damaged: {damaged}. Copy or build it anew.")
 
 
-def _manifest(content: zipfile.ZipFile) -> Manifest:
+def read_manifest(content: zipfile.ZipFile) -> Manifest:
+    """What an archive tells TorchServe of itself. Raises `ArchiveRefused`."""
     try:
-        return Manifest.model_validate_json(_text(content, MANIFEST_FILE))
+        manifest = Manifest.model_validate_json(_text(content, MANIFEST_FILE))
     except ValidationError:
         raise ArchiveRefused(f"{MANIFEST_FILE} cannot be read.") from None
+    if manifest.model.requirements_file is not None:
+        raise ArchiveRefused(
+            f"{MANIFEST_FILE} has packages installed from "
+            f"{manifest.model.requirements_file:.60}; no archive needs any. Build it without."
+        )
+    return manifest
 
 
 def _check_identity(manifest: Manifest, served_name: str) -> str:
@@ -194,7 +188,7 @@ def _check_identity(manifest: Manifest, served_name: str) -> str:
 def _labels(content: zipfile.ZipFile) -> tuple[str, ...]:
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / LABELS_FILE
-        copy.write_text(_text(content, LABELS_FILE))
+        copy.write_text(_text(content, LABELS_FILE), encoding="utf-8")
         try:
             return read_labels(copy)
         except ModelFolderError as error:
@@ -219,17 +213,25 @@ def _check_labels(labels: Sequence[str], served: Sequence[str], allow_new: bool)
         )
 
 
-def _strange_code(content: zipfile.ZipFile, manifest: Manifest) -> tuple[str, ...]:
+def strange_code(content: zipfile.ZipFile, manifest: Manifest, handler: Path) -> list[str]:
+    """The code of an archive, and what its manifest has run, that the folder `handler` lacks."""
     known = {
-        path.relative_to(HANDLER).as_posix(): sha256_of(path) for path in HANDLER.rglob("*.py")
+        path.relative_to(handler).as_posix(): sha256_of(path) for path in handler.rglob("*.py")
     }
     strange = [
         name
         for name in content.namelist()
         if PurePosixPath(name).suffix.lower() in _CODE_SUFFIXES
-        and hashlib.sha256(content.read(name)).hexdigest() != known.get(name)
+        and _digest(content, name) != known.get(name, "")
     ]
-    return tuple(sorted(strange) + _strange_entries(manifest) + _strange_settings(content))
+    return sorted(strange) + _strange_entries(manifest)
+
+
+def _digest(content: zipfile.ZipFile, name: str) -> str | None:
+    """The sha256 of a member; None for one that is larger than any of this checkout's code."""
+    if content.getinfo(name).file_size > _MAX_TEXT_BYTES:
+        return None
+    return hashlib.sha256(content.read(name)).hexdigest()
 
 
 def _strange_entries(manifest: Manifest) -> list[str]:
@@ -270,6 +272,8 @@ def _reference(content: zipfile.ZipFile) -> ReferenceDocument | None:
     for clip in reference.clips:
         if clip.member not in content.namelist():
             raise ArchiveRefused(f"{REFERENCE_FILE} names a clip that is not there: {clip.file}")
+        if content.getinfo(clip.member).file_size > _MAX_CLIP_BYTES:
+            raise ArchiveRefused(f"{clip.file} is larger than {_MAX_CLIP_BYTES:,} bytes.")
     return reference
 
 

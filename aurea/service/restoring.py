@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from aurea.archive.errors import ArchiveRefused
+from aurea.archive.repacking import check_sound
 from aurea.service.children import tail
 from aurea.service.console import say
 from aurea.service.errors import ServiceFailed
@@ -82,7 +84,7 @@ class Restoring:
         self._tried.add(version)
         try:
             attended(lambda: self._load(version), self._check_alive)
-        except (ManagementError, ArchiveChanged) as error:
+        except (ManagementError, ArchiveChanged, ArchiveRefused) as error:
             self._check_alive()
             complaint = last_complaint(self._model_log, self._name, version)
             reason = " ".join(f"{error} {complaint}".split())
@@ -98,6 +100,8 @@ class Restoring:
         workers = self._workers(version)
         # TorchServe would take what is no archive for an empty model of version 1.0.
         self._registry.check(self._state.versions[version])
+        # An earlier release may have put it into the store as somebody gave it.
+        check_sound(self._registry.store / self._state.versions[version].archive)
         self._torchserve.register(self._state.versions[version].archive)
         self._torchserve.ask_workers(version, workers)
         # No bar where nobody watches: a log would get a line for every step of it.

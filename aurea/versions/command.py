@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import CliPositionalArg, CliSubCommand, SettingsConfigDict, get_subcommand
 from tqdm import tqdm
 
-from aurea.archive.vetting import ArchiveRefused
+from aurea.archive.errors import ArchiveRefused
 from aurea.command_line import CommandLine, read
 from aurea.paths import ROOT
 from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses

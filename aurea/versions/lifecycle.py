@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aurea.archive.vetting import Vetted, archive_labels, archive_reference, vet
+from aurea.files import sha256_of
 from aurea.torchserve.addresses import Addresses
 from aurea.torchserve.client import TorchServe
 from aurea.torchserve.errors import ManagementError
@@ -86,10 +87,11 @@ class Lifecycle:
         the machine holds. Where it does not get
         ready, or scores otherwise than its packager measured, it is taken away again.
         """
-        with self._changing() as state:
+        with self._changing() as state, self._registry.scratch() as scratch:
             default = self._torchserve.default()
             vetted = vet(
                 archive,
+                scratch / archive.name,
                 served_name=self._name,
                 served_labels=archive_labels(self._registry.store / default.archive),
                 trust=trust,
@@ -99,7 +101,8 @@ class Lifecycle:
             known = state.versions.get(version)
             registered = self._torchserve.versions().get(version)
             if known is not None and registered is not None and serves(registered, known):
-                if known.sha256 != vetted.sha256:
+                # What an earlier release registered is in the store as it was given.
+                if known.sha256 != vetted.sha256 and known.sha256 != sha256_of(archive):
                     raise CommandRefused(
                         f"{self._name}/{version} is registered already, from another archive. "
                         "Build this one under a version of its own (make mar VERSION=...), or "
@@ -113,7 +116,7 @@ class Lifecycle:
                 wanted = workers or default.wanted
                 if not force:
                     self._scaling.check_capacity(version, wanted)
-                state = self._bring_up(state, vetted, wanted)
+                state = self._bring_up(state, vetted, archive, wanted)
                 sentence = f"{self._name}/{version} is registered beside {default.version}" + (
                     f", its scores proven on {len(vetted.reference.clips)} reference clips"
                     if vetted.reference
@@ -297,8 +300,10 @@ class Lifecycle:
             self._registry.save(state)
             self._registry.route(state)
 
-    def _bring_up(self, state: State, vetted: Vetted, workers: int) -> State:
+    def _bring_up(self, state: State, vetted: Vetted, named: Path, workers: int) -> State:
         """Start and prove an archive beside the one that the version may have already.
+
+        `named` is the archive that was given, of which only the vetted copy is loaded.
 
         `state` remembers the new one among its leftovers, whatever breaks this off. Returns the
         state, saved, in which the version is registered.
@@ -306,7 +311,7 @@ class Lifecycle:
         version = vetted.version
         saved = False
         try:
-            record = self._registry.propose(state, vetted.path, version)
+            record = self._registry.propose(state, vetted.path, version, named=named)
             self._torchserve.register(record.archive)
             self._torchserve.ask_workers(version, workers)
             self._wait.for_workers(version, workers)

@@ -1,8 +1,8 @@
 """What is registered under a model's name, remembered beyond a restart.
 
 One folder a name: `models.json` (versions, default, canary), `store/` (TorchServe's model
-store, one archive a version), `quarantine/` (archives of the store that no version names) and
-`routing.json`, which the proxy reads.
+store, one archive a version), `quarantine/` (archives of the store that no version names),
+`scratch/` (there while an archive is looked at) and `routing.json`, which the proxy reads.
 
 An archive is only deleted where the state says that it may be: see `State.leftovers`.
 """
@@ -61,6 +61,7 @@ class Registry:
         self._folder = folder
         self._name = name
         self._state_file = folder / "models.json"
+        self._scratch = folder / "scratch"
         self.store = folder / "store"
         self.quarantine = folder / "quarantine"
         self.routing_file = folder / "routing.json"
@@ -110,6 +111,22 @@ class Registry:
             yield
         finally:
             lock.release()
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder for a command under the lock, on the store's disk; goes with the block.
+
+        What a killed command left in it goes at the next start. Raises `RegistryUnwritable`.
+        """
+        try:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.mkdir(mode=0o700)
+        except OSError as error:
+            raise _unwritable(self._scratch, error) from error
+        try:
+            yield self._scratch
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def load(self) -> State:
         """What is remembered; an empty state before the first start.
@@ -163,16 +180,19 @@ class Registry:
         digest = sha256_of(source)
         return self._copy(source, self._name_for(digest, version, State()), digest)
 
-    def propose(self, state: State, source: Path, version: str) -> VersionRecord:
+    def propose(
+        self, state: State, source: Path, version: str, *, named: Path | None = None
+    ) -> VersionRecord:
         """Copy an archive into the store that is still to be proven.
 
-        `state` is saved with it among its leftovers, so that the archive goes again if nobody
-        comes to register it. One that lay in the store already is not among them.
+        `named` is the archive that somebody gave, where `source` is a copy of it. `state` is
+        saved with it among its leftovers, so that the archive goes again if nobody comes to
+        register it. One that lay in the store already is not among them.
         """
         digest = sha256_of(source)
         name = self._name_for(digest, version, state)
         target = self.store / name
-        if target.exists() and target.samefile(source):
+        if target.exists() and target.samefile(named or source):
             # Somebody who names a file of the store wants to keep it.
             state.leftovers = [each for each in state.leftovers if each != name]
         elif name not in state.wanted() and not target.exists():
@@ -231,6 +251,7 @@ class Registry:
         - An archive in the store that no version names is put into `quarantine`.
         """
         state, record = self.load(), None
+        shutil.rmtree(self._scratch, ignore_errors=True)
         if not self._state_file.exists():
             # From now on archives without a state are a state that was lost.
             self.save(state)

@@ -1,16 +1,21 @@
 """Speech, models and graphs that the tests of this room share, made once."""
 
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
+from accent.model import LoadedModel
+from accent.selection import EngineSettings
+from accent.trimming import TrimSettings
 from accent.waveform import Waveform
 
-from aurea.archive import engines, graph_files, judging
+from aurea.archive import build, engines, graph_files, judging
 from aurea.archive.graph_files import make_graphs
+from aurea.archive.layout import MANIFEST_FILE
 from aurea.archive.reference import (
     PARTS,
     SpeechClip,
@@ -18,7 +23,9 @@ from aurea.archive.reference import (
     reference_files,
     verification_speech,
 )
+from aurea.archive.repacking import repack
 from aurea.models.choice import EMBEDDED_ECAPA
+from tests.unit.archive.archives import manifest
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +91,29 @@ def graphs(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph_files, "calibration_speech", lambda: little_calibration)
         return make_graphs(embedded, tmp_path_factory.mktemp("graphs"))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[EngineSettings]:
+    """Packaging without engines, zipped by hand; the settings that it asked engines for."""
+    asked: list[EngineSettings] = []
+
+    def no_engines(
+        _: Path, __: LoadedModel, ___: Path, settings: EngineSettings, ____: TrimSettings
+    ) -> str:
+        asked.append(settings)
+        return "measured"
+
+    def zipped(contents: Path, target: Path, *, version: str) -> None:
+        target.unlink(missing_ok=True)
+        draft = target.with_suffix(".draft")
+        with zipfile.ZipFile(draft, "w") as content:
+            for path in contents.rglob("*"):
+                content.write(path, path.relative_to(contents))
+            content.writestr(MANIFEST_FILE, manifest(modelVersion=version))
+        repack(draft, target)
+        draft.unlink()
+
+    monkeypatch.setattr(engines, "pack_engines", no_engines)
+    monkeypatch.setattr(build, "write_archive", zipped)
+    return asked

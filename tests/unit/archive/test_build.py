@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from accent.layout import ECAPA
-from accent.model import LoadedModel
 from accent.selection import EngineSettings
-from accent.trimming import TrimSettings
 
-from aurea.archive import build, engines
+from aurea.archive import build
 from aurea.archive.archiver import ArchiverFailed
 from aurea.archive.build import Archive, PackagingError, inputs_digest, is_built_from, package
 from aurea.files import sha256_of
@@ -156,28 +154,6 @@ def test_the_archive_serves_without_the_repository(built: Archive, tmp_path: Pat
 # Whether it is built anew does not depend on engines or on the archiver: both are left out.
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> list[EngineSettings]:
-    """Packaging without engines, zipped by hand; the settings that it asked engines for."""
-    asked: list[EngineSettings] = []
-
-    def no_engines(
-        _: Path, __: LoadedModel, ___: Path, settings: EngineSettings, ____: TrimSettings
-    ) -> str:
-        asked.append(settings)
-        return "measured"
-
-    def zipped(contents: Path, target: Path, *, version: str) -> None:
-        del version
-        with zipfile.ZipFile(target, "w") as content:
-            for path in contents.rglob("*"):
-                content.write(path, path.relative_to(contents))
-
-    monkeypatch.setattr(engines, "pack_engines", no_engines)
-    monkeypatch.setattr(build, "write_archive", zipped)
-    return asked
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_another_name_version_model_or_handler_is_packaged_anew(
@@ -260,7 +236,10 @@ def test_the_models_card_and_calibration_are_carried(folder: Path, tmp_path: Pat
         ("graph.py", True),
         ("quantization.py", True),
         ("reference_speech/verification/00_us.ogg", True),
+        ("repacking.py", True),
         ("vetting.py", False),
+        ("zip_records.py", False),
+        ("member_names.py", False),
     ],
 )
 def test_what_makes_and_judges_engines_decides_the_archive(

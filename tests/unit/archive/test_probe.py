@@ -19,6 +19,7 @@ from accent.settings import WorkerSettings, open_classifier
 from aurea.archive.build import Archive, PackagingError, package
 from aurea.archive.judging import MAX_POINTS, Deviations, deviations_of
 from aurea.archive.vetting import archive_reference, vet
+from aurea.files import sha256_of
 from aurea.lab.calibration.model_folder import write_calibration
 from tests.clips import voice
 
@@ -117,8 +118,9 @@ def test_a_worker_reproduces_the_reference_clips_of_the_archive(unpacked: Path) 
 
 
 @pytest.mark.slow
-def test_the_archive_is_vetted_without_a_reservation(built: Archive) -> None:
-    found = vet(built.path, served_name="probed", served_labels=LABELS)
+def test_the_archive_is_vetted_without_a_reservation(built: Archive, tmp_path: Path) -> None:
+    found = vet(built.path, tmp_path / "copy.mar", served_name="probed", served_labels=LABELS)
+    assert found.sha256 == sha256_of(built.path)
     assert (found.name, found.version, found.labels) == ("probed", "1.0", LABELS)
     assert found.strange_code == ()
     assert found.reference is not None

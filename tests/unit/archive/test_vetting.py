@@ -3,31 +3,17 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from accent.layout import ECAPA, LABELS_FILE, PROBE, REFERENCE_FILE
 
+from aurea.archive.errors import ArchiveRefused
 from aurea.archive.layout import MANIFEST_FILE
-from aurea.archive.vetting import ArchiveRefused, Vetted, archive_labels, archive_reference, vet
+from aurea.archive.vetting import Vetted, archive_labels, archive_reference, vet
 from aurea.paths import HANDLER
+from tests.unit.archive.archives import LABELS, REFERENCE, encoder, manifest, sound_files
 
-LABELS = ("england", "us", "canada")
-REFERENCE: dict[str, Any] = {
-    "clips": [{"file": "one.ogg", "us_confidence": {"fp32": 50.0}, "top_accent": "us"}],
-    "tolerance_points": {"fp32": 0.1},
-}
 Build = Callable[..., Path]
-
-
-def encoder(*labels: str) -> str:
-    lines = [f"'{label}' => {index}" for index, label in enumerate(labels)]
-    return "\n".join([*lines, "================", "'starting_index' => 0", ""])
-
-
-def manifest(**changes: Any) -> str:
-    model = {"modelName": "small", "modelVersion": "2.0", "handler": "accent_handler.py"}
-    return json.dumps({"model": model | changes})
 
 
 @pytest.fixture
@@ -35,16 +21,7 @@ def build(tmp_path: Path) -> Build:
     """Writes an archive as `make mar` would, but for `changes`; None leaves a file out."""
 
     def write(changes: dict[str, str | bytes | None] | None = None) -> Path:
-        files: dict[str, str | bytes | None] = {name: b"weights" for name in ECAPA.files}
-        for path in HANDLER.rglob("*.py"):
-            files[path.relative_to(HANDLER).as_posix()] = path.read_bytes()
-        files |= {
-            "accent_encoder.txt": encoder(*LABELS),
-            MANIFEST_FILE: manifest(),
-            "model-config.yaml": (HANDLER / "model-config.yaml").read_bytes(),
-            REFERENCE_FILE: json.dumps(REFERENCE),
-            "reference/one.ogg": b"speech",
-        }
+        files: dict[str, str | bytes | None] = {**sound_files()}
         archive = tmp_path / "small.mar"
         with zipfile.ZipFile(archive, "w") as content:
             for name, data in (files | (changes or {})).items():
@@ -56,7 +33,9 @@ def build(tmp_path: Path) -> Build:
 
 
 def vetted(archive: Path, **options: bool) -> Vetted:
-    return vet(archive, served_name="small", served_labels=LABELS, **options)
+    copy = archive.with_name("copy.mar")
+    copy.unlink(missing_ok=True)
+    return vet(archive, copy, served_name="small", served_labels=LABELS, **options)
 
 
 def test_what_make_mar_builds_is_taken(build: Build) -> None:
@@ -134,7 +113,7 @@ def test_a_link_in_an_archive_is_refused(build: Build) -> None:
 def test_an_archive_that_would_fill_the_disk_is_refused(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aurea.archive.vetting._MAX_UNPACKED_BYTES", 100_000)
+    monkeypatch.setattr("aurea.archive.repacking._MAX_UNPACKED_BYTES", 100_000)
     with pytest.raises(ArchiveRefused, match="unpack"):
         vetted(build({"zeros": bytes(200_000)}), trust=True)
 
@@ -158,7 +137,7 @@ def test_a_version_may_be_written_as_a_number(build: Build) -> None:
 def test_a_name_that_cannot_be_served_is_refused(build: Build, name: str) -> None:
     archive = build({MANIFEST_FILE: manifest(modelName=name)})
     with pytest.raises(ArchiveRefused, match="is no name for a model: 1 to 128 letters"):
-        vet(archive, served_name=name, served_labels=LABELS)
+        vet(archive, archive.with_name("copy.mar"), served_name=name, served_labels=LABELS)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"model": 1}', "\xff"])
@@ -186,7 +165,7 @@ def test_the_order_of_the_labels_does_not_matter(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["accent_handler.py", "accent/scoring.py", "torch.py", "accent/fast.so", "site.PTH"]
+    "name", ["accent_handler.py", "accent/scoring.py", "torch.py", "accent/fast.so", "site.EGG"]
 )
 def test_code_that_is_not_ours_must_be_trusted(build: Build, name: str) -> None:
     archive = build({name: b"print('other code')"})
@@ -200,7 +179,6 @@ def test_code_that_is_not_ours_must_be_trusted(build: Build, name: str) -> None:
     [
         {"handler": "other.py"},
         {"configFile": "b.yaml"},
-        {"requirementsFile": "more.txt"},
         {"modelFile": "model.py"},
     ],
 )
@@ -209,6 +187,25 @@ def test_what_the_manifest_would_have_run_must_be_trusted(
 ) -> None:
     with pytest.raises(ArchiveRefused, match=next(iter(changes.values()))):
         vetted(build({MANIFEST_FILE: manifest(**changes)}))
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_manifest_with_a_file_of_requirements_is_refused_even_if_trusted(
+    build: Build, trust: bool
+) -> None:
+    with pytest.raises(ArchiveRefused, match=r"installed from more\.txt"):
+        vetted(build({MANIFEST_FILE: manifest(requirementsFile="more.txt")}), trust=trust)
+
+
+def test_code_larger_than_any_of_ours_is_not_read(build: Build) -> None:
+    archive = build({"accent/scoring.py": b"#" * 1_000_001})
+    assert vetted(archive, trust=True).strange_code == ("accent/scoring.py",)
+
+
+def test_a_reference_clip_is_bounded(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aurea.archive.vetting._MAX_CLIP_BYTES", 5)
+    with pytest.raises(ArchiveRefused, match=r"one\.ogg is larger than 5 bytes"):
+        vetted(build(), trust=True)
 
 
 @pytest.mark.parametrize(("runtime", "strange"), [("python", ()), ("LSP", ("runtime=LSP",))])

@@ -1,5 +1,6 @@
 """Bringing versions back, with a stand-in for TorchServe's client that loads what it is told."""
 
+import zipfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from aurea.torchserve.client import TorchServe
 from aurea.torchserve.errors import ManagementError, NotRegistered
 from aurea.versions.registry import Registry
 from aurea.versions.state import Canary, State
+from tests.unit.archive.archives import Record, zip_of
 from tests.unit.torchserve.management_server import version as described
 
 
@@ -55,7 +57,8 @@ def state_of(registry: Registry, tmp_path: Path, *versions: str, **fields: Any) 
     state = State(default=versions[0], **fields)
     for version in versions:
         source = tmp_path / f"{version}.mar"
-        source.write_text(f"archive {version}")
+        with zipfile.ZipFile(source, "w") as content:
+            content.writestr("weights", version)
         state.versions[version] = registry.place(source, version)
     return state
 
@@ -119,6 +122,22 @@ def test_a_canary_that_cannot_be_loaded_gets_no_share(
     assert registry.load().canary is None
     assert "damaged" in registry.load().versions["2.0"].failed
     assert "NOTE: small/2.0 gets no share of the requests" in capsys.readouterr().out
+
+
+def test_an_archive_of_an_earlier_release_that_hides_a_member_is_left_out(
+    registry: Registry, tmp_path: Path
+) -> None:
+    state = state_of(registry, tmp_path, "1.0", "2.0")
+    source = tmp_path / "2.0.mar"
+    hidden = Record(b"accent_handler.py", b"print('hidden')", hidden=True)
+    source.write_bytes(zip_of([Record(b"weights", b"2.0"), hidden]))
+    state.versions["2.0"] = registry.place(source, "2.0")
+    torchserve = StandInTorchServe()
+    versions = restoring(registry, state, torchserve, tmp_path)
+    versions.load_default()
+    versions.load_others()
+    assert set(torchserve.workers) == {"1.0"}
+    assert "hides 'accent_handler.py'" in registry.load().versions["2.0"].failed
 
 
 def test_a_version_that_was_mended_is_no_longer_told_as_failed(

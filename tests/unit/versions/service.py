@@ -8,6 +8,7 @@ from typing import Any
 from accent.layout import REFERENCE_FILE
 
 from aurea.archive.layout import MANIFEST_FILE
+from aurea.archive.repacking import repack
 from aurea.paths import HANDLER
 from aurea.torchserve.addresses import Addresses
 from aurea.torchserve.answers import RegisteredVersion
@@ -165,12 +166,12 @@ class Service:
             "tolerance_points": {"fp32": 0.5, "int8": 1.0},
         }
         model = {"modelName": name, "modelVersion": version, "handler": "accent_handler.py"}
-        path = self.folder / f"{version}.mar"
-        with zipfile.ZipFile(path, "w") as content:
+        path, draft = self.folder / f"{version}.mar", self.folder / "draft"
+        path.unlink(missing_ok=True)
+        with zipfile.ZipFile(draft, "w") as content:
 
             def put(file_name: str, data: bytes | str) -> None:
-                # Without the time of day, so that the same archive is built again.
-                content.writestr(zipfile.ZipInfo(file_name), data)
+                content.writestr(file_name, data)
 
             for each in ("embedding_model.ckpt", "classifier.ckpt", "hyperparams.yaml"):
                 put(each, b"weights")
@@ -181,6 +182,7 @@ class Service:
             put(MANIFEST_FILE, json.dumps({"model": model}))
             put(REFERENCE_FILE, json.dumps(reference))
             put("reference/one.ogg", b"speech")
+        repack(draft, path)
         return path
 
     def registered(self, *versions: str) -> None:

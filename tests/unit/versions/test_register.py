@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from aurea.archive.vetting import ArchiveRefused
+from aurea.archive.errors import ArchiveRefused
 from aurea.torchserve.errors import ManagementError
 from aurea.versions.outcome import CommandRefused
 from aurea.versions.registry import Registry, RegistryError
+from tests.unit.archive.archives import Record, members_of, read_in_sequence, records_of, zip_of
 from tests.unit.versions.service import Played, Service, assert_only_the_first_is_left
 
 
@@ -42,6 +43,46 @@ def test_an_archive_that_could_hurt_never_reaches_torchserve(service: Service) -
     with pytest.raises(ArchiveRefused):
         service.lifecycle.register(service.archive("2.0", name="other"))
     assert service.torchserve.steps == []
+
+
+def test_what_torchserve_gets_is_packed_here_from_the_members_that_were_vetted(
+    service: Service, tmp_path: Path
+) -> None:
+    archive = service.archive("2.0")
+    files = members_of(archive)
+    given = tmp_path / "given.mar"
+    given.write_bytes(zip_of(records_of(files)))
+    service.lifecycle.register(given)
+    stored = service.registry.store / service.torchserve.archives["2.0"]
+    assert members_of(stored) == read_in_sequence(stored.read_bytes()) == files
+    assert stored.read_bytes() == archive.read_bytes() != given.read_bytes()
+    assert "already" in service.lifecycle.register(archive).sentences[0]
+    assert "already" in service.lifecycle.register(given).sentences[0]
+
+
+def test_an_archive_with_a_hidden_member_never_reaches_the_store(service: Service) -> None:
+    files = members_of(service.archive("2.0"))
+    given = service.folder / "given.mar"
+    hidden = Record(b"accent_handler.py", b"print('hidden')", hidden=True)
+    given.write_bytes(zip_of([*records_of(files), hidden]))
+    with pytest.raises(ArchiveRefused, match=r"hides 'accent_handler\.py'"):
+        service.lifecycle.register(given, trust=True)
+    assert_only_the_first_is_left(service)
+    assert service.torchserve.steps == []
+    assert not (service.registry.store.parent / "scratch").exists()
+
+
+def test_an_archive_that_an_earlier_release_registered_as_given_is_known_again(
+    service: Service, tmp_path: Path
+) -> None:
+    given = tmp_path / "given.mar"
+    given.write_bytes(zip_of(records_of(members_of(service.archive("2.0")))))
+    service.registered("2.0")
+    state = service.state
+    state.versions["2.0"] = service.registry.place(given, "2.0")
+    service.torchserve.archives["2.0"] = state.versions["2.0"].archive
+    service.registry.save(state)
+    assert "already" in service.lifecycle.register(given).sentences[0]
 
 
 def test_a_version_that_scores_otherwise_than_measured_is_taken_away_again(
@@ -298,6 +339,7 @@ def test_killed_at_any_moment_state_and_store_agree(
     service.registry.delete_leftovers(state)
     assert_the_sound_archive_is_there(service)
     assert service.stored == {record.archive for record in state.versions.values()}
+    assert not (service.registry.store.parent / "scratch").exists()
 
 
 def test_what_a_killed_registration_of_a_known_version_left_is_not_taken_for_it(
