@@ -15,6 +15,7 @@ from proxy.logs import log_event
 from proxy.metrics import OTHER
 from proxy.middleware import LINGER_S, SENDER_ENDED, new_request_id
 from proxy.problems import Problem, problem_response
+from proxy.security_headers import add_security_headers
 
 # The lines of the log are found by this name, whatever the module is called.
 logger = logging.getLogger("proxy.server")
@@ -90,6 +91,9 @@ class Connection(H11Protocol):
     @override
     def eof_received(self) -> bool:  # type: ignore[override]
         """Returns whether asyncio shall keep the connection, where an answer is still due."""
+        if self.scheme == "https":
+            # asyncio closes a TLS connection whatever is returned.
+            return False
         self._sender_ended = True
         return self._owes_an_answer()
 
@@ -161,6 +165,7 @@ class Connection(H11Protocol):
             code=problem.code,
         )
         response = problem_response(problem, request_id, retry_after_s=0)
+        add_security_headers(response.headers, "", self.scheme or "http")
         headers = [
             *response.raw_headers,
             (b"x-request-id", request_id.encode()),
@@ -178,5 +183,7 @@ class Connection(H11Protocol):
     def _close_after_reading(self) -> None:
         self._refused = True
         self._unset_keepalive_if_required()
-        self.transport.write_eof()
+        # TLS knows no half-closed connection here; the answer says that it is the last.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.close)

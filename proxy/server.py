@@ -18,6 +18,7 @@ from typing_extensions import override
 from proxy.app import create_app, create_metrics_app
 from proxy.connection import Connection
 from proxy.drain import Drain
+from proxy.keys import KeysUnreadable
 from proxy.logs import configure_logging
 from proxy.settings import Settings
 
@@ -165,24 +166,37 @@ def _drop_handshakes(listener_fd: int) -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Serves until a signal ends it."""
+    """Serves until a signal ends it. Exits with `STARTUP_FAILURE` where a file is no good."""
     configure_logging(settings.log_file)
     drain = Drain()
-    config = _config(
-        settings,
-        app=create_app(settings, drain),
-        host=settings.host,
-        port=settings.port,
-        lifespan="on",
-    )
+    try:
+        config = _config(
+            settings,
+            app=create_app(settings, drain),
+            host=settings.host,
+            port=settings.port,
+            lifespan="on",
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies,
+        )
+        config.load()
+    except KeysUnreadable as error:
+        logger.error("no API keys: %s", error)
+        sys.exit(STARTUP_FAILURE)
+    except OSError as error:
+        logger.error("no TLS with %s and %s: %s", settings.tls_certificate, settings.tls_key, error)
+        sys.exit(STARTUP_FAILURE)
     metrics_config = None
-    if settings.metrics_port is not None:
+    if not settings.metrics_public:
         metrics_config = _config(
             settings,
             app=create_metrics_app(),
             host=settings.metrics_host,
             port=settings.metrics_port,
             lifespan="off",
+            proxy_headers=False,
         )
     Server(config, drain, settings.drain_s, metrics_config).run()
 
@@ -194,7 +208,6 @@ def _config(settings: Settings, **options: Any) -> uvicorn.Config:
         ws="none",
         log_config=None,
         access_log=False,
-        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
         **options,

@@ -1,12 +1,24 @@
 """Every knob of the proxy, once. No other file of the proxy reads the environment."""
 
+import ipaddress
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aurea.torchserve.addresses import SOCKET_URL
 from aurea.torchserve.answers import HeaderWord
+
+
+def _network(text: str) -> str:
+    # Not with `*`, which would believe everybody.
+    ipaddress.ip_network(text)
+    return text
+
+
+AddressOrNetwork = Annotated[str, AfterValidator(_network)]
+"""An address or a network, such as 10.0.0.0/8."""
 
 
 class Settings(BaseSettings):
@@ -62,21 +74,40 @@ class Settings(BaseSettings):
     answered 503, which may take another second."""
     retry_after_s: int = Field(default=2, ge=0)
     """Seconds that a 503 asks clients to wait."""
+    tls_certificate: Path | None = None
+    """File in PEM with the certificate of the public port and those that vouch for it, or none
+    for HTTP without TLS. Goes with `tls_key`; both are read once."""
+    tls_key: Path | None = None
+    """File in PEM with the private key of `tls_certificate`."""
+    trusted_proxies: list[AddressOrNetwork] = []
+    """Addresses or networks, as a JSON list, of the proxies in front whose X-Forwarded-For and
+    X-Forwarded-Proto are believed. Others' are not."""
+    keys_file: Path | None = None
+    """File of the API keys that may have clips scored, as `python -m proxy.keys NAME` prints its
+    lines, or none to let everybody. Followed while the proxy runs."""
     log_file: Path | None = None
     """File to log to, renewed every 10 MB with three kept, or none for standard error."""
     log_addresses: bool = False
     """Whether the log line of a request has its client's address."""
     metrics_host: str = "127.0.0.1"
     """Address that `metrics_port` is bound to."""
-    metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    """Port for `GET /metrics` alone, which the public port then lacks, or none for the public
-    port. 0 takes a free one and logs which."""
+    metrics_port: int = Field(default=8083, ge=0, le=65535)
+    """Port for `GET /metrics` alone, which the public port lacks. 0 takes a free one and logs
+    which."""
+    metrics_public: bool = False
+    """Whether `GET /metrics` is at the public port instead, for everybody to read."""
     cors_origins: list[str] = []
     """Origins that browsers may call from, as a JSON list. Empty turns CORS off."""
-    cors_headers: list[str] = ["Authorization"]
+    cors_headers: list[str] = ["Authorization", "X-API-Key"]
     """Headers that browsers may send from there beside Content-Type and X-Request-ID, as a JSON
     list. `["*"]` allows all."""
     max_in_flight: int = Field(default=64, gt=0)
     """Uploads taken at once; one more is answered 503."""
     max_held_bytes: int = Field(default=256_000_000, gt=0)
     """Bytes of uploads held at once; an upload that passes them is answered 503."""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> "Settings":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("AUREA_TLS_CERTIFICATE and AUREA_TLS_KEY go together")
+        return self

@@ -63,6 +63,7 @@ class Proxy:
     ) -> None:
         variables = {
             "PORT": 0,
+            "METRICS_PORT": 0,
             "MODEL_NAME": MODEL,
             "TORCHSERVE_SOCKET": standin.socket_path,
             "MANAGEMENT_URL": standin.management_url,
@@ -89,9 +90,9 @@ class Proxy:
         reader.close()
         self._reader = threading.Thread(target=self._read_log, args=(stream,))
         self._reader.start()
-        address = self.await_log(r"running on http://127\.0\.0\.1:(\d+)")
-        self.port = int(address.group(1))
-        self.url = f"http://127.0.0.1:{self.port}"
+        address = self.await_log(r"running on (https?)://127\.0\.0\.1:(\d+)")
+        self.port = int(address.group(2))
+        self.url = f"{address.group(1)}://127.0.0.1:{self.port}"
         self.client = self.new_client()
 
     @property
@@ -103,6 +104,11 @@ class Proxy:
         return httpx.Client(
             base_url=self.url, timeout=WAIT_S, trust_env=False, verify=PLAIN, **options
         )
+
+    @property
+    def metrics_url(self) -> str:
+        """Where its metrics are, which by default is an address of their own."""
+        return self.await_log(r"metrics on (http://\S+)/metrics").group(1) + "/metrics"
 
     @property
     def log(self) -> str:
@@ -154,7 +160,11 @@ class Proxy:
             assert body["title"] == TITLES[response.status_code]
             assert body["request_id"] == headers["x-request-id"]
             assert body["detail"]
-        assert ("retry-after" in headers) == (response.status_code == 503)
+        assert ("retry-after" in headers) == (response.status_code in (429, 503))
+        assert ("www-authenticate" in headers) == (response.status_code == 401)
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert "default-src 'none'" in headers["content-security-policy"]
         self._check_is_described(response, code)
         return response
 
@@ -166,9 +176,7 @@ class Proxy:
         if operation is None:
             return
         told = operation["responses"][str(response.status_code)]
-        assert set(told["headers"]) <= {name.title() for name in response.headers} | {
-            "X-Request-ID"
-        }
+        assert {name.lower() for name in told["headers"]} <= set(response.headers)
         if code is not None:
             schema = told["content"]["application/problem+json"]["schema"]
             assert code in schema["properties"]["code"]["enum"]
