@@ -104,7 +104,7 @@ class DescribedApp(FastAPI):
         document["paths"][CLASSIFY]["post"]["requestBody"] = upload_description(self._limits())
         if self._needs_keys:
             document["components"]["securitySchemes"] = SECURITY_SCHEMES
-            needed = [{scheme: []} for scheme in SECURITY_SCHEMES]
+            needed: list[dict[str, list[str]]] = [{scheme: []} for scheme in SECURITY_SCHEMES]
             document["paths"][CLASSIFY]["post"]["security"] = needed
         return document
 

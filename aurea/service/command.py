@@ -21,7 +21,7 @@ from aurea.service.preflight import (
     only_one,
     stop_running,
 )
-from aurea.service.settings import ServeSettings, read_shared_settings
+from aurea.service.settings import ServeSettings, SharedSettings, read_shared_settings
 from aurea.service.supervisor import Supervisor, local_url
 from aurea.versions.capacity import Capacity, free_memory_bytes
 from aurea.versions.registry import STATE_FOLDER, Registry, RegistryError
@@ -64,7 +64,7 @@ def serve(settings: ServeSettings) -> None:
         # From here on the parts are ended in order, whatever arrives meanwhile.
         with registry.locked(_LOCK_TIMEOUT_S):
             version = supervisor.start(archive, choice.notice)
-            _announce(settings, name, version, supervisor.listening())
+            _announce(settings, shared, name, version, supervisor)
             supervisor.start_others()
         supervisor.watch()
 
@@ -85,12 +85,20 @@ def main() -> None:
         sys.exit(f"\n{error}")
 
 
-def _announce(settings: ServeSettings, name: str, version: str, listening: list[str]) -> None:
-    url = local_url(settings.host, settings.port)
+def _announce(
+    settings: ServeSettings,
+    shared: SharedSettings,
+    name: str,
+    version: str,
+    supervisor: Supervisor,
+) -> None:
+    url = local_url(settings.host, settings.port, shared.scheme)
+    key = "-H 'X-API-Key: KEY' " if shared.keys_file else ""
     print(
         f"\nready: {name}/{version} at {url} (docs: {url}/docs, stop: Ctrl-C)\n"
-        f"TorchServe: {', '.join(listening)}\n\n"
-        f"    curl -F file=@clip.m4a {url}/classify-us-accent\n",
+        f"TorchServe: {', '.join(supervisor.listening())}\n"
+        f"Proxy: {supervisor.metrics_address()}\n\n"
+        f"    curl {key}-F file=@clip.m4a {url}/classify-us-accent\n",
         flush=True,
     )
 
