@@ -52,6 +52,7 @@ from proxy.schemas import (
     UsConfidence,
 )
 from proxy.settings import Settings
+from proxy.turns import Turns
 from proxy.upstream import Upstream
 
 logger = logging.getLogger(__name__)
@@ -84,12 +85,16 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         metrics=metrics,
         drain=drain,
         held=HeldBytes(settings.max_held_bytes),
+        turns=Turns(
+            settings.max_in_flight,
+            settings.max_in_flight_per_client,
+            lambda: model_status.places(default=settings.max_in_flight),
+        ),
         max_upload_bytes=settings.max_upload_bytes,
         min_upload_bytes_per_s=settings.min_upload_bytes_per_s,
         upload_grace_s=settings.upload_grace_s,
         deadline_s=settings.deadline_s,
     )
-    slots = asyncio.Semaphore(settings.max_in_flight)
 
     def limits() -> Limits:
         of_audio = router.routing.limits or settings
@@ -145,11 +150,8 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
     async def classify_us_accent(request: Request) -> Response:
         if access:
             access.admit(request)
-        if slots.locked():
-            raise Problem("overloaded")
-        async with slots:
-            with metrics.in_flight.track_inprogress():
-                score = await classification.score(request)
+        with metrics.in_flight.track_inprogress():
+            score = await classification.score(request)
         if access:
             access.charge(request, score.audio.duration_s)
         return Response(

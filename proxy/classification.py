@@ -14,6 +14,7 @@ from proxy.logs import REQUEST_ID
 from proxy.metrics import Metrics
 from proxy.pace import Pace
 from proxy.problems import Problem
+from proxy.turns import Turns, client_of
 from proxy.upload import read_upload
 from proxy.upstream import Upstream
 
@@ -27,6 +28,7 @@ class Classification(NamedTuple):
     metrics: Metrics
     drain: Drain
     held: HeldBytes
+    turns: Turns
     max_upload_bytes: int
     min_upload_bytes_per_s: float
     upload_grace_s: float
@@ -35,8 +37,8 @@ class Classification(NamedTuple):
     async def score(self, request: Request) -> Score:
         """The score of the clip that a request uploads.
 
-        Raises `Problem` (those of the upload and the model; timeout; model_unavailable at the
-        end of a drain) and `ClientDisconnect`.
+        Raises `Problem` (those of the upload and the model; overloaded; timeout;
+        model_unavailable at the end of a drain) and `ClientDisconnect`.
         """
         uploaded = asyncio.Event()
 
@@ -70,13 +72,17 @@ class Classification(NamedTuple):
         def note_model(model: Model) -> None:
             request.state.model = model
 
+        client = client_of(request)
+        # Nobody uploads for nothing what has no room now.
+        self.turns.check_room(client)
         with self.held.lease() as reserve:
             pace = Pace(self.min_upload_bytes_per_s, self.upload_grace_s)
             audio = await read_upload(request, self.max_upload_bytes, reserve, pace)
             uploaded.set()
             request.state.uploaded_s = time.monotonic()
             self.metrics.upload_bytes.observe(len(audio))
-            return await self.upstream.score(audio, REQUEST_ID.get(), note_model)
+            async with self.turns.turn(client):
+                return await self.upstream.score(audio, REQUEST_ID.get(), note_model)
 
 
 async def _end(tasks: Collection["asyncio.Task[Any]"]) -> None:

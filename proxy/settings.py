@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     """Slowest rate of an upload, in bytes a second. One that stays below it is answered 408."""
     upload_grace_s: float = Field(default=20.0, gt=0, allow_inf_nan=False)
     """Seconds that an upload may pause, or lag behind the slowest rate. The longest that one can
-    take, and hold one of `max_in_flight`, is this plus its size over that rate."""
+    take is this plus its size over that rate."""
     ask_again_after_s: float = Field(default=20.0, gt=0)
     """Seconds without an answer of TorchServe after which a clip is put to it once more: it
     loses one for good if a worker dies in the moment in which it takes it."""
@@ -102,7 +102,10 @@ class Settings(BaseSettings):
     """Headers that browsers may send from there beside Content-Type and X-Request-ID, as a JSON
     list. `["*"]` allows all."""
     max_in_flight: int = Field(default=64, gt=0)
-    """Uploads taken at once; one more is answered 503."""
+    """Clips, uploaded whole, that are scored or wait for it at once. Where one more comes, the
+    client with the most gives up its newest, or else the new one is answered 503."""
+    max_in_flight_per_client: int | None = Field(default=None, gt=0)
+    """The most of them for one client, which is an API key or else an address, or none for all."""
     max_held_bytes: int = Field(default=256_000_000, gt=0)
     """Bytes of uploads held at once; an upload that passes them is answered 503."""
 
