@@ -9,6 +9,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ from typing_extensions import override
 
 from proxy.app import create_app, create_metrics_app
 from proxy.connection import Connection
+from proxy.connection_caps import ConnectionCaps
+from proxy.descriptors import raise_limit, share_out
 from proxy.drain import Drain
 from proxy.keys import KeysUnreadable
 from proxy.logs import configure_logging
@@ -101,7 +104,9 @@ class Server(uvicorn.Server):
         config.load()
         try:
             return await asyncio.get_running_loop().create_server(
-                lambda: Connection(config, self.server_state, self.lifespan.state),
+                lambda: config.http_protocol_class(  # type: ignore[call-arg]
+                    config, self.server_state, self.lifespan.state
+                ),
                 config.host,
                 config.port,
                 start_serving=False,
@@ -169,6 +174,10 @@ def serve(settings: Settings) -> None:
     """Serves until a signal ends it. Exits with `STARTUP_FAILURE` where a file is no good."""
     configure_logging(settings.log_file)
     drain = Drain()
+    shares = share_out(raise_limit(), settings.max_connections, settings.max_in_flight)
+    caps = ConnectionCaps(
+        shares.connections, settings.max_connections_per_client, settings.trusted_proxies
+    )
     try:
         config = _config(
             settings,
@@ -180,6 +189,8 @@ def serve(settings: Settings) -> None:
             ssl_keyfile=settings.tls_key,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies,
+            backlog=shares.backlog,
+            caps=caps,
         )
         config.load()
     except KeysUnreadable as error:
@@ -197,14 +208,16 @@ def serve(settings: Settings) -> None:
             port=settings.metrics_port,
             lifespan="off",
             proxy_headers=False,
+            caps=None,
         )
     Server(config, drain, settings.drain_s, metrics_config).run()
 
 
-def _config(settings: Settings, **options: Any) -> uvicorn.Config:
+def _config(settings: Settings, caps: ConnectionCaps | None, **options: Any) -> uvicorn.Config:
     return uvicorn.Config(
         loop="asyncio",
-        http=Connection,
+        # Called as the class would be.
+        http=cast(type[asyncio.Protocol], partial(Connection, caps=caps, head_s=settings.head_s)),
         ws="none",
         log_config=None,
         access_log=False,

@@ -69,6 +69,14 @@ class Settings(BaseSettings):
     loses one for good if a worker dies in the moment in which it takes it."""
     keep_alive_s: int = Field(default=75, gt=0)
     """Seconds that a connection may go without a whole request head."""
+    head_s: float = Field(default=10.0, gt=0)
+    """Seconds from the first byte of a request's head to its last, or the connection is closed."""
+    max_connections: int = Field(default=4_000, gt=0)
+    """Connections at once, or fewer where the limit of file descriptors is too low for as many.
+    One more ends one that is of no use, of the client with the most."""
+    max_connections_per_client: int = Field(default=256, gt=0)
+    """The most of them from one address, proxies of `trusted_proxies` excepted. One more ends
+    the one that has been of no use for longest."""
     drain_s: float = Field(default=7.0, gt=0)
     """Seconds that accepted requests have to finish after SIGTERM. What does not is then
     answered 503, which may take another second."""

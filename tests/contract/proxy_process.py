@@ -39,13 +39,17 @@ _PROCESSES: Final = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__])
 
 
-def _run(environment: dict[str, str], folder: Path, standard_error: Connection) -> None:
+def _run(
+    environment: dict[str, str], folder: Path, standard_error: Connection, descriptors: int | None
+) -> None:
     """What `python -m proxy` does, in a process of its own."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     os.dup2(standard_error.fileno(), sys.stderr.fileno())
     standard_error.close()
+    if descriptors is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors // 2, descriptors))
     serve(Settings())
 
 
@@ -59,7 +63,12 @@ class Proxy:
     """A proxy on a free port. Every answer taken through it is checked as a whole."""
 
     def __init__(
-        self, standin: StandIn, *, file_size_limit_bytes: int | None = None, **settings: object
+        self,
+        standin: StandIn,
+        *,
+        file_size_limit_bytes: int | None = None,
+        descriptors: int | None = None,
+        **settings: object,
     ) -> None:
         variables = {
             "PORT": 0,
@@ -77,7 +86,9 @@ class Proxy:
             "TMPDIR": str(self.temp_folder),
         }
         reader, writer = _PROCESSES.Pipe(duplex=False)
-        self.process = _PROCESSES.Process(target=_run, args=(environment, self.temp_folder, writer))
+        self.process = _PROCESSES.Process(
+            target=_run, args=(environment, self.temp_folder, writer, descriptors)
+        )
         self.process.start()
         writer.close()
         if file_size_limit_bytes is not None:
