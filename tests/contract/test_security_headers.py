@@ -34,13 +34,22 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def encrypted(
+def shared_encrypted(
     shared_standin: StandIn, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Proxy, ssl.SSLContext]]:
     certificate_file, key_file = certificate(tmp_path_factory.mktemp("tls"))
     proxy = Proxy(shared_standin, tls_certificate=certificate_file, tls_key=key_file)
     yield proxy, ssl.create_default_context(cafile=str(certificate_file))
     proxy.close()
+
+
+@pytest.fixture
+def encrypted(
+    shared_encrypted: tuple[Proxy, ssl.SSLContext],
+    standin: StandIn,  # noqa: ARG001
+) -> tuple[Proxy, ssl.SSLContext]:
+    """A proxy that speaks TLS, and what trusts its certificate."""
+    return shared_encrypted
 
 
 def test_every_answer_tells_browsers_to_keep_off(proxy: Proxy) -> None:
