@@ -16,6 +16,7 @@ from aurea.service.errors import ServiceFailed, StopRequested
 from aurea.service.packaging import PackagingOrder, archive_to_serve
 from aurea.service.preflight import (
     check_port,
+    check_public_files,
     check_upload_limit,
     check_workers,
     only_one,
@@ -34,6 +35,7 @@ def serve(settings: ServeSettings) -> None:
     """Run the service until a signal asks it to end or a part of it dies for good."""
     shared = read_shared_settings()
     check_upload_limit(shared)
+    check_public_files(shared)
     if not settings.force:
         check_workers(settings.workers, Capacity(available_cores(), free_memory_bytes()))
     with ExitStack() as stack:
