@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import math
 import time
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -11,6 +12,8 @@ from proxy.turns import subscriber
 logger = logging.getLogger(__name__)
 
 _TELL_EVERY_S: Final = 10.0
+_GRACE_S: Final = 2.0
+"""For a request that has come in a crowd, and lies unread because of it."""
 
 
 class Closable(Protocol):
@@ -55,13 +58,17 @@ class ConnectionCaps:
         client = subscriber(connection.host)
         self._by_client.setdefault(client, {})[connection] = None
         self._count += 1
-        if len(self._by_client[client]) > self._most_per_client and not self._is_trusted(client):
-            self._close_one(client)
-        elif self._count > self._most:
+        if not self._is_trusted(client):
+            # Where a whole request waits on each, the cap on work holds instead.
+            before_s = time.monotonic() - _GRACE_S
+            while len(self._by_client[client]) > self._most_per_client:
+                if not self._close_one(client, connection, before_s):
+                    break
+        if self._count > self._most:
             strangers = [each for each in self._by_client if not self._is_trusted(each)]
-            self._close_one(
-                max(strangers or self._by_client, key=lambda each: len(self._by_client[each]))
-            )
+            most = max(strangers or self._by_client, key=lambda each: len(self._by_client[each]))
+            if not self._close_one(most, connection, math.inf):
+                self._close(connection)
 
     def leave(self, connection: Closable) -> None:
         """Counts one less, unless it was closed here."""
@@ -73,13 +80,18 @@ class ConnectionCaps:
             if not of_client:
                 del self._by_client[client]
 
-    def _close_one(self, client: str) -> None:
-        of_client = self._by_client[client]
-        closable = [each for each in of_client if not each.serves]
-        if not closable:
-            # The newest, whose first byte has not been read.
-            closable = [next(reversed(of_client))]
-        connection = min(closable, key=lambda each: each.served_s)
+    def _close_one(self, client: str, newest: Closable, before_s: float) -> bool:
+        """Closes one of a client's that has been of no use since `before_s`, if there is one."""
+        closable = [
+            each
+            for each in self._by_client[client]
+            if not each.serves and each is not newest and each.served_s <= before_s
+        ]
+        if closable:
+            self._close(min(closable, key=lambda each: each.served_s))
+        return bool(closable)
+
+    def _close(self, connection: Closable) -> None:
         self.leave(connection)
         connection.close_now()
         now_s = time.monotonic()

@@ -1,6 +1,7 @@
 """Connections that do nothing, in any number, and the honest ones beside them."""
 
 import socket
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -51,9 +52,16 @@ def test_beyond_the_cap_of_all_the_client_with_the_most_loses_one() -> None:
     assert entered(ConnectionCaps(4, 100, []), *lines) == [False, True, False, False, False]
 
 
-def test_where_all_are_busy_the_newest_is_not_taken() -> None:
+def test_where_all_are_busy_the_newest_is_taken_while_there_is_room_for_it() -> None:
     lines = [Line("a", number, serves=True) for number in range(3)] + [Line("a", 9)]
-    assert entered(ConnectionCaps(100, 3, []), *lines) == [False, False, False, True]
+    assert not any(entered(ConnectionCaps(4, 3, []), *lines))
+    assert entered(ConnectionCaps(3, 3, []), *lines) == [False, False, False, True]
+
+
+def test_one_whose_request_may_lie_unread_is_closed_only_where_all_are_too_many() -> None:
+    lines = [Line("a", time.monotonic()) for _ in range(5)]
+    assert not any(entered(ConnectionCaps(100, 3, []), *lines))
+    assert sum(entered(ConnectionCaps(4, 3, []), *lines)) == 1
 
 
 def test_a_trusted_proxy_is_no_single_client() -> None:
@@ -121,7 +129,7 @@ def test_a_request_that_waits_for_its_answer_keeps_its_connection(
     start: Callable[..., Proxy], standin: StandIn
 ) -> None:
     standin.behaviours[b"clip"] = hang
-    proxy = start(max_connections_per_client=4, deadline_s=1.5)
+    proxy = start(max_connections_per_client=4, max_connections=20, deadline_s=1.5)
     with ExitStack() as stack:
         waiting = stack.enter_context(proxy.connect())
         waiting.sendall(raw_request(b"clip", "Connection: close"))
