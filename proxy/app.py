@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from aurea.names import version_order
 from aurea.torchserve.async_client import AsyncTorchServe
+from proxy.access import Access
 from proxy.addresses import OneSpelling
 from proxy.classification import Classification
 from proxy.cors import Cors
@@ -32,6 +33,7 @@ from proxy.description import (
 )
 from proxy.drain import Drain
 from proxy.held_bytes import HeldBytes
+from proxy.keys import KeyFile
 from proxy.logs import REQUEST_ID
 from proxy.metrics import MEDIA_TYPE as METRICS_MEDIA_TYPE
 from proxy.metrics import Metrics
@@ -50,6 +52,7 @@ from proxy.schemas import (
     UsConfidence,
 )
 from proxy.settings import Settings
+from proxy.turns import Turns
 from proxy.upstream import Upstream
 
 logger = logging.getLogger(__name__)
@@ -59,8 +62,12 @@ _MANAGEMENT_CONNECTIONS: Final = 16
 
 
 def create_app(settings: Settings, drain: Drain) -> FastAPI:
-    """Builds the ASGI application. Talks to TorchServe only once requests come in."""
+    """Builds the ASGI application. Talks to TorchServe only once requests come in.
+
+    Raises `KeysUnreadable` where the settings name a file of keys that cannot be used.
+    """
     metrics = Metrics()
+    access = Access(KeyFile(settings.keys_file), metrics) if settings.keys_file else None
     torchserve = AsyncTorchServe(
         settings.model_name,
         inference_url=settings.torchserve_url,
@@ -78,12 +85,16 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         metrics=metrics,
         drain=drain,
         held=HeldBytes(settings.max_held_bytes),
+        turns=Turns(
+            settings.max_in_flight,
+            settings.max_in_flight_per_client,
+            lambda: model_status.places(default=settings.max_in_flight),
+        ),
         max_upload_bytes=settings.max_upload_bytes,
         min_upload_bytes_per_s=settings.min_upload_bytes_per_s,
         upload_grace_s=settings.upload_grace_s,
         deadline_s=settings.deadline_s,
     )
-    slots = asyncio.Semaphore(settings.max_in_flight)
 
     def limits() -> Limits:
         of_audio = router.routing.limits or settings
@@ -102,7 +113,10 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         await torchserve.aclose()
 
     app = DescribedApp(
-        limits, lifespan=lifespan, middleware=_middleware(settings, drain, model_status, metrics)
+        limits,
+        needs_keys=access is not None,
+        lifespan=lifespan,
+        middleware=_middleware(settings, drain, model_status, metrics),
     )
 
     def refuse(request: Request, problem: Problem) -> Response:
@@ -134,11 +148,12 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         openapi_extra={"parameters": [REQUEST_ID_PARAMETER]},
     )
     async def classify_us_accent(request: Request) -> Response:
-        if slots.locked():
-            raise Problem("overloaded")
-        async with slots:
-            with metrics.in_flight.track_inprogress():
-                score = await classification.score(request)
+        if access:
+            access.admit(request)
+        with metrics.in_flight.track_inprogress():
+            score = await classification.score(request)
+        if access:
+            access.charge(request, score.audio.duration_s)
         return Response(
             json.dumps({"us_confidence": score.us_confidence}), media_type="application/json"
         )
@@ -191,7 +206,7 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
             links={"docs": "/docs", "openapi": "/openapi.json", "ready": "/readyz"},
         )
 
-    if settings.metrics_port is None:
+    if settings.metrics_public:
         app.add_route("/metrics", _metrics, include_in_schema=False)
     return app
 

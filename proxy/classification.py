@@ -9,11 +9,12 @@ from starlette.requests import ClientDisconnect, Request
 
 from aurea.torchserve.answers import Model, Score
 from proxy.drain import Drain
-from proxy.held_bytes import HeldBytes
+from proxy.held_bytes import HeldBytes, Lease
 from proxy.logs import REQUEST_ID
 from proxy.metrics import Metrics
 from proxy.pace import Pace
 from proxy.problems import Problem
+from proxy.turns import Turns, client_of
 from proxy.upload import read_upload
 from proxy.upstream import Upstream
 
@@ -27,6 +28,7 @@ class Classification(NamedTuple):
     metrics: Metrics
     drain: Drain
     held: HeldBytes
+    turns: Turns
     max_upload_bytes: int
     min_upload_bytes_per_s: float
     upload_grace_s: float
@@ -35,9 +37,16 @@ class Classification(NamedTuple):
     async def score(self, request: Request) -> Score:
         """The score of the clip that a request uploads.
 
-        Raises `Problem` (those of the upload and the model; timeout; model_unavailable at the
-        end of a drain) and `ClientDisconnect`.
+        Raises `Problem` (those of the upload and the model; overloaded; timeout;
+        model_unavailable at the end of a drain) and `ClientDisconnect`.
         """
+        client = client_of(request)
+        # Nobody uploads for nothing what has no room now.
+        self.turns.check_room(client)
+        with self.held.lease(client) as lease:
+            return await self._score(request, lease)
+
+    async def _score(self, request: Request, lease: Lease) -> Score:
         uploaded = asyncio.Event()
 
         async def client_leaves() -> None:
@@ -49,11 +58,12 @@ class Classification(NamedTuple):
             await uploaded.wait()
             await asyncio.sleep(self.deadline_s)
 
-        working = asyncio.create_task(self._work(request, uploaded))
+        working = asyncio.create_task(self._work(request, lease, uploaded))
         leaving = asyncio.create_task(client_leaves())
         drained = asyncio.create_task(self.drain.over.wait())
         late = asyncio.create_task(time_passes())
-        tasks = (working, leaving, drained, late)
+        displaced = asyncio.create_task(lease.taken_away.wait())
+        tasks = (working, leaving, drained, late, displaced)
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -64,18 +74,19 @@ class Classification(NamedTuple):
             raise ClientDisconnect
         if drained in done:
             raise Problem("model_unavailable", "The server is shutting down.")
-        raise Problem("timeout")
+        raise Problem("overloaded" if displaced in done else "timeout")
 
-    async def _work(self, request: Request, uploaded: asyncio.Event) -> Score:
+    async def _work(self, request: Request, lease: Lease, uploaded: asyncio.Event) -> Score:
         def note_model(model: Model) -> None:
             request.state.model = model
 
-        with self.held.lease() as reserve:
-            pace = Pace(self.min_upload_bytes_per_s, self.upload_grace_s)
-            audio = await read_upload(request, self.max_upload_bytes, reserve, pace)
-            uploaded.set()
-            request.state.uploaded_s = time.monotonic()
-            self.metrics.upload_bytes.observe(len(audio))
+        pace = Pace(self.min_upload_bytes_per_s, self.upload_grace_s)
+        audio = await read_upload(request, self.max_upload_bytes, lease.reserve, pace)
+        lease.is_whole = True
+        uploaded.set()
+        request.state.uploaded_s = time.monotonic()
+        self.metrics.upload_bytes.observe(len(audio))
+        async with self.turns.turn(lease.client):
             return await self.upstream.score(audio, REQUEST_ID.get(), note_model)
 
 

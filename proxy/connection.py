@@ -11,10 +11,12 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from proxy.connection_caps import ConnectionCaps
 from proxy.logs import log_event
 from proxy.metrics import OTHER
 from proxy.middleware import LINGER_S, SENDER_ENDED, new_request_id
 from proxy.problems import Problem, problem_response
+from proxy.security_headers import add_security_headers
 
 # The lines of the log are found by this name, whatever the module is called.
 logger = logging.getLogger("proxy.server")
@@ -42,10 +44,13 @@ class _StrictFraming(h11.Connection):
 
 
 class Connection(H11Protocol):
-    """uvicorn's, with four differences.
+    """uvicorn's, with five differences.
 
     The keep-alive timer runs from the start and until a request's head is whole: uvicorn
-    stops it at the first byte, so that trickled heads could hold connections for ever.
+    stops it at the first byte, so that trickled heads could hold connections for ever. From
+    the first byte of a head it has `head_s` seconds.
+
+    It is counted in `caps`, which may end it while no whole request waits on it.
 
     A client that ends its side after a whole request gets its answer (RFC 9112 9.6). From here
     that looks the same as one that has gone for good, until something is sent: the kernel of
@@ -66,8 +71,15 @@ class Connection(H11Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        caps: ConnectionCaps | None = None,
+        head_s: float,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._caps = caps
+        self._head_s = head_s
+        self._head_timer: asyncio.TimerHandle | None = None
+        self.served_s = self.loop.time()
         self._framing = _StrictFraming(h11.SERVER)
         self.conn = self._framing
         self._refused = False
@@ -79,6 +91,43 @@ class Connection(H11Protocol):
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
+        if self._caps is not None:
+            self._caps.enter(self)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        if self._caps is not None:
+            self._caps.leave(self)
+        super().connection_lost(exc)
+
+    @property
+    def host(self) -> str:
+        """The address at its other end."""
+        return self.client[0] if self.client else ""
+
+    @property
+    def serves(self) -> bool:
+        """Whether a whole request waits for its answer on it."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
+
+    def close_now(self) -> None:
+        """Ends it without another word."""
+        self.transport.abort()
+
+    @override
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self._refused or self.conn.their_state is not h11.IDLE or not self.conn.trailing_data[0]:
+            self._stop_head_timer()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._head_s, self.timeout_keep_alive_handler)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -90,11 +139,15 @@ class Connection(H11Protocol):
     @override
     def eof_received(self) -> bool:  # type: ignore[override]
         """Returns whether asyncio shall keep the connection, where an answer is still due."""
+        if self.scheme == "https":
+            # asyncio closes a TLS connection whatever is returned.
+            return False
         self._sender_ended = True
         return self._owes_an_answer()
 
     @override
     def on_response_complete(self) -> None:
+        self.served_s = self.loop.time()
         super().on_response_complete()
         if self._sender_ended and not self._owes_an_answer():
             self.transport.close()
@@ -161,6 +214,7 @@ class Connection(H11Protocol):
             code=problem.code,
         )
         response = problem_response(problem, request_id, retry_after_s=0)
+        add_security_headers(response.headers, "", self.scheme or "http")
         headers = [
             *response.raw_headers,
             (b"x-request-id", request_id.encode()),
@@ -178,5 +232,7 @@ class Connection(H11Protocol):
     def _close_after_reading(self) -> None:
         self._refused = True
         self._unset_keepalive_if_required()
-        self.transport.write_eof()
+        # TLS knows no half-closed connection here; the answer says that it is the last.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.close)

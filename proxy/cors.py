@@ -27,7 +27,7 @@ class Cors(CORSMiddleware):
             allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["X-Request-ID", *headers],
-            expose_headers=["X-Model", "X-Request-ID", "Retry-After"],
+            expose_headers=["X-Model", "X-Request-ID", "Retry-After", "WWW-Authenticate"],
         )
 
     @override

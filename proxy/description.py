@@ -58,13 +58,32 @@ _COMMON_HEADERS: Final = {
 _RETRY_AFTER: Final = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
 }
+_OF_STATUS: Final[dict[int, dict[str, Any]]] = {
+    401: {
+        "WWW-Authenticate": {
+            "description": "How to bring a key (RFC 6750).",
+            "schema": {"type": "string"},
+        }
+    },
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
+}
+SECURITY_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x_api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+"""How an API key is brought, where keys are needed."""
 
 
 class DescribedApp(FastAPI):
-    """An app whose OpenAPI document shows the limits of the moment, as `limits` has them."""
+    """An app whose OpenAPI document shows the limits of the moment, as `limits` has them.
 
-    def __init__(self, limits: Callable[[], Limits], **options: Any) -> None:
+    Where `needs_keys`, it says so of the route that scores.
+    """
+
+    def __init__(self, limits: Callable[[], Limits], needs_keys: bool, **options: Any) -> None:
         self._limits = limits
+        self._needs_keys = needs_keys
         super().__init__(
             title=SERVICE,
             version=__version__,
@@ -83,6 +102,10 @@ class DescribedApp(FastAPI):
         """The document, which FastAPI builds once; only the upload's part is of now."""
         document = super().openapi()
         document["paths"][CLASSIFY]["post"]["requestBody"] = upload_description(self._limits())
+        if self._needs_keys:
+            document["components"]["securitySchemes"] = SECURITY_SCHEMES
+            needed: list[dict[str, list[str]]] = [{scheme: []} for scheme in SECURITY_SCHEMES]
+            document["paths"][CLASSIFY]["post"]["security"] = needed
         return document
 
 
@@ -100,7 +123,7 @@ def answers(*codes: str) -> dict[int | str, dict[str, Any]]:
         }
         described[status] = {
             "description": " / ".join(of_status),
-            "headers": {**_COMMON_HEADERS, **(_RETRY_AFTER if status == 503 else {})},
+            "headers": {**_COMMON_HEADERS, **_OF_STATUS.get(status, {})},
             "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
         }
     return described

@@ -1,37 +1,79 @@
 """How much of uploads the process holds in memory at once."""
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from proxy.problems import Problem
 
 
+class Lease:
+    """What is held of one upload."""
+
+    def __init__(self, held: "HeldBytes", client: str) -> None:
+        self.client = client
+        self.size_bytes = 0
+        self.is_whole = False
+        """Set once all has come in, after which nothing takes it away again."""
+        self.taken_away = asyncio.Event()
+        """Set where the upload has to end: another needs the room."""
+        self._held = held
+
+    def reserve(self, count: int) -> None:
+        """Counts bytes that have come in. Raises `Problem` (overloaded)."""
+        self._held.reserve(self, count)
+
+
 class HeldBytes:
     """The bytes of all uploads that the process holds at once, kept under a limit.
 
-    TorchServe holds a copy of each, so that this bounds its memory too.
+    TorchServe holds a copy of each, so that this bounds its memory too. Where there is no more
+    room, the client whose unfinished uploads hold the most gives up its largest for one that
+    holds less, so that nobody fills it with uploads that never end.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._held_bytes = 0
+        self._leases: set[Lease] = set()
 
     @contextmanager
-    def lease(self) -> Iterator[Callable[[int], None]]:
-        """Yields a function that reserves bytes, or raises `Problem` (overloaded).
-
-        What was reserved is given back at the end.
-        """
-        leased_bytes = 0
-
-        def reserve(count: int) -> None:
-            nonlocal leased_bytes
-            if self._held_bytes + count > self._limit_bytes:
-                raise Problem("overloaded")
-            leased_bytes += count
-            self._held_bytes += count
-
+    def lease(self, client: str) -> Iterator[Lease]:
+        """Yields the lease of one upload. What it holds is given back at the end."""
+        lease = Lease(self, client)
+        self._leases.add(lease)
         try:
-            yield reserve
+            yield lease
         finally:
-            self._held_bytes -= leased_bytes
+            self._give_back(lease)
+
+    def reserve(self, lease: Lease, count: int) -> None:
+        """Counts bytes for a lease. Raises `Problem` (overloaded)."""
+        if lease not in self._leases:
+            raise Problem("overloaded")
+        while self._held_bytes + count > self._limit_bytes:
+            if not self._take_from_another(lease.client, count):
+                raise Problem("overloaded")
+        lease.size_bytes += count
+        self._held_bytes += count
+
+    def _take_from_another(self, client: str, count: int) -> bool:
+        unfinished: Counter[str] = Counter()
+        for lease in self._leases:
+            if not lease.is_whole:
+                unfinished[lease.client] += lease.size_bytes
+        own_bytes = sum(each.size_bytes for each in self._leases if each.client == client)
+        most, most_bytes = max(unfinished.items(), key=lambda each: each[1], default=("", 0))
+        if most_bytes <= own_bytes + count:
+            return False
+        of_most = (each for each in self._leases if each.client == most and not each.is_whole)
+        largest = max(of_most, key=lambda each: each.size_bytes)
+        self._give_back(largest)
+        largest.taken_away.set()
+        return True
+
+    def _give_back(self, lease: Lease) -> None:
+        if lease in self._leases:
+            self._leases.remove(lease)
+            self._held_bytes -= lease.size_bytes

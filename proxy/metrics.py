@@ -86,6 +86,18 @@ class Metrics:
             "Clips that were put to TorchServe once more.",
             registry=self._registry,
         )
+        self._key_requests = Counter(
+            "aurea_proxy_key_requests",
+            "Answers to requests that brought an API key, by its name in the file of keys.",
+            ("key", "code"),
+            registry=self._registry,
+        )
+        self.key_audio_s = Counter(
+            "aurea_proxy_key_audio_seconds",
+            "Audio that was scored for an API key, by its name in the file of keys.",
+            ("key",),
+            registry=self._registry,
+        )
         self.model_ready = Gauge(
             "aurea_proxy_model_ready",
             "READY workers of the default version.",
@@ -99,9 +111,15 @@ class Metrics:
         ).labels(__version__, platform.python_version()).set(1)
 
     def answered(
-        self, route: str, status: int, code: str, version: str | None, duration_s: float
+        self,
+        route: str,
+        status: int,
+        code: str,
+        version: str | None,
+        duration_s: float,
+        key: str | None = None,
     ) -> None:
-        """Counts one answer. `version` is None where no model was asked.
+        """Counts one answer. `version` is None where no model was asked, `key` without a key.
 
         `route` must be one of a known few. Versions beyond the first `MAX_VERSIONS` are
         counted as one.
@@ -109,6 +127,8 @@ class Metrics:
         version = self._known(version)
         self._duration_s.labels(route, code, version).observe(duration_s)
         self._requests.labels(status, code, version).inc()
+        if key is not None:
+            self._key_requests.labels(key, code).inc()
 
     def upstream_error(self, kind: UpstreamError) -> None:
         """Counts one fault between proxy and TorchServe."""

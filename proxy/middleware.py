@@ -17,6 +17,7 @@ from proxy.logs import REQUEST_ID, log_event
 from proxy.metrics import OTHER, Metrics
 from proxy.model_status import UNKNOWN_VERSION, ModelStatus
 from proxy.problems import Problem, problem_response
+from proxy.security_headers import add_security_headers
 
 # The lines of the log are found by this name, whatever the module is called.
 logger = logging.getLogger("proxy.envelope")
@@ -107,6 +108,7 @@ class AccessLog:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 headers["X-Model"] = str(state.get("model", self._status.default_model))
+                add_security_headers(headers, scope["path"], scope["scheme"])
             elif not message.get("more_body", False):
                 answered_s = time.monotonic()
             await send(message)
@@ -127,7 +129,8 @@ class AccessLog:
         version = model.version if model and model.version != UNKNOWN_VERSION else None
         uploaded_s: float | None = state.get("uploaded_s")
         client = scope.get("client") if self._log_addresses else None
-        self._metrics.answered(route, status, code, version, ended_s - started_s)
+        key: str | None = state.get("key")
+        self._metrics.answered(route, status, code, version, ended_s - started_s, key)
         log_event(
             logger,
             "request",
@@ -142,6 +145,7 @@ class AccessLog:
             model_ms=_milliseconds(uploaded_s, ended_s) if uploaded_s else None,
             bytes=state.get("received_bytes", 0),
             **({"client": client[0]} if client else {}),
+            **({"key": key} if key else {}),
         )
 
 

@@ -56,6 +56,9 @@ class ModelStatus:
         self._metrics = metrics
         self._readiness = _Cached(self._fetch_readiness, READINESS_TTL_S)
         self._versions = _Cached(self._fetch_versions, READINESS_TTL_S)
+        self._places = 0
+        self._look_again_s = 0.0
+        self._looking: asyncio.Future[list[Readiness]] | None = None
         self.default_model = self.model(UNKNOWN_VERSION)
         """The model that answers where no version is asked for, as last seen."""
 
@@ -87,6 +90,18 @@ class ModelStatus:
         versions = await (self._fetch_versions() if afresh else self.versions())
         return frozenset[int]().union(*(each.processes for each in versions))
 
+    def places(self, default: int) -> int:
+        """How many clips keep all READY workers busy, as last seen; `default` if there are none.
+
+        A batch for each and one to begin with. Has TorchServe asked again where that is long
+        ago, without waiting for it.
+        """
+        stale = time.monotonic() >= self._look_again_s
+        if stale and (self._looking is None or self._looking.done()):
+            self._look_again_s = time.monotonic() + READINESS_TTL_S
+            self._looking = asyncio.ensure_future(self.versions())
+        return self._places or default
+
     async def _fetch_readiness(self) -> Readiness | None:
         described = await self._describe(None)
         ready = self._ready(described[0]) if described else None
@@ -99,6 +114,9 @@ class ModelStatus:
     async def _fetch_versions(self) -> list[Readiness]:
         described = await self._describe(ALL_VERSIONS)
         described.sort(key=lambda each: version_order(each.version))
+        if described:
+            batches = sum(each.ready * each.batch_size for each in described)
+            self._places = batches + 1 if batches else 0
         return [self._ready(each) for each in described]
 
     async def _describe(self, version: str | None) -> list[RegisteredVersion]:

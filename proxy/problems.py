@@ -1,5 +1,6 @@
 """Every refusal of the public contract, as problem details (RFC 9457)."""
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, Field
@@ -20,6 +21,9 @@ TABLE: dict[str, Row] = {
     "empty_file": Row(400, "The file has no bytes."),
     "malformed_request": Row(400, "The request is neither a well-formed form nor audio."),
     "preflight_refused": Row(400, "Browsers may not send this request from elsewhere."),
+    "unauthorized": Row(
+        401, "A valid API key is needed, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+    ),
     "not_found": Row(404, "There is nothing at this address."),
     "method_not_allowed": Row(405, "This address does not take this method."),
     "upload_too_slow": Row(408, "The upload came too slowly, or stopped."),
@@ -29,6 +33,7 @@ TABLE: dict[str, Row] = {
     "unsupported_encoding": Row(415, "The file comes encoded in a way that is not decoded."),
     "audio_too_short": Row(422, "The audio is too short."),
     "no_speech": Row(422, "The audio holds nothing that could be speech."),
+    "rate_limited": Row(429, "This API key has used up what it may do in a minute."),
     "internal": Row(500, "The server failed on this request."),
     "overloaded": Row(503, "The server has too much to do. Try again soon."),
     "model_unavailable": Row(503, "No model can answer now. Try again soon."),
@@ -38,12 +43,14 @@ TABLE: dict[str, Row] = {
 
 TITLES = {
     400: "Bad Request",
+    401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    429: "Too Many Requests",
     500: "Internal Server Error",
     503: "Service Unavailable",
     504: "Gateway Timeout",
@@ -74,10 +81,16 @@ class ProblemDocument(BaseModel):
 
 
 class Problem(Exception):
-    """An answer other than success. `code` is a key of `TABLE`, the message is public."""
+    """An answer other than success. `code` is a key of `TABLE`, the message is public.
 
-    def __init__(self, code: str, detail: str | None = None) -> None:
+    `headers` are those that this answer has beside the ones that all of its status have.
+    """
+
+    def __init__(
+        self, code: str, detail: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.code = code
+        self.headers = dict(headers or {})
         self.status = TABLE[code].status
         super().__init__(detail or TABLE[code].detail)
 
@@ -96,6 +109,7 @@ class Problem(Exception):
 def problem_response(problem: Problem, request_id: str, retry_after_s: int) -> JSONResponse:
     """The answer that states a problem, with Retry-After where waiting may help."""
     headers = {"Retry-After": str(retry_after_s)} if problem.status == 503 else {}
+    headers |= problem.headers
     if problem.code == "unsupported_encoding":
         # RFC 9110 12.5.3: which encodings of a request would do.
         headers["Accept-Encoding"] = "identity"

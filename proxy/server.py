@@ -9,6 +9,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, cast
 
@@ -17,7 +18,10 @@ from typing_extensions import override
 
 from proxy.app import create_app, create_metrics_app
 from proxy.connection import Connection
+from proxy.connection_caps import ConnectionCaps
+from proxy.descriptors import raise_limit, share_out
 from proxy.drain import Drain
+from proxy.keys import KeysUnreadable
 from proxy.logs import configure_logging
 from proxy.settings import Settings
 
@@ -100,7 +104,9 @@ class Server(uvicorn.Server):
         config.load()
         try:
             return await asyncio.get_running_loop().create_server(
-                lambda: Connection(config, self.server_state, self.lifespan.state),
+                lambda: config.http_protocol_class(  # type: ignore[call-arg]
+                    config, self.server_state, self.lifespan.state
+                ),
                 config.host,
                 config.port,
                 start_serving=False,
@@ -165,36 +171,56 @@ def _drop_handshakes(listener_fd: int) -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Serves until a signal ends it."""
+    """Serves until a signal ends it. Exits with `STARTUP_FAILURE` where a file is no good."""
     configure_logging(settings.log_file)
     drain = Drain()
-    config = _config(
-        settings,
-        app=create_app(settings, drain),
-        host=settings.host,
-        port=settings.port,
-        lifespan="on",
+    shares = share_out(raise_limit(), settings.max_connections, settings.max_in_flight)
+    caps = ConnectionCaps(
+        shares.connections, settings.max_connections_per_client, settings.trusted_proxies
     )
+    try:
+        config = _config(
+            settings,
+            app=create_app(settings, drain),
+            host=settings.host,
+            port=settings.port,
+            lifespan="on",
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies,
+            backlog=shares.backlog,
+            caps=caps,
+        )
+        config.load()
+    except KeysUnreadable as error:
+        logger.error("no API keys: %s", error)
+        sys.exit(STARTUP_FAILURE)
+    except OSError as error:
+        logger.error("no TLS with %s and %s: %s", settings.tls_certificate, settings.tls_key, error)
+        sys.exit(STARTUP_FAILURE)
     metrics_config = None
-    if settings.metrics_port is not None:
+    if not settings.metrics_public:
         metrics_config = _config(
             settings,
             app=create_metrics_app(),
             host=settings.metrics_host,
             port=settings.metrics_port,
             lifespan="off",
+            proxy_headers=False,
+            caps=None,
         )
     Server(config, drain, settings.drain_s, metrics_config).run()
 
 
-def _config(settings: Settings, **options: Any) -> uvicorn.Config:
+def _config(settings: Settings, caps: ConnectionCaps | None, **options: Any) -> uvicorn.Config:
     return uvicorn.Config(
         loop="asyncio",
-        http=Connection,
+        # Called as the class would be.
+        http=cast(type[asyncio.Protocol], partial(Connection, caps=caps, head_s=settings.head_s)),
         ws="none",
         log_config=None,
         access_log=False,
-        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
         **options,

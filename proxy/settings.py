@@ -1,12 +1,24 @@
 """Every knob of the proxy, once. No other file of the proxy reads the environment."""
 
+import ipaddress
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aurea.torchserve.addresses import SOCKET_URL
 from aurea.torchserve.answers import HeaderWord
+
+
+def _network(text: str) -> str:
+    # Not with `*`, which would believe everybody.
+    ipaddress.ip_network(text)
+    return text
+
+
+AddressOrNetwork = Annotated[str, AfterValidator(_network)]
+"""An address or a network, such as 10.0.0.0/8."""
 
 
 class Settings(BaseSettings):
@@ -51,32 +63,62 @@ class Settings(BaseSettings):
     """Slowest rate of an upload, in bytes a second. One that stays below it is answered 408."""
     upload_grace_s: float = Field(default=20.0, gt=0, allow_inf_nan=False)
     """Seconds that an upload may pause, or lag behind the slowest rate. The longest that one can
-    take, and hold one of `max_in_flight`, is this plus its size over that rate."""
+    take is this plus its size over that rate."""
     ask_again_after_s: float = Field(default=20.0, gt=0)
     """Seconds without an answer of TorchServe after which a clip is put to it once more: it
     loses one for good if a worker dies in the moment in which it takes it."""
     keep_alive_s: int = Field(default=75, gt=0)
     """Seconds that a connection may go without a whole request head."""
+    head_s: float = Field(default=10.0, gt=0)
+    """Seconds from the first byte of a request's head to its last, or the connection is closed."""
+    max_connections: int = Field(default=4_000, gt=0)
+    """Connections at once, or fewer where the limit of file descriptors is too low for as many.
+    One more ends one that is of no use, of the client with the most."""
+    max_connections_per_client: int = Field(default=256, gt=0)
+    """The most of them from one address, proxies of `trusted_proxies` excepted. One more ends
+    the one that has been of no use for longest."""
     drain_s: float = Field(default=7.0, gt=0)
     """Seconds that accepted requests have to finish after SIGTERM. What does not is then
     answered 503, which may take another second."""
     retry_after_s: int = Field(default=2, ge=0)
     """Seconds that a 503 asks clients to wait."""
+    tls_certificate: Path | None = None
+    """File in PEM with the certificate of the public port and those that vouch for it, or none
+    for HTTP without TLS. Goes with `tls_key`; both are read once."""
+    tls_key: Path | None = None
+    """File in PEM with the private key of `tls_certificate`."""
+    trusted_proxies: list[AddressOrNetwork] = []
+    """Addresses or networks, as a JSON list, of the proxies in front whose X-Forwarded-For and
+    X-Forwarded-Proto are believed. Others' are not."""
+    keys_file: Path | None = None
+    """File of the API keys that may have clips scored, as `python -m proxy.keys NAME` prints its
+    lines, or none to let everybody. Followed while the proxy runs."""
     log_file: Path | None = None
     """File to log to, renewed every 10 MB with three kept, or none for standard error."""
     log_addresses: bool = False
     """Whether the log line of a request has its client's address."""
     metrics_host: str = "127.0.0.1"
     """Address that `metrics_port` is bound to."""
-    metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    """Port for `GET /metrics` alone, which the public port then lacks, or none for the public
-    port. 0 takes a free one and logs which."""
+    metrics_port: int = Field(default=8083, ge=0, le=65535)
+    """Port for `GET /metrics` alone, which the public port lacks. 0 takes a free one and logs
+    which."""
+    metrics_public: bool = False
+    """Whether `GET /metrics` is at the public port instead, for everybody to read."""
     cors_origins: list[str] = []
     """Origins that browsers may call from, as a JSON list. Empty turns CORS off."""
-    cors_headers: list[str] = ["Authorization"]
+    cors_headers: list[str] = ["Authorization", "X-API-Key"]
     """Headers that browsers may send from there beside Content-Type and X-Request-ID, as a JSON
     list. `["*"]` allows all."""
     max_in_flight: int = Field(default=64, gt=0)
-    """Uploads taken at once; one more is answered 503."""
+    """Clips, uploaded whole, that are scored or wait for it at once. Where one more comes, the
+    client with the most gives up its newest, or else the new one is answered 503."""
+    max_in_flight_per_client: int | None = Field(default=None, gt=0)
+    """The most of them for one client, which is an API key or else an address, or none for all."""
     max_held_bytes: int = Field(default=256_000_000, gt=0)
     """Bytes of uploads held at once; an upload that passes them is answered 503."""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> "Settings":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("AUREA_TLS_CERTIFICATE and AUREA_TLS_KEY go together")
+        return self

@@ -16,12 +16,13 @@ from aurea.service.errors import ServiceFailed, StopRequested
 from aurea.service.packaging import PackagingOrder, archive_to_serve
 from aurea.service.preflight import (
     check_port,
+    check_public_files,
     check_upload_limit,
     check_workers,
     only_one,
     stop_running,
 )
-from aurea.service.settings import ServeSettings, read_shared_settings
+from aurea.service.settings import ServeSettings, SharedSettings, read_shared_settings
 from aurea.service.supervisor import Supervisor, local_url
 from aurea.versions.capacity import Capacity, free_memory_bytes
 from aurea.versions.registry import STATE_FOLDER, Registry, RegistryError
@@ -34,6 +35,7 @@ def serve(settings: ServeSettings) -> None:
     """Run the service until a signal asks it to end or a part of it dies for good."""
     shared = read_shared_settings()
     check_upload_limit(shared)
+    check_public_files(shared)
     if not settings.force:
         check_workers(settings.workers, Capacity(available_cores(), free_memory_bytes()))
     with ExitStack() as stack:
@@ -64,7 +66,7 @@ def serve(settings: ServeSettings) -> None:
         # From here on the parts are ended in order, whatever arrives meanwhile.
         with registry.locked(_LOCK_TIMEOUT_S):
             version = supervisor.start(archive, choice.notice)
-            _announce(settings, name, version, supervisor.listening())
+            _announce(settings, shared, name, version, supervisor)
             supervisor.start_others()
         supervisor.watch()
 
@@ -85,12 +87,20 @@ def main() -> None:
         sys.exit(f"\n{error}")
 
 
-def _announce(settings: ServeSettings, name: str, version: str, listening: list[str]) -> None:
-    url = local_url(settings.host, settings.port)
+def _announce(
+    settings: ServeSettings,
+    shared: SharedSettings,
+    name: str,
+    version: str,
+    supervisor: Supervisor,
+) -> None:
+    url = local_url(settings.host, settings.port, shared.scheme)
+    key = "-H 'X-API-Key: KEY' " if shared.keys_file else ""
     print(
         f"\nready: {name}/{version} at {url} (docs: {url}/docs, stop: Ctrl-C)\n"
-        f"TorchServe: {', '.join(listening)}\n\n"
-        f"    curl -F file=@clip.m4a {url}/classify-us-accent\n",
+        f"TorchServe: {', '.join(supervisor.listening())}\n"
+        f"Proxy: {supervisor.metrics_address()}\n\n"
+        f"    curl {key}-F file=@clip.m4a {url}/classify-us-accent\n",
         flush=True,
     )
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import httpx
 from filelock import FileLock, Timeout
 
 from aurea.service.errors import ServiceFailed
@@ -60,3 +61,10 @@ def _claimed(wanted: int, claims: ExitStack, folder: Path, probes: ExitStack) ->
         claims.callback(lock.release)
         return found
     raise ServiceFailed(f"No port on 127.0.0.1 is free from {wanted} on.")
+
+
+def described_address(what: str, url: str, wanted_port: int) -> str:
+    """What is at an address, and which port was asked for where that was busy."""
+    # Port 0 asks for any.
+    replaced = wanted_port not in (0, httpx.URL(url).port)
+    return f"{what} at {url}" + (f" (port {wanted_port} was busy)" if replaced else "")

@@ -108,6 +108,16 @@ def check_upload_limit(shared: SharedSettings) -> None:
         )
 
 
+def check_public_files(shared: SharedSettings) -> None:
+    """Raise `ServiceFailed` for files of keys and TLS that the proxy could not start with."""
+    if (shared.tls_certificate is None) != (shared.tls_key is None):
+        raise ServiceFailed("AUREA_TLS_CERTIFICATE and AUREA_TLS_KEY go together.")
+    for name in ("tls_certificate", "tls_key", "keys_file"):
+        file: Path | None = getattr(shared, name)
+        if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
+            raise ServiceFailed(f"AUREA_{name.upper()}={file} cannot be read.")
+
+
 def check_workers(workers: int, capacity: Capacity) -> None:
     """Raise `ServiceFailed` for more workers than the machine holds; one a core is always taken."""
     refusal = capacity.refusal(workers)

@@ -1,7 +1,7 @@
 """Everything that `make serve` can be told, by its options and by the environment."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +19,9 @@ def _name_or_none(name: str) -> str:
 
 ModelName = Annotated[str, AfterValidator(_name_or_none)]
 """A name as `aurea.names` allows it, or nothing for the model's own."""
+
+AbsoluteFile = Annotated[Path, AfterValidator(Path.absolute)]
+"""A file that the proxy finds as well, which works in another folder."""
 
 ModelVersion = Annotated[str, AfterValidator(check_version)]
 """A version as `aurea.names` allows it."""
@@ -114,8 +117,25 @@ class SharedSettings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     """Address of the proxy's metrics, where they have a port of their own."""
 
-    metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    """Port of the proxy's metrics alone; none for the public port."""
+    metrics_port: int = Field(default=8083, ge=0, le=65535)
+    """Port of the proxy's metrics alone; on loopback another is taken where this one is busy."""
+
+    metrics_public: bool = False
+    """Whether the proxy's metrics are at the public port instead."""
+
+    tls_certificate: AbsoluteFile | None = None
+    """Certificate of the public port; none for HTTP without TLS."""
+
+    tls_key: AbsoluteFile | None = None
+    """Private key of `tls_certificate`."""
+
+    keys_file: AbsoluteFile | None = None
+    """The API keys that may have clips scored; none to let everybody."""
+
+    @property
+    def scheme(self) -> Literal["http", "https"]:
+        """What the public port speaks."""
+        return "https" if self.tls_certificate else "http"
 
     def environment(self) -> dict[str, str]:
         """The same as environment variables."""

@@ -20,7 +20,7 @@ from accent.cores import available_cores
 from aurea.service.children import Child, tail
 from aurea.service.console import say
 from aurea.service.errors import ServiceFailed
-from aurea.service.ports import claim_ports, claims_folder
+from aurea.service.ports import claim_ports, claims_folder, described_address
 from aurea.service.preflight import check_socket_dir
 from aurea.service.readiness import watch
 from aurea.service.restarts import Restarts
@@ -58,6 +58,7 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._shared = shared
+        self._wanted_metrics_port = shared.metrics_port
         self._registry = registry
         self._name = name
         self._state = State()
@@ -68,7 +69,8 @@ class Supervisor:
         self._cores = available_cores()
         self._claims = ExitStack()
         self._addresses: Addresses | None = None
-        self._http = httpx.Client(timeout=5.0, trust_env=False)
+        # Asks its own child on this machine, whose certificate bears another name.
+        self._http = httpx.Client(timeout=5.0, trust_env=False, verify=False)  # noqa: S501
         self._torchserve: Child | None = None
         self._proxy: Child | None = None
         self._restoring: Restoring | None = None
@@ -219,6 +221,14 @@ class Supervisor:
         )
         return [described_address(what, url, wanted) for what, url, wanted in places]
 
+    def metrics_address(self) -> str:
+        """Where the proxy's metrics are, as a sentence like those of `listening`."""
+        if self._addresses is None:
+            raise RuntimeError("start() has not run")
+        public = self._shared.metrics_public
+        wanted = self._settings.port if public else self._wanted_metrics_port
+        return described_address("metrics", self._addresses.proxy_metrics_url, wanted)
+
     def _prepare_folders(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._log_dir.mkdir(parents=True, exist_ok=True)
@@ -230,13 +240,16 @@ class Supervisor:
         check_socket_dir(self._socket_dir)
 
     def _configuration(self) -> Configuration:
-        management, metrics, grpc_inference, grpc_management = claim_ports(
+        management, metrics, grpc_inference, grpc_management, *proxy_metrics = claim_ports(
             self._claims,
             claims_folder(),
             self._settings.management_port,
             self._settings.metrics_port,
             *_GRPC_PORTS,
+            *([self._shared.metrics_port] if self._chooses_metrics_port() else []),
         )
+        if proxy_metrics:
+            self._shared = self._shared.model_copy(update={"metrics_port": proxy_metrics[0]})
         return Configuration(
             socket_dir=self._socket_dir,
             model_store=self._registry.store,
@@ -255,7 +268,7 @@ class Supervisor:
             metrics_url=f"http://127.0.0.1:{configuration.metrics_port}/metrics",
             inference_socket=configuration.inference_socket,
             key_file=self._scratch / KEY_FILE,
-            proxy_url=local_url(self._settings.host, self._settings.port),
+            proxy_url=self._proxy_url(),
             proxy_metrics_url=self._proxy_metrics_url(),
             cores=self._cores,
             threads_per_worker=threads,
@@ -264,9 +277,16 @@ class Supervisor:
         return addresses
 
     def _proxy_metrics_url(self) -> str:
-        if self._shared.metrics_port is None:
-            return f"{local_url(self._settings.host, self._settings.port)}/metrics"
+        if self._shared.metrics_public:
+            return f"{self._proxy_url()}/metrics"
         return f"{local_url(self._shared.metrics_host, self._shared.metrics_port)}/metrics"
+
+    def _proxy_url(self) -> str:
+        return local_url(self._settings.host, self._settings.port, self._shared.scheme)
+
+    def _chooses_metrics_port(self) -> bool:
+        """Whether the proxy's metrics have a port on loopback, which is found here."""
+        return not self._shared.metrics_public and self._shared.metrics_host == "127.0.0.1"
 
     def _start_torchserve(self, configuration: Configuration, threads: int) -> Child:
         config_file = self._scratch / "config.properties"
@@ -342,7 +362,7 @@ class Supervisor:
             time.sleep(0.1)
 
     def _await_proxy(self, path: str = "/readyz") -> None:
-        url = local_url(self._settings.host, self._settings.port)
+        url = self._proxy_url()
         deadline = time.monotonic() + _PROXY_TIMEOUT_S
         while True:
             self._check_alive()
@@ -369,14 +389,7 @@ class Supervisor:
                 child.check()
 
 
-def described_address(what: str, url: str, wanted_port: int) -> str:
-    """What is at an address, and which port was asked for where that was busy."""
-    # Port 0 asks for any.
-    replaced = wanted_port not in (0, httpx.URL(url).port)
-    return f"{what} at {url}" + (f" (port {wanted_port} was busy)" if replaced else "")
-
-
-def local_url(host: str, port: int) -> str:
+def local_url(host: str, port: int, scheme: str = "http") -> str:
     """Where this machine reaches what listens on `host`, all its addresses included."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
-    return f"http://{host}:{port}"
+    return f"{scheme}://{host}:{port}"

@@ -4,7 +4,15 @@ import json
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 _MAX_MESSAGE_CHARS: Final = 300
 
@@ -32,11 +40,28 @@ class Model(BaseModel):
         return f"{self.name}/{self.version}"
 
 
+class Audio(BaseModel):
+    """What the handler says of a clip, as far as it is wanted here."""
+
+    duration_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+
 class Score(BaseModel):
     """The public part of the handler's answer document, and the model that made it."""
 
     us_confidence: float = Field(ge=0, le=100, allow_inf_nan=False, strict=True)
     model: Model
+    audio: Audio = Audio()
+    """Without a length where the document has none that is one: the score is good all the same."""
+
+    @field_validator("audio", mode="wrap")
+    @classmethod
+    def _unknown_if_malformed(cls, value: object, validate: ValidatorFunctionWrapHandler) -> Audio:
+        try:
+            audio: Audio = validate(value)
+        except ValidationError:
+            return Audio()
+        return audio
 
 
 class Refusal(NamedTuple):

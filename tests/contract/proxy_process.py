@@ -39,13 +39,17 @@ _PROCESSES: Final = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__])
 
 
-def _run(environment: dict[str, str], folder: Path, standard_error: Connection) -> None:
+def _run(
+    environment: dict[str, str], folder: Path, standard_error: Connection, descriptors: int | None
+) -> None:
     """What `python -m proxy` does, in a process of its own."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     os.dup2(standard_error.fileno(), sys.stderr.fileno())
     standard_error.close()
+    if descriptors is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors // 2, descriptors))
     serve(Settings())
 
 
@@ -59,10 +63,16 @@ class Proxy:
     """A proxy on a free port. Every answer taken through it is checked as a whole."""
 
     def __init__(
-        self, standin: StandIn, *, file_size_limit_bytes: int | None = None, **settings: object
+        self,
+        standin: StandIn,
+        *,
+        file_size_limit_bytes: int | None = None,
+        descriptors: int | None = None,
+        **settings: object,
     ) -> None:
         variables = {
             "PORT": 0,
+            "METRICS_PORT": 0,
             "MODEL_NAME": MODEL,
             "TORCHSERVE_SOCKET": standin.socket_path,
             "MANAGEMENT_URL": standin.management_url,
@@ -76,7 +86,9 @@ class Proxy:
             "TMPDIR": str(self.temp_folder),
         }
         reader, writer = _PROCESSES.Pipe(duplex=False)
-        self.process = _PROCESSES.Process(target=_run, args=(environment, self.temp_folder, writer))
+        self.process = _PROCESSES.Process(
+            target=_run, args=(environment, self.temp_folder, writer, descriptors)
+        )
         self.process.start()
         writer.close()
         if file_size_limit_bytes is not None:
@@ -89,9 +101,9 @@ class Proxy:
         reader.close()
         self._reader = threading.Thread(target=self._read_log, args=(stream,))
         self._reader.start()
-        address = self.await_log(r"running on http://127\.0\.0\.1:(\d+)")
-        self.port = int(address.group(1))
-        self.url = f"http://127.0.0.1:{self.port}"
+        address = self.await_log(r"running on (https?)://127\.0\.0\.1:(\d+)")
+        self.port = int(address.group(2))
+        self.url = f"{address.group(1)}://127.0.0.1:{self.port}"
         self.client = self.new_client()
 
     @property
@@ -103,6 +115,11 @@ class Proxy:
         return httpx.Client(
             base_url=self.url, timeout=WAIT_S, trust_env=False, verify=PLAIN, **options
         )
+
+    @property
+    def metrics_url(self) -> str:
+        """Where its metrics are, which by default is an address of their own."""
+        return self.await_log(r"metrics on (http://\S+)/metrics").group(1) + "/metrics"
 
     @property
     def log(self) -> str:
@@ -154,7 +171,11 @@ class Proxy:
             assert body["title"] == TITLES[response.status_code]
             assert body["request_id"] == headers["x-request-id"]
             assert body["detail"]
-        assert ("retry-after" in headers) == (response.status_code == 503)
+        assert ("retry-after" in headers) == (response.status_code in (429, 503))
+        assert ("www-authenticate" in headers) == (response.status_code == 401)
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert "default-src 'none'" in headers["content-security-policy"]
         self._check_is_described(response, code)
         return response
 
@@ -166,9 +187,7 @@ class Proxy:
         if operation is None:
             return
         told = operation["responses"][str(response.status_code)]
-        assert set(told["headers"]) <= {name.title() for name in response.headers} | {
-            "X-Request-ID"
-        }
+        assert {name.lower() for name in told["headers"]} <= set(response.headers)
         if code is not None:
             schema = told["content"]["application/problem+json"]["schema"]
             assert code in schema["properties"]["code"]["enum"]

@@ -35,7 +35,7 @@ def parse(text: str) -> Series:
 
 
 def scrape(proxy: Proxy) -> Series:
-    response = proxy.client.get("/metrics")
+    response = proxy.client.get(proxy.metrics_url)
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     return parse(response.text)

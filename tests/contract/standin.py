@@ -142,6 +142,7 @@ class StandIn:
         self.workers_of: dict[str, list[str]] = {}
         self.versions: list[str] = [VERSION]
         self.describe_status = 200
+        self.batch_size = 64
         self.default_behaviour: Behaviour | None = None
         self.api_key = secrets.token_urlsafe(6)
         self.keys: dict[Kind, str] = {}
@@ -176,6 +177,7 @@ class StandIn:
         self.workers_of.clear()
         self.versions = [VERSION]
         self.describe_status = 200
+        self.batch_size = 64
         self.default_behaviour = None
 
     def set_default(self, version: str) -> None:
@@ -264,7 +266,7 @@ class StandIn:
                     "modelVersion": version,
                     "modelUrl": "standin.mar",
                     "minWorkers": 1,
-                    "batchSize": 1,
+                    "batchSize": self.batch_size,
                     "workers": [
                         {
                             "id": str(9000 + number),

@@ -91,10 +91,9 @@ def test_spellings_make_no_series_of_their_own(start: Callable[..., Proxy]) -> N
 def test_metrics_are_there_at_both_spellings_wherever_they_are_served(
     start: Callable[..., Proxy],
 ) -> None:
-    shared = start()
-    alone = start(metrics_port=0)
-    port = alone.await_log(r"metrics on http://127\.0\.0\.1:(\d+)").group(1)
-    for url in (shared.url, f"http://127.0.0.1:{port}"):
+    shared = start(metrics_public=True)
+    alone = start()
+    for url in (shared.url, alone.metrics_url.removesuffix("/metrics")):
         for path in ("/metrics", "/metrics/"):
             response = shared.client.get(url + path)
             assert (response.status_code, "aurea_build_info" in response.text) == (200, True)

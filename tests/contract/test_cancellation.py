@@ -17,6 +17,7 @@ from proxy.held_bytes import HeldBytes
 from proxy.metrics import Metrics
 from proxy.model_status import ModelStatus, Readiness
 from proxy.pace import Pace
+from proxy.turns import Turns
 
 Waiting = Callable[[Awaitable[Any]], Awaitable[Any]]
 
@@ -92,6 +93,7 @@ def test_a_request_whose_client_left_ends_even_if_a_cancellation_was_swallowed()
             metrics=Metrics(),
             drain=Drain(),
             held=HeldBytes(1_000),
+            turns=Turns(1, None, lambda: 1),
             max_upload_bytes=100,
             min_upload_bytes_per_s=1_000,
             upload_grace_s=20.0,

@@ -292,10 +292,10 @@ def test_buckets_are_close_where_models_differ_and_reach_the_deadline() -> None:
     assert sum(0.02 <= bound <= 0.2 for bound in bounds) >= 6
 
 
-def test_metrics_may_have_an_address_of_their_own(
+def test_metrics_have_an_address_of_their_own(
     start: Callable[..., Proxy], standin: StandIn
 ) -> None:
-    proxy = start(metrics_port=0, metrics_host="127.0.0.2")
+    proxy = start(metrics_host="127.0.0.2")
     address = proxy.await_log(r"metrics on (http://127\.0\.0\.2:\d+)/metrics").group(1)
     assert proxy.get("/metrics").json()["code"] == "not_found"
     proxy.classify(b"clip")
@@ -313,6 +313,14 @@ def test_metrics_may_have_an_address_of_their_own(
         proxy.terminate()
         assert proxy.await_end() == 0
     assert "Traceback" not in proxy.log
+
+
+def test_metrics_are_at_the_public_port_where_the_settings_say_so(
+    start: Callable[..., Proxy],
+) -> None:
+    proxy = start(metrics_public=True)
+    assert value(parse(proxy.get("/metrics").text), "aurea_build_info") == 1
+    assert "metrics on" not in proxy.log
 
 
 def test_an_address_for_metrics_that_is_taken_is_told(start: Callable[..., Proxy]) -> None:

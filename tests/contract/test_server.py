@@ -216,7 +216,12 @@ def test_python_runs_the_package_as_it_is(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "proxy"],
         cwd=ROOT,
-        env={"AUREA_PORT": "0", "AUREA_LOG_FILE": str(log_file), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            "AUREA_PORT": "0",
+            "AUREA_METRICS_PORT": "0",
+            "AUREA_LOG_FILE": str(log_file),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
     )
     eventually(lambda: log_file.exists() and "running on" in log_file.read_text("utf-8"))
     process.terminate()

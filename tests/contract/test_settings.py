@@ -31,6 +31,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("AUREA_UPLOAD_GRACE_S", "nan"),
         ("AUREA_MODEL_NAME", "../other"),
         ("AUREA_METRICS_PORT", "65536"),
+        ("AUREA_TLS_CERTIFICATE", "certificate.pem"),
+        ("AUREA_TLS_KEY", "key.pem"),
+        ("AUREA_TRUSTED_PROXIES", '["*"]'),
+        ("AUREA_TRUSTED_PROXIES", '["proxy.example"]'),
         ("AUREA_LOG_ADDRESSES", "perhaps"),
     ],
 )

@@ -238,15 +238,15 @@ def test_uploads_pass_through_a_process_that_can_write_no_file(
     assert list(proxy.temp_folder.iterdir()) == []
 
 
-def test_uploads_beyond_those_held_at_once_are_refused_as_overload(
-    start: Callable[..., Proxy],
+def test_clips_beyond_those_in_flight_are_refused_as_overload(
+    start: Callable[..., Proxy], standin: StandIn
 ) -> None:
+    standin.behaviours[b"clip"] = hang
     proxy = start(max_in_flight=2)
-    head = raw_request(b"clip")[:-10]
     waiting: list[socket.socket] = []
     for _ in range(2):
         connection = proxy.connect()
-        connection.sendall(head)
+        connection.sendall(raw_request(b"clip"))
         waiting.append(connection)
     eventually(lambda: proxy.classify(b"third").status_code == 503)
     assert proxy.classify(b"third").json()["code"] == "overloaded"

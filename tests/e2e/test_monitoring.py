@@ -56,7 +56,7 @@ class Watcher:
         configuration = (MONITORING / "prometheus.yml").read_text()
         for shipped, mine in (
             ("15s", "1s"),
-            ("127.0.0.1:8000", httpx.URL(addresses.proxy_metrics_url).netloc.decode()),
+            ("127.0.0.1:8083", httpx.URL(addresses.proxy_metrics_url).netloc.decode()),
             ("127.0.0.1:8082", httpx.URL(addresses.metrics_url).netloc.decode()),
         ):
             assert shipped in configuration

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from aurea.service.errors import ServiceFailed
-from aurea.service.ports import claim_ports, claims_folder
-from aurea.service.supervisor import described_address
+from aurea.service.ports import claim_ports, claims_folder, described_address
+from aurea.service.supervisor import local_url
 
 START = 20_000 + os.getpid() % 10_000
 
@@ -105,3 +105,17 @@ def test_the_folder_of_claims_is_closed_to_others() -> None:
 )
 def test_a_port_that_was_busy_is_named_beside_the_one_that_is_used(wanted: int, said: str) -> None:
     assert described_address("management", "http://127.0.0.1:8081", wanted) == said
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "url"),
+    [
+        ("0.0.0.0", "https", "https://127.0.0.1:8000"),
+        ("::", "http", "http://[::1]:8000"),
+        ("127.0.0.1", "http", "http://127.0.0.1:8000"),
+    ],
+)
+def test_this_machine_reaches_the_public_port_in_the_scheme_that_it_speaks(
+    host: str, scheme: str, url: str
+) -> None:
+    assert local_url(host, 8000, scheme) == url

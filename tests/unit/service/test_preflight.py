@@ -11,6 +11,7 @@ from aurea.service import preflight
 from aurea.service.errors import ServiceFailed
 from aurea.service.preflight import (
     check_port,
+    check_public_files,
     check_socket_dir,
     check_upload_limit,
     check_workers,
@@ -119,6 +120,21 @@ def test_an_upload_limit_above_what_the_proxy_holds_is_refused_with_the_largest(
     check_upload_limit(SharedSettings(max_upload_bytes=largest, max_held_bytes=held_bytes))
     with pytest.raises(ServiceFailed, match=f"at most {largest} with AUREA_MAX_HELD_BYTES"):
         check_upload_limit(SharedSettings(max_upload_bytes=largest + 1, max_held_bytes=held_bytes))
+
+
+def test_files_that_the_proxy_could_not_start_with_are_named_before_anything_is_started(
+    tmp_path: Path,
+) -> None:
+    here, missing = tmp_path / "here", tmp_path / "missing"
+    here.touch()
+    check_public_files(SharedSettings())
+    check_public_files(SharedSettings(keys_file=here, tls_certificate=here, tls_key=here))
+    for wrong in (missing, tmp_path):
+        with pytest.raises(ServiceFailed, match=f"AUREA_KEYS_FILE={wrong} cannot be read"):
+            check_public_files(SharedSettings(keys_file=wrong))
+    for alone in (SharedSettings(tls_key=here), SharedSettings(tls_certificate=here)):
+        with pytest.raises(ServiceFailed, match="go together"):
+            check_public_files(alone)
 
 
 def test_an_upload_limit_above_what_torchserve_can_take_here_is_refused_with_the_largest(

@@ -80,7 +80,18 @@ def test_the_proxy_is_passed_what_the_supervisor_has_read(monkeypatch: pytest.Mo
     proxy = ProxySettings()
     assert proxy.max_upload_bytes == shared.max_upload_bytes == 1_234_567
     assert proxy.max_held_bytes == shared.max_held_bytes
-    assert proxy.metrics_port is None
+    assert proxy.metrics_port == shared.metrics_port == 8083
+
+
+def test_files_are_found_from_the_proxys_own_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"AUREA_TLS_CERTIFICATE": "c.pem", "AUREA_TLS_KEY": "k.pem", "AUREA_KEYS_FILE": "keys"}
+    for name, file in names.items():
+        monkeypatch.setenv(name, file)
+    shared = read_shared_settings()
+    passed = shared.environment()
+    for name, file in names.items():
+        assert passed[name] == str(Path(file).absolute())
+    assert shared.scheme == "https"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "25 MB"])

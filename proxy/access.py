@@ -1,0 +1,60 @@
+"""Who may have clips scored, and how often: the public endpoint's answer to API keys."""
+
+import math
+from typing import Final
+
+from starlette.requests import Request
+
+from proxy.keys import Key, KeyFile
+from proxy.metrics import Metrics
+from proxy.problems import Problem
+from proxy.rate_limit import Allowance
+
+CHALLENGE: Final = 'Bearer realm="AureaVoice"'
+"""RFC 6750's; a key that is wrong is told apart from one that is missing."""
+
+
+class Access:
+    """Lets callers in by their keys, each within its limits.
+
+    What a name has used is kept while the file of keys changes, unless its limits do.
+    """
+
+    def __init__(self, keys: KeyFile, metrics: Metrics) -> None:
+        self._keys = keys
+        self._metrics = metrics
+        self._allowances: dict[str, Allowance] = {}
+
+    def admit(self, request: Request) -> None:
+        """Finds out who calls, and notes the name in the request's state as `key`.
+
+        Raises `Problem` (unauthorized, rate_limited).
+        """
+        presented = _presented(request)
+        key = self._keys.find(presented) if presented else None
+        if key is None:
+            fault = ', error="invalid_token"' if presented else ""
+            raise Problem("unauthorized", headers={"WWW-Authenticate": CHALLENGE + fault})
+        request.state.key = key.name
+        if wait_s := self._allowance(key).admit():
+            raise Problem("rate_limited", headers={"Retry-After": str(math.ceil(wait_s))})
+
+    def charge(self, request: Request, duration_s: float) -> None:
+        """Counts the audio of a clip that was scored for an admitted request."""
+        name: str = request.state.key
+        self._allowances[name].charge_audio(duration_s)
+        self._metrics.key_audio_s.labels(name).inc(duration_s)
+
+    def _allowance(self, key: Key) -> Allowance:
+        allowance = self._allowances.get(key.name)
+        if allowance is None or allowance.limits != key.limits:
+            allowance = self._allowances[key.name] = Allowance(key.limits)
+        return allowance
+
+
+def _presented(request: Request) -> str:
+    """The key that a request brings, or nothing. A bearer's comes before X-API-Key."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    return request.headers.get("x-api-key", "").strip()
