@@ -5,7 +5,6 @@ much speech is listened to.
 """
 
 import sys
-from pathlib import Path
 from typing import Any
 
 if any(argument.endswith("packaging_job") for argument in sys.orig_argv):
@@ -13,7 +12,7 @@ if any(argument.endswith("packaging_job") for argument in sys.orig_argv):
 
     _every_clip = reference.verification_speech
 
-    def _few_clips(*folder: Path, **copies: Any) -> list[Any]:
+    def _few_clips(*folder: Any, **copies: Any) -> list[Any]:
         names = {path.stem for path in reference.reference_files("verification")[:4]}
         return [clip for clip in _every_clip(*folder, **copies) if clip.name in names]
 
