@@ -1,5 +1,6 @@
 """Room for uploads: how much in all, and who gives some up for whom."""
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -65,6 +66,8 @@ def test_uploads_that_never_end_do_not_fill_the_room(start: Callable[..., Proxy]
         slow = [stack.enter_context(proxy.connect()) for _ in range(3)]
         for connection, size in zip(slow, (450_000, 350_000, 350_000), strict=True):
             connection.sendall(raw_request(bytes(size), "Connection: close")[:-100_000])
+            # Each is there before the next, so that the largest is the one to go.
+            time.sleep(0.3)
         transport = httpx.HTTPTransport(local_address="127.0.0.2", verify=PLAIN)
         with proxy.new_client(transport=transport) as polite:
 
