@@ -49,6 +49,7 @@ def labelled() -> list[LabelledFrames]:
     return [label(toy(0, 12, 1)), label(toy(1, 6, 1, frames=30))]
 
 
+@pytest.mark.slow
 def test_a_probe_learns_what_tells_two_labels_apart(
     labelled: list[LabelledFrames],
 ) -> None:

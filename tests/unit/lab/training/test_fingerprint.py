@@ -138,6 +138,7 @@ def test_features_that_are_computed_in_another_way_count(
     assert of(parts) != before
 
 
+@pytest.mark.slow
 def test_the_model_to_start_from_counts(parts: Parts, tmp_path: Path) -> None:
     one, other = (load_model(write_stand_in(tmp_path / str(seed), seed=seed)) for seed in (0, 1))
     assert of(parts, init=one) == of(parts, init=one)
