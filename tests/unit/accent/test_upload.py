@@ -128,9 +128,6 @@ def test_a_torn_last_sample_costs_only_itself(
     np.testing.assert_allclose(found, samples.mean(axis=0)[: found.size], atol=1e-4)
 
 
-# Telephones and recorders
-
-
 @pytest.mark.parametrize(
     ("container", "subtype", "codec"),
     [
@@ -210,9 +207,6 @@ def test_windows_media_is_named_and_its_container_not_opened() -> None:
         decode(head + bytes(5_000))
 
 
-# Tags
-
-
 def id3(size_bytes: int, *, footer: bool = False) -> bytes:
     size = bytes(size_bytes >> shift & 0x7F for shift in (21, 14, 7, 0))
     end = b"3DI\x04\0\x10" + size if footer else b""
@@ -248,9 +242,6 @@ def test_a_cover_within_flac_is_passed_over() -> None:
 def test_a_tag_alone_is_refused(tag: bytes) -> None:
     with pytest.raises(Refusal):
         decode(tag)
-
-
-# Tracks and channels
 
 
 def is_voice(audio: Audio, seed: int) -> bool:
@@ -298,9 +289,6 @@ def test_a_channel_that_sounds_alone_is_no_cancellation(channels: int) -> None:
     found = decode(wav(samples, SAMPLE_RATE_HZ, "FLOAT"))
     assert found.facts.mix == "mean"
     np.testing.assert_allclose(found.waveform, samples.mean(axis=0), atol=1e-6)
-
-
-# No sound, no audio
 
 
 @pytest.mark.parametrize("container", ["wav", "w64", "flac", "ogg", "webm", "mp4", "caf", "aiff"])
