@@ -21,6 +21,9 @@ from aurea.versions.registry import STATE_FOLDER
 from tests.unit.torchserve.management_server import TOKEN_REFUSED, ManagementServer
 from tests.unit.versions.service import Played, Service
 
+# A process that was forked after OpenVINO had worked dies of any signal that it handles.
+pytestmark = pytest.mark.usefixtures("ordinary_signal_stack")
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MOMENTS = 10
 # Longer than any of the steps takes here, so that some moments come after their end.
@@ -113,6 +116,10 @@ class Running:
         pid = os.fork()
         if pid == 0:
             status = 1
+            # As a shell starts it, whatever a test before this one has the signals do.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for each in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(each, signal.SIG_DFL)
             try:
                 with Path(os.devnull).open("w") as nowhere:
                     os.dup2(nowhere.fileno(), 1)
