@@ -12,7 +12,7 @@ from accent.ecapa.compiled import hardware_precisions
 from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
 from accent.layout import ECAPA
-from accent.model import LoadedModel
+from accent.model import Calibration, LoadedModel
 from accent.selection import EngineSettings, open_engine, packed_engines
 
 from aurea.archive import engines
@@ -21,6 +21,7 @@ from aurea.archive.graph import build_graph
 from aurea.archive.graph_files import graph_files
 from aurea.archive.judging import Judgement, judge
 from aurea.archive.reference import SpeechClip
+from aurea.lab.calibration.model_folder import write_calibration
 from aurea.models.choice import EMBEDDED_ECAPA as EMBEDDED
 from tests.unit.archive.judged import BF16, FP32, INT8, STRAYING_INT8, TORCH, judgement_of
 
@@ -123,6 +124,8 @@ def with_model(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     for name in ECAPA.files:
         shutil.copyfile(EMBEDDED / name, folder / name)
+    # As the fixture `embedded` has it.
+    write_calibration(folder, Calibration(20.0))
     return folder
 
 
