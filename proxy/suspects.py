@@ -30,9 +30,10 @@ class Suspects:
         return bool(self._until_s) and _digest(audio) in self._until_s
 
     def _forget(self) -> None:
+        # The oldest come first, and all are kept equally long.
         now_s = self._clock()
-        for digest in [each for each, until_s in self._until_s.items() if until_s <= now_s]:
-            del self._until_s[digest]
+        while self._until_s and next(iter(self._until_s.values())) <= now_s:
+            del self._until_s[next(iter(self._until_s))]
 
 
 def _digest(audio: bytes) -> bytes:

@@ -4,15 +4,13 @@ Nothing here needs torch.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
+from accent.engine import EngineName, Precision
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from aurea.archive.layout import REFERENCE_FOLDER
-
-EngineName: TypeAlias = Literal["torch", "openvino", "onnxruntime"]
-Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 
 
 def write_document(document: BaseModel, path: Path) -> None:

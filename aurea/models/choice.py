@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from accent.layout import PROBE, layout_of, layouts_text
+from accent.layout import PROBE, layout_in, layouts_text
 from filelock import FileLock, Timeout
 
 from aurea.models.pinned import (
@@ -122,7 +122,7 @@ def _embedded_choice(folder: Path, *, notice: str) -> ModelChoice:
 
 
 def _require_files(folder: Path, *, hint: str = "") -> None:
-    layout = layout_of({path.name for path in folder.glob("*")})
+    layout = layout_in(folder)
     files = layout.files if layout else ("model",)
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:

@@ -53,10 +53,6 @@ class Child:
                 + "".join(tail(log) for log in self._logs)
             )
 
-    def end_remains(self) -> None:
-        """End what it has started and left behind, itself included."""
-        end_group(self._process)
-
     def terminate(self, timeout_s: float) -> None:
         """Ask it to end, and end it and what it has started once `timeout_s` have passed."""
         if self._process.poll() is None:

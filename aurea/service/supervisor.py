@@ -174,7 +174,7 @@ class Supervisor:
 
     def _restart_proxy(self, notice: str, addresses: Addresses) -> None:
         if self._proxy is not None:
-            self._proxy.end_remains()
+            self._proxy.terminate(0.0)
         self._proxy = self._start_proxy(notice, addresses)
         # TorchServe need not answer just now: the proxy says so to its clients.
         self._await_proxy("/healthz")
@@ -182,7 +182,7 @@ class Supervisor:
     def _restart_torchserve(self, configuration: Configuration, threads: int) -> None:
         if self._torchserve is None or self._management is None or self._probe is None:
             raise RuntimeError("start() has not run")
-        self._torchserve.end_remains()
+        self._torchserve.terminate(0.0)
         shutil.rmtree(self._socket_dir, ignore_errors=True)
         self._socket_dir.mkdir(mode=0o700)
         (self._scratch / KEY_FILE).unlink(missing_ok=True)

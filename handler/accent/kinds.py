@@ -16,7 +16,7 @@ from accent.ecapa.loading import load_model as load_ecapa
 from accent.ecapa.torch_engine import TORCH
 from accent.engine import Engine, PackedEngine, Precision
 from accent.errors import ModelFolderError
-from accent.layout import ECAPA, PROBE, Layout, layouts_text
+from accent.layout import ECAPA, PROBE, Layout, layout_in, layouts_text
 from accent.model import LoadedModel, ModelDescription
 from accent.probe import opening as probe
 from accent.probe.loading import REFERENCE as ENCODER
@@ -76,8 +76,9 @@ def kind_of(folder: Path) -> ModelKind:
 
     Raises `ModelFolderError` for none.
     """
+    layout = layout_in(folder)
     for kind in KINDS:
-        if (folder / kind.layout.mark).is_file():
+        if kind.layout == layout:
             return kind
     marks = " and no ".join(kind.layout.mark for kind in KINDS)
     raise ModelFolderError(f"{folder} has no {marks}: a model is {layouts_text()}.")

@@ -5,6 +5,7 @@ Nothing here needs torch.
 
 from collections.abc import Container
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 EMBEDDING_FILE: Final = "embedding_model.ckpt"
@@ -50,6 +51,11 @@ LAYOUTS: Final = (ECAPA, PROBE)
 def layout_of(names: Container[str]) -> Layout | None:
     """The layout of a folder or an archive with files of these `names`; None for none."""
     return next((layout for layout in LAYOUTS if layout.mark in names), None)
+
+
+def layout_in(folder: Path) -> Layout | None:
+    """The layout of the model in `folder`; None for none."""
+    return layout_of({path.name for path in folder.glob("*") if path.is_file()})
 
 
 def layouts_text() -> str:

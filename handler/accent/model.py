@@ -48,10 +48,10 @@ class ModelDescription:
     calibration: Calibration
 
     kind: ClassVar[str]
-    """The name of the kind."""
+    """The name of the kind, as its layout has it."""
 
-    max_window_s: ClassVar[float] = 10.0
-    """Longest window, in seconds; a longer clip is cut."""
+    reference: ClassVar[PackedEngine]
+    """The engine that all others are held against; it needs no more than the model's files."""
 
     @property
     def us_index(self) -> int:

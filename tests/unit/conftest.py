@@ -2,14 +2,17 @@
 
 import ctypes
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from accent.ecapa.loading import EcapaModel, load_model
+from accent.model import Calibration
 from accent.probe.loading import ProbeModel, load_probe
 from speechbrain.utils.importutils import LazyModule
 
+from aurea.models.choice import EMBEDDED_ECAPA
 from tests.models import (
     REAL_HEAD,
     write_full_width_stand_in,
@@ -74,3 +77,13 @@ def full_width_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not REAL_HEAD.is_dir():
         pytest.skip("the pretrained model's head is not beside this checkout (shared/model)")
     return write_full_width_stand_in(tmp_path_factory.mktemp("full") / "model")
+
+
+@pytest.fixture(scope="session")
+def embedded_model() -> EcapaModel:
+    """The ECAPA-TDNN that ships, at the scale of its training.
+
+    Bounds in points are of that scale: a sharper calibration magnifies every deviation, and
+    packaging then leaves out what it takes beyond them.
+    """
+    return replace(load_model(EMBEDDED_ECAPA), calibration=Calibration(20.0))

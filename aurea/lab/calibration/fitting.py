@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from accent.layout import US_LABEL
 from accent.model import Calibration
 
 from aurea.lab.corpus import halve_by_speaker
-from aurea.lab.evaluation.clip_results import ClipResult
+from aurea.lab.evaluation.clip_results import ClipResult, us_rows
 from aurea.lab.statistics import (
     Flags,
     Floats,
@@ -95,20 +94,14 @@ def fit(
                 "speakers each."
             )
     us = labels.index(US_LABEL)
-    found = fit_calibration(*_rows(halves[0]), us)
-    evidence, positive = _rows(halves[1])
+    found = fit_calibration(*us_rows(halves[0]), us)
+    evidence, positive = us_rows(halves[1])
     return CalibrationResult(
         _figures_at(evidence, positive, us, calibration),
         _figures_at(evidence, positive, us, found),
         _counts(halves[0]),
         _counts(halves[1]),
     )
-
-
-def _rows(results: Sequence[ClipResult]) -> tuple[Floats, Flags]:
-    """(clips, labels) of evidence, and which (clips,) are US."""
-    evidence = np.array([result.evidence for result in results], np.float64)
-    return evidence, np.array([result.clip.accent == US_LABEL for result in results], np.bool_)
 
 
 def _figures_at(

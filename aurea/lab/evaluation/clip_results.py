@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from accent.layout import US_LABEL
 
 from aurea.lab.corpus import Clip
-from aurea.lab.statistics import Floats, Integers
+from aurea.lab.statistics import Flags, Floats, Integers
 
 UNREADABLE: Final = "unreadable_file"
 """The refusal of a clip whose file cannot be read."""
@@ -50,3 +51,9 @@ def label_rows(
     known = [r for r in results if r.evidence is not None and r.clip.accent in labels]
     evidence = np.array([r.evidence for r in known], np.float64).reshape(len(known), len(labels))
     return known, evidence, np.array([labels.index(r.clip.accent) for r in known], np.int64)
+
+
+def us_rows(results: Sequence[ClipResult]) -> tuple[Floats, Flags]:
+    """(clips, labels) of evidence of results that all have some, and which (clips,) are US."""
+    evidence = np.array([result.evidence for result in results], np.float64)
+    return evidence, np.array([result.clip.accent == US_LABEL for result in results], np.bool_)

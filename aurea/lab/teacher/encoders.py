@@ -10,7 +10,6 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 from accent.probe.engine import at_level, encode, open_encoder
 from accent.trimming import MAX_WINDOW_S
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
@@ -53,14 +52,6 @@ _AT_ONCE: Final = 32
 LEVEL_RMS: Final = 0.05
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    """The network in `path` on one thread: whoever prepares clips has a process a core."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options)
-
-
 class SoundEncoder:
     """Google's speech_embedding (Lin et al., 2020) on one thread of the CPU.
 
@@ -69,7 +60,9 @@ class SoundEncoder:
     """
 
     def __init__(self) -> None:
-        self._spectrogram, self._embedding = (_session(path) for path in fetch(SOUND_MODELS))
+        self._spectrogram, self._embedding = (
+            open_encoder(path, threads=1) for path in fetch(SOUND_MODELS)
+        )
 
     def frames(self, waveform: Waveform) -> Frames:
         """(samples,) float32 at 16 kHz -> (frames, 96) float16, one every 80 ms from 0 s."""

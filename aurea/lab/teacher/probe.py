@@ -105,15 +105,6 @@ class CrossFittedProbe:
         return torch.stack(rows)
 
     @torch.no_grad()
-    def evidence_unheard(self, frames: Frames, speaker: str) -> npt.NDArray[np.float64]:
-        """(frames, 288) -> (labels,) of the probe that left `speaker` out; of all for another."""
-        rows = torch.from_numpy(frames)
-        fold = self.fold_of.get(speaker)
-        chosen = self.probes if fold is None else (self.probes[fold],)
-        found = torch.stack([probe(rows) for probe in chosen]).mean(dim=0)
-        return np.asarray(found.double().numpy())
-
-    @torch.no_grad()
     def hidden(self, frames: Tensor) -> Tensor:
         """(batch, frames, 288) -> the first probe's hidden layer, (batch, frames, hidden).
 

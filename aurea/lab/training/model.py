@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 from accent.ecapa.loading import EcapaModel
 from accent.kinds import describe_model
@@ -28,7 +27,7 @@ from aurea.files import write_whole
 from aurea.lab.calibration.model_folder import write_calibration
 from aurea.lab.corpus import Clip, Split, split_by_speaker
 from aurea.lab.evaluation.answer_log import RESULTS_FILE
-from aurea.lab.evaluation.clip_results import ClipResult
+from aurea.lab.evaluation.clip_results import ClipResult, us_rows
 from aurea.lab.evaluation.engine import evaluate_clips
 from aurea.lab.evaluation.figures import Evaluation
 from aurea.lab.evaluation.model_facts import model_facts
@@ -104,10 +103,11 @@ def make_model(
     started_s = time.monotonic()
     probe = probe_for(labelled, unlabelled, labels, recipe) if plan.teacher else None
     if probe is not None and kind == PROBE.kind:
-        write_probe(probe.weights(), labels, out)
+        weights = probe.weights()
+        write_probe(weights, labels, out)
         (out / WORK_FOLDER).mkdir(exist_ok=True)
         spent_s = time.monotonic() - started_s
-        parameters = sum(tensor.numel() for tensor in probe.weights().values())
+        parameters = sum(tensor.numel() for tensor in weights.values())
     else:
         averaged, spent_s = train(
             new_network(recipe, len(labels), init),
@@ -143,8 +143,9 @@ def make_model(
         distorted_clips=_DISTORTED_CLIPS,
         seed=recipe.seed,
     )
+    facts = model_facts(out)
     evaluations = {
-        name: summarise(chosen, model_facts(out), jobs=jobs, seed=recipe.seed)
+        name: summarise(chosen, facts, jobs=jobs, seed=recipe.seed)
         for name, chosen in _judged_sets(
             [result for result in results if result.clip.accent], labels
         ).items()
@@ -188,10 +189,9 @@ def _calibrate(
     )
     known = [result for result in results if result.evidence is not None]
     heard = [(r.clip, r.duration_s or 0.0) for r in known if not r.distortion]
-    positive = np.array([result.clip.accent == US_LABEL for result in known], np.bool_)
+    evidence, positive = us_rows(known)
     if not known or positive.all() or not positive.any():
         return describe_model(out).calibration, heard
-    evidence = np.array([result.evidence for result in known], np.float64)
     calibration = fit_calibration(evidence, positive, labels.index(US_LABEL))
     write_calibration(out, calibration)
     return calibration, heard

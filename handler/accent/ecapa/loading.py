@@ -32,12 +32,8 @@ class EcapaDescription(ModelDescription):
     """An ECAPA-TDNN without its weights."""
 
     spec: NetworkSpec
-    kind: ClassVar[str] = "ecapa"
-
-    @property
-    def reference(self) -> PackedEngine:
-        """SpeechBrain's own modules."""
-        return TORCH
+    kind: ClassVar[str] = ECAPA.kind
+    reference: ClassVar[PackedEngine] = TORCH
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,6 @@ class ProbeEngine:
         if cores.all_threads > cores.own_threads:
             self._session_on_all = open_encoder(model.encoder, cores.all_threads)
 
-    @classmethod
-    def on_threads(cls, model: "ProbeModel", threads: int) -> "ProbeEngine":
-        """On so many threads of its own, borrowing none."""
-        return cls(model, CoreShare(threads))
-
     def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
         """See `accent.engine.Engine.score`."""
         return [self._score_one(window) for window in windows]

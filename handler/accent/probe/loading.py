@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 import torch
 from torch import Tensor
 
+from accent.cores import CoreShare
 from accent.engine import Engine, PackedEngine
 from accent.errors import ModelFolderError
 from accent.labels import labels_of, read_text
@@ -63,12 +64,8 @@ class ProbeDescription(ModelDescription):
     """An encoder with a probe, without their weights."""
 
     spec: ProbeSpec
-    kind: ClassVar[str] = "probe"
-
-    @property
-    def reference(self) -> PackedEngine:
-        """The encoder as its authors publish it."""
-        return REFERENCE
+    kind: ClassVar[str] = PROBE.kind
+    reference: ClassVar[PackedEngine] = REFERENCE
 
 
 @dataclass(frozen=True)
@@ -83,25 +80,24 @@ class ProbeModel(ProbeDescription):
         # Imported late: the library is needed by this kind of model alone.
         from accent.probe.engine import ProbeEngine
 
-        return ProbeEngine.on_threads(self, torch.get_num_threads())
+        return ProbeEngine(self, CoreShare(torch.get_num_threads()))
 
 
 def describe_probe(folder: Path) -> ProbeDescription:
-    """Read all of the model in `folder` but its weights.
+    """Read all of the model in `folder` but its encoder.
 
-    Raises `ModelFolderError` if a file is missing, malformed or at odds with another, if the
-    encoder is another than the probe was trained on, or if no label is `us`.
+    Raises `ModelFolderError` if a file is missing, malformed or at odds with another, or if no
+    label is `us`.
     """
-    require_files(folder, PROBE.files)
-    spec = read_probe_spec(folder / PROBE_FILE)
-    weights = _read_weights(folder / PROBE_WEIGHTS_FILE, spec)
-    labels = labels_of(folder / LABELS_FILE, len(weights.output))
-    return ProbeDescription(labels, Calibration(spec.scale, spec.us_bias), spec)
+    return _read(folder)[0]
 
 
 def load_probe(folder: Path) -> ProbeModel:
-    """Load the model in `folder`; raises what `describe_probe` does."""
-    described = describe_probe(folder)
+    """Load the model in `folder`.
+
+    Raises what `describe_probe` does, also for another encoder than the probe was trained on.
+    """
+    described, weights = _read(folder)
     encoder = folder / ENCODER_FILE
     digest = hashlib.sha256(encoder.read_bytes()).hexdigest()
     if digest != described.spec.encoder_sha256:
@@ -109,8 +105,16 @@ def load_probe(folder: Path) -> ProbeModel:
             f"{ENCODER_FILE} is not the encoder that the probe was trained on: its sha256 is "
             f"{digest}, {PROBE_FILE} says {described.spec.encoder_sha256}."
         )
-    weights = _read_weights(folder / PROBE_WEIGHTS_FILE, described.spec)
     return ProbeModel(described.labels, described.calibration, described.spec, weights, encoder)
+
+
+def _read(folder: Path) -> tuple[ProbeDescription, ProbeWeights]:
+    """The probe and its weights, whose shape says how many labels there must be."""
+    require_files(folder, PROBE.files)
+    spec = read_probe_spec(folder / PROBE_FILE)
+    weights = _read_weights(folder / PROBE_WEIGHTS_FILE, spec)
+    labels = labels_of(folder / LABELS_FILE, len(weights.output))
+    return ProbeDescription(labels, Calibration(spec.scale, spec.us_bias), spec), weights
 
 
 def read_probe_spec(path: Path) -> ProbeSpec:

@@ -1,16 +1,13 @@
 """What several tests of the core share, made once a run."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from accent.ecapa.loading import EcapaModel, load_model
+from accent.ecapa.loading import EcapaModel
 from accent.engine import Precision
-from accent.model import Calibration
 
 from aurea.archive.graph_files import make_graphs
-from aurea.models.choice import EMBEDDED_ECAPA
 from aurea.models.stand_in import FULL_CHANNELS, write_stand_in
 from tests.clips import Samples, every_format, voice
 from tests.unit.accent.signals import Decoder
@@ -42,15 +39,6 @@ def full_width_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full") / "model"
     labels = [f"accent-{index}" for index in range(15)] + ["us"]
     return write_stand_in(folder, labels=labels, channels=FULL_CHANNELS, embedding_size=192)
-
-
-@pytest.fixture(scope="session")
-def embedded_model() -> EcapaModel:
-    """The ECAPA-TDNN that ships, at the scale of its training.
-
-    Bounds in points are of that scale: a sharper calibration magnifies every deviation.
-    """
-    return replace(load_model(EMBEDDED_ECAPA), calibration=Calibration(20.0))
 
 
 @pytest.fixture(scope="session")

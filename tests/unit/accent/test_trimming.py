@@ -1,17 +1,15 @@
 """What of a clip is scored: its stretches of speech, whatever surrounds them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 from accent.classifier import AccentClassifier
 from accent.decode import decode
-from accent.ecapa.loading import EcapaModel, load_model
+from accent.ecapa.loading import EcapaModel
 from accent.ecapa.torch_engine import TorchEngine
 from accent.errors import NoSpeech
-from accent.model import Calibration
 from accent.speech import SpeechGate
 from accent.trimming import (
     MAX_WINDOW_S,
@@ -29,7 +27,6 @@ from hypothesis import strategies as st
 
 from aurea.archive.distort import wav
 from aurea.archive.surroundings import BELOW_SPEECH_DB, SECONDS, Place, Sound, surround
-from aurea.models.choice import EMBEDDED_ECAPA
 from tests.clips import voice
 from tests.grids import grid
 
@@ -191,12 +188,6 @@ def test_a_word_in_five_minutes_is_refused_and_a_sentence_is_not(
 # What it is worth
 
 
-@pytest.fixture(scope="module")
-def embedded() -> EcapaModel:
-    """At one scale, whatever it was calibrated to since: a sharper one magnifies each shift."""
-    return replace(load_model(EMBEDDED_ECAPA), calibration=Calibration(20.0))
-
-
 def classifier(model: EcapaModel, **settings: float) -> AccentClassifier:
     trimming = TrimSettings(**settings)  # type: ignore[arg-type]
     return AccentClassifier(
@@ -205,8 +196,8 @@ def classifier(model: EcapaModel, **settings: float) -> AccentClassifier:
 
 
 @pytest.mark.slow
-def test_the_score_is_that_of_the_voice_whatever_surrounds_it(embedded: EcapaModel) -> None:
-    trimming, untrimmed = classifier(embedded), classifier(embedded, trim=False)
+def test_the_score_is_that_of_the_voice_whatever_surrounds_it(embedded_model: EcapaModel) -> None:
+    trimming, untrimmed = classifier(embedded_model), classifier(embedded_model, trim=False)
     shifts: dict[bool, list[float]] = {True: [], False: []}
     for seed in range(4):
         waveform = sayings(4.0, seed)
@@ -223,12 +214,12 @@ def test_the_score_is_that_of_the_voice_whatever_surrounds_it(embedded: EcapaMod
 
 
 @pytest.mark.slow
-def test_a_trimmed_clip_scores_as_its_trimmed_waveform_alone(embedded: EcapaModel) -> None:
+def test_a_trimmed_clip_scores_as_its_trimmed_waveform_alone(embedded_model: EcapaModel) -> None:
     waveform = sayings(5.0, 2)
     clip = wav(surround(waveform, "silence", "before", np.random.default_rng(0)))
     gate = SpeechGate()
     (window,) = scored(gate, decode(clip).waveform)
-    (trimmed,) = classifier(embedded).classify([clip])
-    (alone,) = classifier(embedded, trim=False).classify([wav(window.waveform)])
+    (trimmed,) = classifier(embedded_model).classify([clip])
+    (alone,) = classifier(embedded_model, trim=False).classify([wav(window.waveform)])
     assert trimmed.document["accents"] == alone.document["accents"]
     assert trimmed.document["audio"]["scored_s"] == alone.document["audio"]["duration_s"]

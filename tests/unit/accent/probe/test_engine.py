@@ -23,7 +23,7 @@ LENGTHS_S = (0.1, 0.5, 0.5, 1.0, 2.0, 3.7)
 
 @pytest.fixture(scope="module")
 def engine(probe_model: ProbeModel) -> ProbeEngine:
-    return ProbeEngine.on_threads(probe_model, 1)
+    return ProbeEngine(probe_model, CoreShare(1))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_a_window_scores_the_same_alone_and_in_any_company(
 def test_a_window_scores_the_same_on_one_thread_and_on_two(
     probe_model: ProbeModel, pool: list[Waveform], alone: Waveform
 ) -> None:
-    on_two = ProbeEngine.on_threads(probe_model, 2)
+    on_two = ProbeEngine(probe_model, CoreShare(2))
     np.testing.assert_array_equal(evidence(on_two.score(pool)), alone)
 
 
@@ -143,7 +143,7 @@ def test_a_probe_on_frames_of_another_size_fails_window_by_window(
     probe_model: ProbeModel, pool: list[Waveform]
 ) -> None:
     other = replace(probe_model, spec=replace(probe_model.spec, frame_size=96))
-    (score,) = ProbeEngine.on_threads(other, 1).score(pool[:1])
+    (score,) = ProbeEngine(other, CoreShare(1)).score(pool[:1])
     assert isinstance(score, ValueError)
     assert "frames have 288 numbers" in str(score)
 
