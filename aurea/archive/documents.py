@@ -1,16 +1,19 @@
 """The JSON documents in an archive, typed: what packaging writes and everyone else reads.
 
-Nothing here needs torch.
+Nothing here needs torch or numpy, which a supervisor goes without: so the names of engines and
+precisions stand here as they do in `accent.engine`.
 """
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from accent.engine import EngineName, Precision
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from aurea.archive.layout import REFERENCE_FOLDER
+
+EngineName: TypeAlias = Literal["torch", "openvino", "onnxruntime"]
+Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 
 
 def write_document(document: BaseModel, path: Path) -> None:
