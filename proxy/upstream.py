@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from aurea.torchserve.answers import Fault, Model, Refusal, Score
 from aurea.torchserve.async_client import AsyncTorchServe
@@ -18,12 +18,18 @@ from proxy.suspects import Suspects
 
 logger = logging.getLogger(__name__)
 
+_DYING_S: Final = 0.25
+
 OnModel = Callable[[Model], None]
 """Called with the model that is about to be asked, and with the one that has answered."""
 
 
 class _BatchLost(Exception):
     """The clip's batch failed as a whole, or its connection broke: no verdict on the clip."""
+
+
+class _ConnectionBroke(_BatchLost):
+    """TorchServe itself may have gone, which no clip is to blame for."""
 
 
 class _CandidateUnavailable(Exception):
@@ -65,10 +71,9 @@ class Upstream:
 
         What a candidate cannot take goes to the default version, and so does what it loses.
         A clip whose batch is lost is tried once more, for a neighbour may have killed the
-        worker. Such retries pass one at a time: two suspects in one batch again could take
-        an innocent clip down twice, or hide which of them kills. One that is lost twice is put to
-        no worker for a while. A clip that TorchServe lost without a word is sent again beside
-        the first request.
+        worker. Such retries pass one at a time: two suspects in one batch could take an
+        innocent clip down twice, or hide which of them kills. One that two workers are lost
+        with is put to none for a while. A silent one is sent again beside the first request.
         """
         if audio in self._suspects:
             logger.error("a clip that was lost with its workers before is not tried again")
@@ -84,12 +89,17 @@ class Upstream:
             return await self._ask_default(audio, on_model)
         except _BatchLost as loss:
             logger.warning("a batch was lost, its clip is tried once more: %s", loss)
+            first = loss
+        if isinstance(first, _ConnectionBroke):
+            # A TorchServe that has just died takes connections for a moment longer.
+            await asyncio.sleep(_DYING_S)
         self._metrics.upstream_retries.inc()
         async with self._one_retry:
             try:
                 return await self._ask_default(audio, on_model)
             except _BatchLost as loss:
-                self._suspects.blame(audio)
+                if not any(isinstance(each, _ConnectionBroke) for each in (first, loss)):
+                    self._suspects.blame(audio)
                 logger.error("the clip's batch was lost twice: %s", loss)
                 raise Problem("internal") from loss
 
@@ -212,7 +222,7 @@ class Upstream:
             raise Problem("model_unavailable") from error
         except ConnectionLost as error:
             self._metrics.upstream_error("lost")
-            raise _BatchLost(repr(error.__cause__)) from error
+            raise _ConnectionBroke(repr(error.__cause__)) from error
         except NoScore as error:
             # Without the values, which may say something about the clip.
             logger.error("the model's answer is no score: %d errors", error.errors)

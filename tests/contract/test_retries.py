@@ -205,6 +205,20 @@ def test_a_clip_that_was_lost_twice_is_put_to_no_worker_for_a_while(
     assert proxy.classify(b"another").json() == {"us_confidence": SCORE}
 
 
+@pytest.mark.parametrize("losses", [(CutOff, CutOff), (CutOff, worker_died), (worker_died, CutOff)])
+def test_a_clip_is_not_blamed_for_connections_that_broke_with_torchserve(
+    proxy: Proxy, standin: StandIn, losses: tuple[Callable[[], Response], ...]
+) -> None:
+    async def lost_twice(prediction: Prediction) -> object:
+        attempt = prediction.attempt
+        return losses[attempt - 1]() if attempt <= len(losses) else document()
+
+    clip = f"innocent of {[each.__name__ for each in losses]}".encode()
+    standin.behaviours[clip] = lost_twice
+    assert proxy.classify(clip).json()["code"] == "internal"
+    assert proxy.classify(clip).json() == {"us_confidence": SCORE}
+
+
 def test_a_client_that_leaves_frees_both_times(impatient: Proxy, standin: StandIn) -> None:
     standin.behaviours[b"clip"] = hang
     with impatient.connect() as connection:

@@ -178,7 +178,8 @@ def test_a_part_that_dies_is_started_again_and_clients_are_told_to_wait(
     assert all(int(each.headers["retry-after"]) > 0 for each in refused)
     assert "The proxy ended by itself" in service.output
     assert "TorchServe ended by itself" in service.output
-    assert "answers again" in service.output
+    # Its worker answers a moment before the supervisor has seen it do so.
+    service.await_output("answers again")
 
     remains = Remains(service)
     service.supervisor().send_signal(signal.SIGTERM)
