@@ -15,7 +15,13 @@ from aurea.paths import ROOT
 from bench.clips import make_clips
 from bench.contestants import BENCH_PYTHON, Place, build_archive, unpack
 from bench.docs import write_docs
-from bench.preparing import choose_folder, complete_archive, prepare_archives, say
+from bench.preparing import (
+    choose_folder,
+    complete_archive,
+    computed_by_speechbrain,
+    prepare_archives,
+    say,
+)
 from bench.processes import RivalFailed, adopt_orphans, end_all
 from bench.report import print_report, write_reports
 from bench.results import Measured
@@ -41,7 +47,15 @@ def bench(settings: BenchSettings) -> Measured:
     # Sockets have short names, and a checkout may lie deep.
     scratch = Path(tempfile.mkdtemp(prefix="bench-"))
     measured = Measured([clip.duration_s for clip in clips])
-    place = Place(model, archive, every, kept / "clips", scratch, available_cores())
+    place = Place(
+        model,
+        archive,
+        every,
+        kept / "clips",
+        scratch,
+        available_cores(),
+        computed_by_speechbrain(model),
+    )
     run = Run(settings, place, measured)
     try:
         run.run()
@@ -82,6 +96,9 @@ def main() -> None:
         measured = bench(settings)
         if "the bench itself" in measured.failures:
             sys.exit("\nThe bench broke off; see above.")
+        if beaten := measured.beaten_limits():
+            # Every ratio to the limit is wrong then, the goals' included.
+            sys.exit("\nThe bench's limit is wrong: " + "; ".join(beaten) + ".")
     except KeyboardInterrupt:
         sys.exit("\nStopped; nothing is left running.")
     except RivalFailed as error:

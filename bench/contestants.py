@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+from accent.ecapa.torch_engine import TORCH
 
 from aurea.archive.layout import PROVENANCE_FILE
 from aurea.paths import MODEL_STORE, ROOT
 from bench.processes import RivalFailed, Tree, await_true, environment
-from bench.results import FRAMEWORKS, ORIGINAL, REFERENCE, SERVICE
+from bench.results import FRAMEWORKS, ORIGINAL, SERVICE
 
 BENCH_PYTHON: Final = ROOT / ".venv-bench" / "bin" / "python"
 ARCHIVE_NAME: Final = "bench"
+REFERENCE: Final = TORCH.name
+"""What computes as SpeechBrain does."""
+
 VERSION: Final = "1.0"
 _READY_TIMEOUT_S: Final = 180.0
 
@@ -39,6 +43,8 @@ class Place:
     clips: Path
     scratch: Path
     cores: int
+    has_peers: bool = True
+    """Whether SpeechBrain computes this kind of model, and so the original and its like."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,14 @@ class Contestant:
 
 def contestants(place: Place, wanted: Sequence[str]) -> list[Contestant]:
     """Those of `wanted` (all if empty), each on a port of its own."""
-    every = [service(place), original(place)]
-    for kind, engine in (("ours", "auto"), ("speechbrain", REFERENCE)):
-        label = "our engine" if kind == "ours" else "SpeechBrain"
-        every += [_framework(place, name, kind, label, engine) for name in FRAMEWORKS]
+    every = [service(place)]
+    if place.has_peers:
+        every.append(original(place))
+    every += [_framework(place, name, "ours", "our engine", "auto") for name in FRAMEWORKS]
+    if place.has_peers:
+        every += [
+            _framework(place, name, "speechbrain", "SpeechBrain", REFERENCE) for name in FRAMEWORKS
+        ]
     chosen = [each for each in every if not wanted or each.name in wanted]
     unknown = set(wanted) - {each.name for each in every}
     if unknown:

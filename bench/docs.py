@@ -14,10 +14,14 @@ from bench.report import JSON_FILE, PICTURE_FILE
 DOCS_PAGE: Final = Path("docs") / "bench.md"
 BEGIN: Final = "<!-- make bench writes from here -->"
 END: Final = "<!-- to here -->"
+PROCESSORS_PAGE: Final = Path("docs") / "processors.md"
 
 
 def write_docs(out: Path, root: Path = ROOT) -> None:
     """Put the last run's tables between the page's markers, and its picture beside the page.
+
+    Its figures to reach also get a section of their processor's, which replaces that of the last
+    run there: they are ratios, and those of several processors are read side by side.
 
     Raises `SystemExit` if there is no run in `out`, or no page with markers under `root`.
     """
@@ -33,6 +37,7 @@ def write_docs(out: Path, root: Path = ROOT) -> None:
     section = "\n".join([BEGIN, "", *section_lines(document), "", END])
     shutil.copyfile(out / PICTURE_FILE, page.with_name(PICTURE_FILE))
     page.write_text(between.sub(lambda _: section, text), encoding="utf-8")
+    _write_processor(document, root / PROCESSORS_PAGE)
 
 
 def section_lines(document: Mapping[str, Any]) -> list[str]:
@@ -50,3 +55,33 @@ def section_lines(document: Mapping[str, Any]) -> list[str]:
         if rows:
             lines += ["", markdown_table(head, rows)]
     return [*lines, "", *(f"- {note}" for note in document["notes"])]
+
+
+def _write_processor(document: Mapping[str, Any], page: Path) -> None:
+    machine = document["machine"]
+    title = f"## {machine['processor']}"
+    head, *rows = document["tables"]["goals"]
+    _, *engines = document["tables"]["engines"]
+    section = "\n".join(
+        [
+            title,
+            "",
+            f"{machine['date']}, {machine['summary']}. Model: {document['model']}.",
+            "",
+            markdown_table(head, rows),
+            "",
+            *(f"- {name}: {taken} ms" for name, taken, *_ in engines),
+            "",
+        ]
+    )
+    text = page.read_text(encoding="utf-8") if page.is_file() else _PROCESSORS_HEAD
+    before, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    kept = [each.rstrip("\n") + "\n" for each in sections if each.split("\n", 1)[0] != title]
+    page.write_text("\n".join([before.rstrip("\n") + "\n", *kept, section]), encoding="utf-8")
+
+
+_PROCESSORS_HEAD: Final = """# The bench, a processor at a time
+
+`make bench OPTIONS='--write-readme'` writes the section of the processor that it runs on. Times
+differ between processors of the same name; the ratios are what is asked for, and hold on any.
+"""

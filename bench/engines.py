@@ -16,20 +16,20 @@ import torch
 from accent.classifier import AccentClassifier
 from accent.cores import CoreShare
 from accent.decode import decode
-from accent.ecapa.loading import EcapaModel, describe_model, load_model
+from accent.ecapa.loading import EcapaModel
 from accent.engine import Engine, EngineError
+from accent.kinds import describe_model, load_model
 from accent.layout import ENGINES_FILE
+from accent.model import LoadedModel
 from accent.selection import AUTO, EngineSettings, open_engine, packed_engines
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
-from torch.utils.flop_counter import FlopCounterMode
 
 from aurea.command_line import CommandLine, read
 from bench.clips import read_manifest
+from bench.limits import best_rates, least_gflop
 from bench.results import CLIP_S, SPEECHBRAIN
 from bench.rivals.speechbrain_model import SpeechBrainModel
 
-# Shapes of the network's own products on 5 s of audio, and square ones, which are kinder.
-_PRODUCTS: Final = ((501, 1024, 1024), (501, 3072, 3072), (1024, 1024, 1024), (2048, 2048, 2048))
 _REST_S: Final = 0.03
 _STAGES: Final = ("decode_s", "gate_s", "features_s", "forward_s")
 
@@ -40,7 +40,7 @@ class Bench:
     def __init__(self, model: Path, archive: Path, clips: Path, threads: int) -> None:
         self._model, self._archive, self._threads = model, archive, threads
         self._engines: dict[str, Engine] = {}
-        self._reference: EcapaModel | None = None
+        self._reference: LoadedModel | None = None
         self._clips, self._folder = read_manifest(clips), clips
         self._waveforms = [
             decode((clips / clip.file).read_bytes()).waveform for clip in self._clips
@@ -48,7 +48,7 @@ class Bench:
         self._speechbrain: SpeechBrainModel | None = None
 
     def expect(self, engine: str) -> list[float]:
-        """us_confidence, 0 to 100, of every clip by an engine; "torch fp32" is the reference."""
+        """us_confidence, 0 to 100, of every clip by an engine, such as "torch fp32"."""
         model = self._loaded()
         scores = self._engine(engine).score(self._waveforms)
         points = []
@@ -70,12 +70,15 @@ class Bench:
                 faults[packed.name] = str(error)
             else:
                 within_bounds[packed.name] = packed.within_bounds
+        model = self._loaded()
         return {
             "auto": f"{opened.name} {opened.precision}",
+            "reference": model.reference.name,
             "within_bounds": within_bounds,
             "deviations": _packaged_deviations(self._archive),
             "faults": faults,
-            "gflop": clip_gflop(self._loaded()),
+            # SpeechBrain, its rivals and the count of products know this kind alone.
+            "gflop": least_gflop(model) if isinstance(model, EcapaModel) else None,
         }
 
     def compare(self, engines: Sequence[str], repeats: int) -> dict[str, list[float]]:
@@ -97,12 +100,8 @@ class Bench:
         return taken
 
     def multiply(self) -> dict[str, float]:
-        """Billions of operations a second in the kindest matrix product, by precision."""
-        return {
-            "fp32": max(_rate(torch.randn, torch.mm, shape) for shape in _PRODUCTS),
-            "bf16": max(_rate(_bf16, torch.mm, shape) for shape in _PRODUCTS),
-            "int8": max(_rate(_int8, torch._int_mm, shape) for shape in _PRODUCTS),
-        }
+        """Billions of operations a second in the fastest matrix product, by precision."""
+        return best_rates(self._threads)
 
     def stages(self) -> dict[str, float]:
         """Milliseconds that a worker with these threads spends on 5 s of speech, by stage."""
@@ -163,7 +162,7 @@ class Bench:
             self._engines[name] = opened.engine
         return self._engines[name]
 
-    def _loaded(self) -> EcapaModel:
+    def _loaded(self) -> LoadedModel:
         if self._reference is None:
             self._reference = load_model(self._model)
         return self._reference
@@ -177,40 +176,6 @@ def _packaged_deviations(archive: Path) -> dict[str, dict[str, float]]:
         f"{entry['engine']} {entry['precision']}": entry.get("deviation_points", {})
         for entry in json.loads(path.read_text(encoding="utf-8"))["engines"]
     }
-
-
-def clip_gflop(model: EcapaModel) -> float:
-    """Billions of operations that the network's products take for 5 s, counted by torch."""
-    frames = int(CLIP_S * 100) + 1
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model.network.cosines(torch.randn(1, frames, model.spec.n_mels))
-    return float(counter.get_total_flops()) / 1e9
-
-
-def _bf16(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape).bfloat16()
-
-
-def _int8(*shape: int) -> torch.Tensor:
-    return torch.randint(-127, 128, shape, dtype=torch.int8)
-
-
-def _rate(
-    make: Callable[..., torch.Tensor],
-    multiply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    shape: tuple[int, int, int],
-) -> float:
-    rows, columns, inner = shape
-    left, right = make(rows, inner), make(inner, columns)
-    taken = []
-    with torch.inference_mode():
-        multiply(left, right)
-        for _ in range(7):
-            started = time.perf_counter()
-            multiply(left, right)
-            taken.append(time.perf_counter() - started)
-    # A limit is what was possible once.
-    return 2 * rows * columns * inner / min(taken) / 1e9
 
 
 class EngineOptions(CommandLine):

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from accent.layout import PROBE
+from accent.layout import ECAPA, layout_in, layouts_text
 from tqdm import tqdm
 
 from aurea.models.choice import DEFAULT_CACHE
@@ -19,18 +19,20 @@ from bench.settings import BenchSettings
 def choose_folder(settings: BenchSettings) -> tuple[Path, str]:
     """The model's folder, and a sentence on what it is.
 
-    Raises `SystemExit` for a kind that there is nothing to compare with.
+    Raises `SystemExit` for a folder that holds no model.
     """
     if settings.quick:
         folder = write_stand_in(settings.kept / "models" / "tiny", channels=SMALL_CHANNELS)
         return folder, "a tiny stand-in with random weights: its figures mean nothing"
     if settings.model != "auto":
         folder = Path(settings.model).resolve()
-        if (folder / PROBE.mark).is_file():
-            raise SystemExit(
-                f"{settings.model} is {PROBE.title}, which SpeechBrain and the other servers of "
-                "the bench do not compute: name an ECAPA-TDNN, or look at its engines with "
-                f"`.venv/bin/python -m aurea.lab.deviations {settings.model}`."
+        layout = layout_in(folder)
+        if layout is None:
+            raise SystemExit(f"{settings.model} holds no model: a model is {layouts_text()}.")
+        if not computed_by_speechbrain(folder):
+            return folder, (
+                f"the model in {settings.model}, {layout.title}, which SpeechBrain, and so the "
+                "original, does not compute"
             )
         return folder, f"the model in {settings.model}"
     cached = DEFAULT_CACHE / f"commonaccent-{REVISION[:12]}"
@@ -47,6 +49,11 @@ def choose_folder(settings: BenchSettings) -> tuple[Path, str]:
         "a stand-in with seeded random weights at the pretrained model's width (that one is not "
         "in the cache): it costs the same time, and its scores mean nothing"
     )
+
+
+def computed_by_speechbrain(folder: Path) -> bool:
+    """Whether those that the service is compared with compute the model in `folder`."""
+    return layout_in(folder) == ECAPA
 
 
 def prepare_archives(settings: BenchSettings) -> None:

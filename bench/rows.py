@@ -96,9 +96,10 @@ def engine_rows(measured: Measured) -> Rows:
                 UNKNOWN if within is None else "yes" if within else "no",
             ]
         )
-    for precision in measured.products_gops[0] if measured.products_gops else ():
+    counted = measured.products_gops if math.isfinite(measured.gflop) else []
+    for precision in counted[0] if counted else ():
         fastest = measured.limit_ms(precision)
-        rates = Spread.of([rates[precision] for rates in measured.products_gops])
+        rates = Spread.of([rates[precision] for rates in counted])
         rows.append(
             [
                 f"limit, {precision} ({rates.value:.0f} GOP/s)",
@@ -146,6 +147,7 @@ def goal_rows(measured: Measured) -> Rows:
 def notes(measured: Measured) -> list[str]:
     """What a reader has to know: wrong answers, failures, and what the load itself cost."""
     found = [f"{name} failed: {reason}" for name, reason in measured.failures.items()]
+    found += [f"The limit is wrong: {reason}." for reason in measured.beaten_limits()]
     for name in measured.contestants():
         faults = measured.faults(name, ALONE, CROWD)
         if faults:

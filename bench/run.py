@@ -19,6 +19,7 @@ from aurea.paths import MODEL_STORE
 from bench.clips import read_manifest
 from bench.contestants import (
     BENCH_PYTHON,
+    REFERENCE,
     Contestant,
     Place,
     archive_name,
@@ -37,7 +38,6 @@ from bench.results import (
     CROWD,
     CROWD_USERS,
     RATE,
-    REFERENCE,
     SERVICE,
     SPEECHBRAIN,
     Measured,
@@ -130,14 +130,19 @@ class Run:
     def _describe(self, engines: Worker) -> None:
         facts = engines.ask(do="describe")
         self.measured.auto = facts["auto"]
-        self.measured.gflop = facts["gflop"]
+        self.measured.reference = facts["reference"]
+        self.measured.has_peers = self.place.has_peers
+        if facts["gflop"] is not None:
+            self.measured.gflop = facts["gflop"]
         self.measured.failures |= facts["faults"]
         self.measured.within_bounds = facts["within_bounds"]
         self.expected = {
             name: engines.ask(do="expect", engine=name)
-            for name in dict.fromkeys([REFERENCE, *self.measured.within_bounds])
+            for name in dict.fromkeys([self.measured.reference, *self.measured.within_bounds])
         }
-        self.measured.deviations = deviations(facts["deviations"], self.expected)
+        self.measured.deviations = deviations(
+            facts["deviations"], self.expected, self.measured.reference
+        )
 
     def _start_all(self, chosen: Sequence[Contestant], load: Worker) -> list[Contestant]:
         running = []
@@ -207,7 +212,9 @@ class Run:
         order = [*running[turn:], *running[:turn]]
         with tqdm(total=2 * len(order) + 3, desc=f"round {number + 1}", disable=None) as bar:
             if settings.repeats:
-                names = [SPEECHBRAIN, *self.measured.within_bounds]
+                names = [*self.measured.within_bounds]
+                if self.place.has_peers:
+                    names.insert(0, SPEECHBRAIN)
                 bar.set_postfix_str("engines")
                 self.measured.engines_ms.append(
                     engines.ask(do="compare", engines=names, repeats=settings.repeats)
@@ -357,15 +364,16 @@ class Run:
 
 
 def deviations(
-    packaged: Mapping[str, Mapping[str, float]], expected: Mapping[str, Sequence[float]]
+    packaged: Mapping[str, Mapping[str, float]],
+    expected: Mapping[str, Sequence[float]],
+    reference: str,
 ) -> dict[str, dict[str, float]]:
     """How far each engine strays from the reference, in points: as packaging found it, and here."""
-    reference = expected[REFERENCE]
     return {
         name: {
             **packaged.get(name, {}),
             "max_on_these_clips": max(
-                abs(one - other) for one, other in zip(points, reference, strict=True)
+                abs(one - other) for one, other in zip(points, expected[reference], strict=True)
             ),
         }
         for name, points in expected.items()

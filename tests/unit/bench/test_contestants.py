@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,15 @@ def test_a_contestant_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         contestants(place_in(tmp_path), ["nginx"])
     (only,) = contestants(place_in(tmp_path), ["original"])
     assert only.name == ORIGINAL
+
+
+def test_what_computes_with_speechbrain_is_left_out_for_other_kinds_of_model(
+    tmp_path: Path,
+) -> None:
+    place = replace(place_in(tmp_path), has_peers=False)
+    assert [each.name for each in contestants(place, [])] == [
+        "service",
+        "litserve + our engine",
+        "ray + our engine",
+    ]
+    assert len(contestants(place_in(tmp_path), [])) == 6

@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from aurea.paths import ROOT
-from bench.docs import BEGIN, DOCS_PAGE, END, write_docs
-from bench.report import PICTURE_FILE, write_reports
+from bench.docs import BEGIN, DOCS_PAGE, END, PROCESSORS_PAGE, write_docs
+from bench.report import JSON_FILE, PICTURE_FILE, write_reports
 from tests.unit.bench.made_up import measured_run
 
 
@@ -69,3 +70,22 @@ def test_a_missing_page_is_named(run: Path, tmp_path: Path) -> None:
 def test_the_projects_page_has_the_marks() -> None:
     text = (ROOT / DOCS_PAGE).read_text()
     assert 0 < text.index(BEGIN) < text.index(END)
+
+
+def test_each_processor_keeps_the_section_of_its_last_run(run: Path, tmp_path: Path) -> None:
+    page_in(tmp_path, f"{BEGIN}{END}")
+    other = tmp_path / "other"
+    other.mkdir()
+    document = json.loads((run / JSON_FILE).read_text())
+    (other / PICTURE_FILE).write_text("<svg/>")
+    for processor, date in (("Old, avx2", "2026-01-01"), ("New, amx", "2026-02-02")) * 2:
+        document["machine"] |= {"processor": processor, "date": date}
+        (other / JSON_FILE).write_text(json.dumps(document))
+        write_docs(other, tmp_path)
+    text = (tmp_path / PROCESSORS_PAGE).read_text()
+    assert text.startswith("# The bench")
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## Old, avx2",
+        "## New, amx",
+    ]
+    assert text.count("| engine against the int8 limit |") == 2

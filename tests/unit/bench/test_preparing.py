@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.preparing import choose_folder
+from bench.preparing import choose_folder, computed_by_speechbrain
 from bench.settings import BenchSettings
 
 
@@ -18,7 +18,16 @@ def test_a_folder_is_taken_as_it_is(small_folder: Path) -> None:
     assert str(small_folder) in what
 
 
-def test_a_kind_that_nobody_else_computes_is_refused_with_what_to_do(probe_folder: Path) -> None:
-    with pytest.raises(SystemExit, match="a speech encoder with a probe") as refused:
-        choose_folder(settings_for(probe_folder))
-    assert "aurea.lab.deviations" in str(refused.value)
+def test_a_kind_that_speechbrain_does_not_compute_is_benched_without_it(
+    probe_folder: Path, small_folder: Path
+) -> None:
+    folder, what = choose_folder(settings_for(probe_folder))
+    assert folder == probe_folder.resolve()
+    assert "a speech encoder with a probe" in what
+    assert not computed_by_speechbrain(probe_folder)
+    assert computed_by_speechbrain(small_folder)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="holds no model"):
+        choose_folder(settings_for(tmp_path))

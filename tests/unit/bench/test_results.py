@@ -117,3 +117,28 @@ def test_the_time_of_a_services_parts_is_that_of_a_clip_of_5_s() -> None:
         measured.stretches.append(Stretch(SERVICE, CROWD, 0, 10.0, records, cpu_s_by_part=spent))
     assert measured.cpu_ms_by_part(SERVICE)["workers"] == Spread(60.0, 40.0, 80.0)
     assert measured.cpu_ms_by_part(ORIGINAL) == {}
+
+
+def test_a_model_without_peers_is_not_held_against_them() -> None:
+    measured = measured_run()
+    measured.has_peers = False
+    measured.engines_ms = [{"onnxruntime int8": [30.0]}]
+    names = [goal.name for goal in goals(measured)]
+    assert names
+    assert not [name for name in names if "original" in name or "SpeechBrain" in name]
+
+
+@pytest.mark.parametrize(("taken_ms", "faults"), [(22.2, 0), (22.0, 1)])
+def test_an_engine_that_beats_the_limit_shows_that_the_limit_is_wrong(
+    taken_ms: float, faults: int
+) -> None:
+    measured = measured_run()
+    measured.engines_ms = [{"openvino int8": [30.0, taken_ms], "speechbrain fp32": [200.0]}]
+    measured.products_gops = [{"fp32": 160.0, "int8": 700.0}, {"fp32": 160.0, "int8": 850.0}]
+    assert len(measured.beaten_limits()) == faults
+
+
+def test_without_a_count_of_products_there_is_no_limit_to_beat() -> None:
+    measured = measured_run()
+    measured.gflop = math.nan
+    assert measured.beaten_limits() == []

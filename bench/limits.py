@@ -1,0 +1,117 @@
+"""What a processor's matrix products allow at best, by several libraries."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+import numpy as np
+import openvino
+import torch
+from accent.ecapa.loading import EcapaModel
+from openvino import opset15 as ops
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.results import CLIP_S
+
+Shape: TypeAlias = tuple[int, int, int]
+"""Rows, columns and what they are multiplied over."""
+
+# Shapes of the network's own products on 5 s of audio, and others, which are kinder.
+_SHAPES: Final[tuple[Shape, ...]] = (
+    (501, 1024, 1024),
+    (501, 3072, 3072),
+    (501, 128, 3072),
+    (1024, 1024, 1024),
+    (2048, 2048, 2048),
+)
+_REPEATS: Final = 7
+_INT8_LEVELS: Final = 255
+
+
+def best_rates(threads: int) -> dict[str, float]:
+    """Billions of operations a second in the fastest matrix product, by precision.
+
+    No library is the fastest on every processor, so the best of torch and OpenVINO counts; a
+    limit that an engine beats is none.
+    """
+    return {
+        precision: max(_rate(product, shape) for product, shape in products)
+        for precision, products in (
+            ("fp32", _products("fp32", threads)),
+            ("bf16", _products("bf16", threads)),
+            ("int8", _products("int8", threads)),
+        )
+    }
+
+
+def least_gflop(model: EcapaModel) -> float:
+    """Billions of operations that the products of 5 s take at least.
+
+    torch's count of the network as SpeechBrain writes it, without what need not be computed for
+    every frame: the attention sees a clip's mean and deviation beside each frame, and their
+    product is the same for all of them.
+    """
+    frames = int(CLIP_S * 100) + 1
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.network.cosines(torch.randn(1, frames, model.spec.n_mels))
+    constant = 2 * 2 * model.spec.channels[-1] * model.spec.attention_channels
+    return float(counter.get_total_flops() - (frames - 1) * constant) / 1e9
+
+
+def _products(precision: str, threads: int) -> Iterator[tuple[Callable[[], object], Shape]]:
+    for shape in _SHAPES:
+        yield _torch_product(precision, shape), shape
+        yield _openvino_product(precision, shape, threads), shape
+
+
+def _torch_product(precision: str, shape: Shape) -> Callable[[], object]:
+    rows, columns, inner = shape
+    if precision == "int8":
+        left = torch.randint(-127, 128, (rows, inner), dtype=torch.int8)
+        right = torch.randint(-127, 128, (inner, columns), dtype=torch.int8)
+        return lambda: torch._int_mm(left, right)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    one, other = torch.randn(rows, inner, dtype=dtype), torch.randn(inner, columns, dtype=dtype)
+    return lambda: torch.mm(one, other)
+
+
+def _openvino_product(precision: str, shape: Shape, threads: int) -> Callable[[], object]:
+    rows, columns, inner = shape
+    numbers = np.random.default_rng(0)
+    left = ops.parameter([rows, inner], np.float32)
+    right = ops.constant(numbers.standard_normal((inner, columns)).astype(np.float32))
+    if precision == "int8":
+        product = ops.matmul(_eight_bits(left), _eight_bits(right), False, False)
+    else:
+        product = ops.matmul(left, right, False, False)
+    compiled = openvino.Core().compile_model(
+        openvino.Model([product], [left]),
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        },
+    )
+    request = compiled.create_infer_request()
+    values = numbers.standard_normal((rows, inner)).astype(np.float32)
+    request.set_input_tensor(openvino.Tensor(values, shared_memory=True))
+    return request.infer
+
+
+def _eight_bits(values: "openvino.Node | openvino.Output") -> "openvino.Node":
+    low, high = ops.constant(np.float32(-4.0)), ops.constant(np.float32(4.0))
+    return ops.fake_quantize(values, low, high, low, high, _INT8_LEVELS)
+
+
+def _rate(product: Callable[[], object], shape: Shape) -> float:
+    rows, columns, inner = shape
+    taken = []
+    with torch.inference_mode():
+        product()
+        for _ in range(_REPEATS):
+            started = time.perf_counter()
+            product()
+            taken.append(time.perf_counter() - started)
+    # A limit is what was possible once.
+    return 2 * rows * columns * inner / min(taken) / 1e9
