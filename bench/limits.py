@@ -96,7 +96,7 @@ def _openvino_product(precision: str, shape: Shape, threads: int) -> Callable[[]
     request = compiled.create_infer_request()
     values = numbers.standard_normal((rows, inner)).astype(np.float32)
     request.set_input_tensor(openvino.Tensor(values, shared_memory=True))
-    return request.infer
+    return lambda: request.infer()
 
 
 def _eight_bits(values: "openvino.Node | openvino.Output") -> "openvino.Node":
