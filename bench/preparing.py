@@ -68,7 +68,12 @@ def prepare_archives(settings: BenchSettings) -> None:
 
 
 def complete_archive(archive: Path, folder: Path) -> Path:
-    """Have `folder` hold the archive with the graphs of every precision."""
+    """Have `folder` hold the archive with the graphs of every precision.
+
+    Where graphs are no way to compute its kind of model, the archive is all there is.
+    """
+    if not computed_by_speechbrain(archive):
+        return archive
     command = [sys.executable, "-m", "bench.graphs", str(archive), str(folder)]
     if subprocess.call(command, cwd=ROOT, env=environment()) != 0:
         say("NOTE: not every precision has a graph; what the archive has is compared.")
