@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accent.classifier import AccentClassifier, Answer, Clip
+from accent.classifier import AccentClassifier, Answer, Clip, Wanted
 from accent.cores import CoreShare
 from accent.settings import WorkerSettings, open_classifier
 from accent.waveform import SAMPLE_RATE_HZ
@@ -59,11 +59,13 @@ class AccentHandler:
     def preprocess(self, data: list[dict[str, Any]]) -> list[Clip]:
         """Decode the audio of each request, found under `body`, or `file` in a form; gate it."""
         with _ends_this_process_after(self._settings.decode_limit_s(len(data))):
-            return self._ready.decode([_audio_bytes(row) for row in data])
+            return self._ready.decode(
+                [_audio_bytes(row) for row in data], [_wanted(row) for row in data]
+            )
 
     def inference(self, clips: list[Clip]) -> list[Clip]:
         """Score the windows of all clips."""
-        samples = sum(window.waveform.size for clip in clips for window in clip.windows)
+        samples = sum(window.waveform.size for clip in clips for window in clip.to_score)
         with _ends_this_process_after(self._settings.score_limit_s(samples / SAMPLE_RATE_HZ)):
             self._ready.score(clips)
         return clips
@@ -102,6 +104,11 @@ def _ends_this_process_after(limit_s: float) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _wanted(row: dict[str, Any]) -> Wanted:
+    """What the address asks for beside a score: TorchServe hands on a query's parameters."""
+    return Wanted(recording="recording" in row, timeline="timeline" in row)
 
 
 def _audio_bytes(row: dict[str, Any]) -> bytes | bytearray:

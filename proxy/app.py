@@ -17,9 +17,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from aurea.names import version_order
+from aurea.torchserve.answers import AnyScore, Detail
 from aurea.torchserve.async_client import AsyncTorchServe
 from proxy.access import Access
 from proxy.addresses import OneSpelling
+from proxy.answer.route import add_routes as add_answer
+from proxy.answer.translation import translated
 from proxy.classification import Classification
 from proxy.cors import Cors
 from proxy.description import (
@@ -119,9 +122,19 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         middleware=_middleware(settings, drain, model_status, metrics),
     )
 
+    async def classify(request: Request, detail: Detail) -> AnyScore:
+        if access:
+            access.admit(request)
+        with metrics.in_flight.track_inprogress():
+            score = await classification.score(request, detail)
+        if access:
+            access.charge(request, score.audio.duration_s)
+        return score
+
     def refuse(request: Request, problem: Problem) -> Response:
         request.state.code = problem.code
-        return problem_response(problem, REQUEST_ID.get(), settings.retry_after_s)
+        told = translated(problem, request)
+        return problem_response(told, REQUEST_ID.get(), settings.retry_after_s)
 
     @app.exception_handler(Problem)
     async def on_problem(request: Request, problem: Problem) -> Response:
@@ -148,15 +161,12 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         openapi_extra={"parameters": [REQUEST_ID_PARAMETER]},
     )
     async def classify_us_accent(request: Request) -> Response:
-        if access:
-            access.admit(request)
-        with metrics.in_flight.track_inprogress():
-            score = await classification.score(request)
-        if access:
-            access.charge(request, score.audio.duration_s)
+        score = await classify(request, "score")
         return Response(
             json.dumps({"us_confidence": score.us_confidence}), media_type="application/json"
         )
+
+    add_answer(app, classify, settings.model_notice)
 
     @app.get("/healthz", summary="Whether the process lives", responses=answers("internal"))
     async def healthz() -> Alive:

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
 
-from aurea.torchserve.answers import Model, Score
+from aurea.torchserve.answers import AnyScore, Clip, Detail, Model
 from proxy.drain import Drain
 from proxy.held_bytes import HeldBytes, Lease
 from proxy.logs import REQUEST_ID
@@ -34,8 +34,8 @@ class Classification(NamedTuple):
     upload_grace_s: float
     deadline_s: float
 
-    async def score(self, request: Request) -> Score:
-        """The score of the clip that a request uploads.
+    async def score(self, request: Request, detail: Detail = "score") -> AnyScore:
+        """The score of the clip that a request uploads, with as much about it as `detail` says.
 
         Raises `Problem` (those of the upload and the model; overloaded; timeout;
         model_unavailable at the end of a drain) and `ClientDisconnect`.
@@ -44,9 +44,9 @@ class Classification(NamedTuple):
         # Nobody uploads for nothing what has no room now.
         self.turns.check_room(client)
         with self.held.lease(client) as lease:
-            return await self._score(request, lease)
+            return await self._score(request, lease, detail)
 
-    async def _score(self, request: Request, lease: Lease) -> Score:
+    async def _score(self, request: Request, lease: Lease, detail: Detail) -> AnyScore:
         uploaded = asyncio.Event()
 
         async def client_leaves() -> None:
@@ -58,7 +58,7 @@ class Classification(NamedTuple):
             await uploaded.wait()
             await asyncio.sleep(self.deadline_s)
 
-        working = asyncio.create_task(self._work(request, lease, uploaded))
+        working = asyncio.create_task(self._work(request, lease, uploaded, detail))
         leaving = asyncio.create_task(client_leaves())
         drained = asyncio.create_task(self.drain.over.wait())
         late = asyncio.create_task(time_passes())
@@ -76,7 +76,9 @@ class Classification(NamedTuple):
             raise Problem("model_unavailable", "The server is shutting down.")
         raise Problem("overloaded" if displaced in done else "timeout")
 
-    async def _work(self, request: Request, lease: Lease, uploaded: asyncio.Event) -> Score:
+    async def _work(
+        self, request: Request, lease: Lease, uploaded: asyncio.Event, detail: Detail
+    ) -> AnyScore:
         def note_model(model: Model) -> None:
             request.state.model = model
 
@@ -87,7 +89,7 @@ class Classification(NamedTuple):
         request.state.uploaded_s = time.monotonic()
         self.metrics.upload_bytes.observe(len(audio))
         async with self.turns.turn(lease.client):
-            return await self.upstream.score(audio, REQUEST_ID.get(), note_model)
+            return await self.upstream.score(Clip(audio, detail), REQUEST_ID.get(), note_model)
 
 
 async def _end(tasks: Collection["asyncio.Task[Any]"]) -> None:

@@ -14,6 +14,7 @@ from proxy.upload import AUDIO_FAMILIES, AUDIO_TYPES, FORM_TYPE
 
 SERVICE: Final = "AureaVoice accent classification"
 CLASSIFY: Final = "/classify-us-accent"
+ACCENT: Final = "/v1/accent"
 CLASSIFY_CODES: Final = [
     code for code in TABLE if code not in ("not_found", "method_not_allowed", "preflight_refused")
 ]
@@ -78,7 +79,7 @@ SECURITY_SCHEMES: Final = {
 class DescribedApp(FastAPI):
     """An app whose OpenAPI document shows the limits of the moment, as `limits` has them.
 
-    Where `needs_keys`, it says so of the route that scores.
+    Where `needs_keys`, it says so of the routes that score.
     """
 
     def __init__(self, limits: Callable[[], Limits], needs_keys: bool, **options: Any) -> None:
@@ -101,11 +102,14 @@ class DescribedApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The document, which FastAPI builds once; only the upload's part is of now."""
         document = super().openapi()
-        document["paths"][CLASSIFY]["post"]["requestBody"] = upload_description(self._limits())
+        needed: list[dict[str, list[str]]] = [{scheme: []} for scheme in SECURITY_SCHEMES]
         if self._needs_keys:
             document["components"]["securitySchemes"] = SECURITY_SCHEMES
-            needed: list[dict[str, list[str]]] = [{scheme: []} for scheme in SECURITY_SCHEMES]
-            document["paths"][CLASSIFY]["post"]["security"] = needed
+        for path in (CLASSIFY, ACCENT):
+            operation = document["paths"][path]["post"]
+            operation["requestBody"] = upload_description(self._limits())
+            if self._needs_keys:
+                operation["security"] = needed
         return document
 
 

@@ -83,13 +83,19 @@ class ProblemDocument(BaseModel):
 class Problem(Exception):
     """An answer other than success. `code` is a key of `TABLE`, the message is public.
 
-    `headers` are those that this answer has beside the ones that all of its status have.
+    `headers` are those that this answer has beside the ones that all of its status have. `title`
+    is the status in words of another language than English.
     """
 
     def __init__(
-        self, code: str, detail: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        code: str,
+        detail: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        title: str | None = None,
     ) -> None:
         self.code = code
+        self.title = title
         self.headers = dict(headers or {})
         self.status = TABLE[code].status
         super().__init__(detail or TABLE[code].detail)
@@ -98,7 +104,7 @@ class Problem(Exception):
         """The body of the answer, shaped as `ProblemDocument`."""
         return ProblemDocument(
             type="about:blank",
-            title=TITLES[self.status],
+            title=self.title or TITLES[self.status],
             status=self.status,
             detail=str(self),
             code=self.code,

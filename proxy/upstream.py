@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from aurea.torchserve.answers import Fault, Model, Refusal, Score
+from aurea.torchserve.answers import AnyScore, Clip, Fault, Model, Refusal
 from aurea.torchserve.async_client import AsyncTorchServe
 from aurea.torchserve.errors import ConnectionLost, NoScore, NotConnected, NoToken
 from proxy.metrics import Metrics
@@ -61,8 +61,8 @@ class Upstream:
         """Which version gets a share of the requests besides the default, if any."""
         return self._router.routing
 
-    async def score(self, audio: bytes, request_id: str, on_model: OnModel) -> Score:
-        """Has the model score one clip, given as the bytes of an audio file.
+    async def score(self, clip: Clip, request_id: str, on_model: OnModel) -> AnyScore:
+        """Has the model score one clip.
 
         `request_id` decides whether a candidate version is asked first.
 
@@ -75,18 +75,18 @@ class Upstream:
         innocent clip down twice, or hide which of them kills. One that two workers are lost
         with is put to none for a while. A silent one is sent again beside the first request.
         """
-        if audio in self._suspects:
+        if clip.audio in self._suspects:
             logger.error("a clip that was lost with its workers before is not tried again")
             raise Problem("internal")
         candidate = await self._candidate(request_id)
         try:
             try:
                 if candidate is not None:
-                    return await self._ask_candidate(audio, candidate, on_model)
+                    return await self._ask_candidate(clip, candidate, on_model)
             except _CandidateUnavailable as absence:
                 logger.warning("the default answers for version %s: %s", candidate, absence)
                 self._metrics.upstream_retries.inc()
-            return await self._ask_default(audio, on_model)
+            return await self._ask_default(clip, on_model)
         except _BatchLost as loss:
             logger.warning("a batch was lost, its clip is tried once more: %s", loss)
             first = loss
@@ -96,10 +96,10 @@ class Upstream:
         self._metrics.upstream_retries.inc()
         async with self._one_retry:
             try:
-                return await self._ask_default(audio, on_model)
+                return await self._ask_default(clip, on_model)
             except _BatchLost as loss:
                 if not any(isinstance(each, _ConnectionBroke) for each in (first, loss)):
-                    self._suspects.blame(audio)
+                    self._suspects.blame(clip.audio)
                 logger.error("the clip's batch was lost twice: %s", loss)
                 raise Problem("internal") from loss
 
@@ -112,7 +112,7 @@ class Upstream:
         ready = await self._status.ready_workers()
         return None if ready.get(canary.version) == 0 else canary.version
 
-    async def _ask_default(self, audio: bytes, on_model: OnModel) -> Score:
+    async def _ask_default(self, clip: Clip, on_model: OnModel) -> AnyScore:
         """Asks the default version, and after a long silence once more beside the first time.
 
         A clip that TorchServe has taken from its queue and holds back for company is gone
@@ -123,7 +123,7 @@ class Upstream:
 
         Raises what `_score_once` does.
         """
-        first = asyncio.create_task(self._score_once(audio, None, on_model))
+        first = asyncio.create_task(self._score_once(clip, None, on_model))
         before = asyncio.create_task(self._status.processes())
         requests: list[asyncio.Task[Any]] = [first, before]
         try:
@@ -132,7 +132,7 @@ class Upstream:
                     break
             if first.done():
                 return first.result()
-            second = asyncio.create_task(self._ask_again(audio, on_model))
+            second = asyncio.create_task(self._ask_again(clip, on_model))
             requests.append(second)
             await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
             if not first.done() and (score := second.result()) is not None:
@@ -149,7 +149,7 @@ class Upstream:
         now = await self._status.processes(afresh=True)
         return bool(now) and not before.result() <= now
 
-    async def _ask_again(self, audio: bytes, on_model: OnModel) -> Score | None:
+    async def _ask_again(self, clip: Clip, on_model: OnModel) -> AnyScore | None:
         """The score, or None where TorchServe has no verdict on the clip.
 
         Raises `Problem`: the model's own refusals.
@@ -158,7 +158,7 @@ class Upstream:
             logger.warning("a clip has no answer, it is put to TorchServe once more")
             self._metrics.upstream_retries.inc()
             try:
-                return await self._score_once(audio, None, on_model)
+                return await self._score_once(clip, None, on_model)
             except _BatchLost:
                 return None
             except Problem as problem:
@@ -166,14 +166,14 @@ class Upstream:
                     raise
                 return None
 
-    async def _ask_candidate(self, audio: bytes, candidate: str, on_model: OnModel) -> Score:
+    async def _ask_candidate(self, clip: Clip, candidate: str, on_model: OnModel) -> AnyScore:
         """Gives up on a candidate that is long silent, or has no READY worker left.
 
         TorchServe never answers the clips of a version whose workers were taken away.
 
         Raises what `_score_once` does.
         """
-        request = asyncio.create_task(self._score_once(audio, candidate, on_model))
+        request = asyncio.create_task(self._score_once(clip, candidate, on_model))
         silent_at_s = time.monotonic() + self._ask_again_after_s
         try:
             while not (await asyncio.wait({request}, timeout=READINESS_TTL_S))[0]:
@@ -187,13 +187,13 @@ class Upstream:
         finally:
             request.cancel()
 
-    async def _score_once(self, audio: bytes, candidate: str | None, on_model: OnModel) -> Score:
+    async def _score_once(self, clip: Clip, candidate: str | None, on_model: OnModel) -> AnyScore:
         """Asks `candidate`, or the default version where it is None.
 
         Raises `Problem`, `_BatchLost` and, of a candidate, `_CandidateUnavailable`.
         """
         on_model(self._status.model(candidate) if candidate else self._status.default_model)
-        answer = await self._predict(audio, candidate)
+        answer = await self._predict(clip, candidate)
         if isinstance(answer, Fault):
             raise await self._fault(answer, candidate)
         if answer.model is not None:
@@ -207,12 +207,12 @@ class Upstream:
                 logger.error("the model refused a clip with %d %.40r", answer.status, answer.code)
             raise problem
         if candidate is None:
-            self._status.default_model = answer.model
+            self._status.default_model = Model(name=answer.model.name, version=answer.model.version)
         return answer
 
-    async def _predict(self, audio: bytes, version: str | None) -> Score | Refusal | Fault:
+    async def _predict(self, clip: Clip, version: str | None) -> AnyScore | Refusal | Fault:
         try:
-            return await self._torchserve.predict(audio, version)
+            return await self._torchserve.predict(clip.audio, version, clip.detail)
         except NoToken as error:
             self._metrics.upstream_error("token")
             raise Problem("model_unavailable") from error

@@ -13,7 +13,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from accent.layout import layout_in, layouts_text
+from accent.layout import WORTH_FILE, layout_in, layouts_text
 from pydantic import ValidationError
 
 from aurea.archive.archiver import ArchiverFailed, write_archive
@@ -227,7 +227,11 @@ def _handler_digests() -> dict[str, str]:
 
 
 def _files_to_pack(model_folder: Path) -> list[str]:
-    found = [name for name in (CALIBRATION_FILE, CARD_FILE) if (model_folder / name).is_file()]
+    found = [
+        name
+        for name in (CALIBRATION_FILE, CARD_FILE, WORTH_FILE)
+        if (model_folder / name).is_file()
+    ]
     layout = layout_in(model_folder)
     if layout is None:
         raise PackagingError(f"{model_folder} cannot be packaged: a model is {layouts_text()}.")

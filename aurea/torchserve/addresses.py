@@ -5,6 +5,8 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from aurea.torchserve.answers import Detail
+
 ADDRESSES_FILE: Final = "torchserve/service.json"
 """Where in its run folder a running service leaves its `Addresses`."""
 
@@ -33,9 +35,17 @@ class Addresses(BaseModel):
     threads_per_worker: int
 
 
-def prediction_path(model_name: str, version: str | None = None) -> str:
+_QUERIES: Final[dict[str, str]] = {
+    "score": "",
+    "recording": "?recording=true",
+    "timeline": "?recording=true&timeline=true",
+}
+"""TorchServe hands the parameters of a query to the handler, beside the body."""
+
+
+def prediction_path(model_name: str, version: str | None = None, detail: Detail = "score") -> str:
     """The path on the inference address that scores a clip, by the default version if None."""
-    return f"/predictions/{model_name}" + (f"/{version}" if version else "")
+    return f"/predictions/{model_name}" + (f"/{version}" if version else "") + _QUERIES[detail]
 
 
 def model_path(model_name: str, version: str | None = None) -> str:

@@ -1,7 +1,7 @@
 """TorchServe's answers as typed models, and what its statuses mean."""
 
 import json
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 
 import httpx
 from pydantic import (
@@ -62,6 +62,69 @@ class Score(BaseModel):
         except ValidationError:
             return Audio()
         return audio
+
+
+Detail = Literal["score", "recording", "timeline"]
+"""How much an answer holds: the score; all about the clip; the score of its parts as well."""
+
+
+class Accent(BaseModel):
+    """One label with its probability."""
+
+    label: str = Field(max_length=100)
+    score: float = Field(ge=0, le=1, allow_inf_nan=False)
+
+
+class TimelineScore(BaseModel):
+    """A short window of a clip, scored by itself. Seconds are into the clip."""
+
+    start_s: float = Field(ge=0, allow_inf_nan=False)
+    end_s: float = Field(ge=0, allow_inf_nan=False)
+    us_confidence: float = Field(ge=0, le=100, allow_inf_nan=False)
+    accent: Accent
+
+
+class Recording(BaseModel):
+    """What was found in a file, and ids of what is wrong with the recording."""
+
+    duration_s: float = Field(ge=0, allow_inf_nan=False)
+    speech_s: float = Field(ge=0, allow_inf_nan=False)
+    scored_s: float = Field(ge=0, allow_inf_nan=False)
+    sample_rate_hz: int = Field(gt=0)
+    channels: int = Field(gt=0)
+    codec: str = Field(max_length=100)
+    peak_dbfs: float = Field(allow_inf_nan=False)
+    level_dbfs: float = Field(allow_inf_nan=False)
+    advice: list[str]
+
+
+class DescribedModel(Model):
+    """Which model answered, and what it is. `worth` says how well it judges, by language."""
+
+    kind: str = Field(max_length=100)
+    labels: list[str]
+    scale: float = Field(gt=0, allow_inf_nan=False)
+    worth: dict[str, str] = {}
+
+
+class WholeScore(BaseModel):
+    """All of the handler's answer document that people want to know."""
+
+    us_confidence: float = Field(ge=0, le=100, allow_inf_nan=False, strict=True)
+    accents: list[Accent] = Field(min_length=1)
+    timeline: list[TimelineScore] | None = None
+    audio: Recording
+    model: DescribedModel
+
+
+AnyScore: TypeAlias = Score | WholeScore
+
+
+class Clip(NamedTuple):
+    """An audio file, and how much its answer should hold."""
+
+    audio: bytes
+    detail: Detail = "score"
 
 
 class Refusal(NamedTuple):

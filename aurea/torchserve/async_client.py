@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from aurea.torchserve.addresses import TOKEN_PATH, model_path, prediction_path
 from aurea.torchserve.answers import (
+    Detail,
     Fault,
     Refusal,
     RegisteredVersion,
     Score,
+    WholeScore,
     read_description,
     read_error,
     refuses_token,
@@ -80,12 +82,16 @@ class AsyncTorchServe:
         """End all connections."""
         await self._client.aclose()
 
-    async def predict(self, audio: bytes, version: str | None = None) -> Score | Refusal | Fault:
+    async def predict(
+        self, audio: bytes, version: str | None = None, detail: Detail = "score"
+    ) -> Score | WholeScore | Refusal | Fault:
         """The answer to one clip, from `version` or else from the default.
+
+        It is a `WholeScore` where `detail` asks for more than the score.
 
         Raises `NoScore` where a success is no score, and `Unreachable`. Sets no deadline.
         """
-        url = self._inference_url + prediction_path(self._model_name, version)
+        url = self._inference_url + prediction_path(self._model_name, version, detail)
         answer = await self._with_token(
             "inference",
             lambda token: self._client.post(
@@ -97,7 +103,8 @@ class AsyncTorchServe:
         if answer.status_code != 200:
             return read_error(answer)
         try:
-            return Score.model_validate_json(answer.content)
+            wanted = Score if detail == "score" else WholeScore
+            return wanted.model_validate_json(answer.content)
         except ValidationError as error:
             raise NoScore(error.error_count()) from None
 

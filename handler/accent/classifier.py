@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,21 @@ from accent.engine import Engine, WindowScores
 from accent.errors import InternalError, Refusal
 from accent.limits import AudioLimits
 from accent.model import DescribedModel
-from accent.scoring import answer_document
+from accent.recording import RecordingFacts, measure
+from accent.scoring import (
+    answer_document,
+    model_document,
+    recording_document,
+    timeline_document,
+)
 from accent.speech import SpeechFacts, SpeechGate
-from accent.trimming import MAX_WINDOW_S, TrimSettings, Window, windows_to_score
+from accent.trimming import (
+    MAX_WINDOW_S,
+    TrimSettings,
+    Window,
+    timeline_windows,
+    windows_to_score,
+)
 from accent.waveform import SAMPLE_RATE_HZ
 
 _log = logging.getLogger(__name__)
@@ -29,18 +41,38 @@ class Answer:
     document: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What an answer should hold beside the score of the clip and of its windows."""
+
+    recording: bool = False
+    """How the clip was recorded: figures, and what is wrong with it."""
+
+    timeline: bool = False
+    """The score of short windows, one after the other."""
+
+
 @dataclass
 class Clip:
     """One upload on its way through the stages. Once it is refused, later stages skip it."""
 
+    wanted: Wanted = Wanted()
     audio: Audio | None = None
+    recording: RecordingFacts | None = None
     speech: SpeechFacts | None = None
     windows: list[Window] = field(default_factory=list)
+    timeline: list[Window] = field(default_factory=list)
     scores: list[WindowScores] = field(default_factory=list)
+    """Of the windows, then of the timeline's."""
     refusal: Refusal | None = None
     decode_s: float = 0.0
     gate_s: float = 0.0
     started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def to_score(self) -> list[Window]:
+        """All windows that an engine has to compute; none once the clip is refused."""
+        return [] if self.refusal else [*self.windows, *self.timeline]
 
 
 class AccentClassifier:
@@ -56,7 +88,9 @@ class AccentClassifier:
         limits: AudioLimits = AudioLimits(),
         gate: SpeechGate | None = None,
         trimming: TrimSettings | None = None,
+        worth: Mapping[str, str] | None = None,
     ) -> None:
+        """`worth` says in words, by language, how well the model judges."""
         self._model = model
         self._engine = engine
         self._name = name
@@ -64,6 +98,7 @@ class AccentClassifier:
         self._limits = limits
         self._gate = gate or SpeechGate()
         self._trimming = trimming or TrimSettings()
+        self._worth = dict(worth or {})
 
     def warm_up(self) -> None:
         """Do what is done only once, before the first clip waits for it; fail if scoring does."""
@@ -74,16 +109,23 @@ class AccentClassifier:
             if isinstance(score, Exception):
                 raise score
 
-    def decode(self, uploads: Sequence[bytes | bytearray]) -> list[Clip]:
-        """Stage one: encoded bytes to windows, or a refusal where they hold no speech."""
-        return [self._decode_one(upload) for upload in uploads]
+    def decode(
+        self, uploads: Sequence[bytes | bytearray], wanted: Sequence[Wanted] = ()
+    ) -> list[Clip]:
+        """Stage one: encoded bytes to windows, or a refusal where they hold no speech.
+
+        `wanted` has what the answer of each upload should hold; by default no more than needed.
+        """
+        each_wanted = wanted or [Wanted()] * len(uploads)
+        return [
+            self._decode_one(upload, want)
+            for upload, want in zip(uploads, each_wanted, strict=True)
+        ]
 
     def score(self, clips: Sequence[Clip]) -> None:
         """Stage two: the windows of all clips to evidence, in as few passes as possible."""
-        owners = [clip for clip in clips if clip.refusal is None for _ in clip.windows]
-        windows = [
-            window.waveform for clip in clips if clip.refusal is None for window in clip.windows
-        ]
+        owners = [clip for clip in clips for _ in clip.to_score]
+        windows = [window.waveform for clip in clips for window in clip.to_score]
         for clip, score in zip(owners, self._engine.score(windows), strict=True):
             if isinstance(score, Exception):
                 _log.error("scoring a window failed", exc_info=score)
@@ -95,19 +137,27 @@ class AccentClassifier:
         """Stage three: evidence to documents, refusals to theirs."""
         return [self._answer_one(clip) for clip in clips]
 
-    def classify(self, uploads: Sequence[bytes | bytearray]) -> list[Answer]:
+    def classify(
+        self, uploads: Sequence[bytes | bytearray], wanted: Sequence[Wanted] = ()
+    ) -> list[Answer]:
         """All three stages: one answer for each upload, in the same order."""
-        clips = self.decode(uploads)
+        clips = self.decode(uploads, wanted)
         self.score(clips)
         return self.answer(clips)
 
-    def _decode_one(self, upload: bytes | bytearray) -> Clip:
-        clip = Clip()
+    def _decode_one(self, upload: bytes | bytearray, wanted: Wanted) -> Clip:
+        clip = Clip(wanted)
         try:
             clip.audio = decode(upload, self._limits)
             clip.decode_s = time.perf_counter() - clip.started
-            clip.speech = self._gate.check(clip.audio.waveform, whole=self._trimming.trim)
-            clip.windows = windows_to_score(clip.audio.waveform, clip.speech.spans, self._trimming)
+            waveform = clip.audio.waveform
+            whole = self._trimming.trim or wanted != Wanted()
+            clip.speech = self._gate.check(waveform, whole=whole)
+            clip.windows = windows_to_score(waveform, clip.speech.spans, self._trimming)
+            if wanted.timeline:
+                clip.timeline = timeline_windows(waveform, clip.speech.spans, self._trimming)
+            if wanted.recording:
+                clip.recording = measure(waveform, clip.speech.spans)
             clip.gate_s = time.perf_counter() - clip.started - clip.decode_s
         except Refusal as refusal:
             # A traceback refers to the samples and to this clip, a cycle that only the cycle
@@ -126,7 +176,7 @@ class AccentClassifier:
             model = {"name": self._name, "version": self._version}
             return Answer(refusal.status, {**refusal.document(), "model": model})
         document = answer_document(
-            [score.evidence for score in clip.scores],
+            [score.evidence for score in clip.scores[: len(clip.windows)]],
             clip.windows,
             clip.audio.facts,
             model=self._model,
@@ -141,4 +191,14 @@ class AccentClassifier:
                 "total_s": time.perf_counter() - clip.started,
             },
         )
+        if clip.recording is not None:
+            document["audio"] |= recording_document(
+                clip.recording, clip.audio.facts, clip.speech.speech_s
+            )
+            document["model"] |= model_document(self._model) | {"worth": self._worth}
+        if clip.wanted.timeline:
+            evidence = [score.evidence for score in clip.scores[len(clip.windows) :]]
+            document["timeline"] = timeline_document(
+                evidence, clip.timeline, clip.audio.facts, self._model
+            )
         return Answer(200, document)

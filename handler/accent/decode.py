@@ -83,7 +83,8 @@ class AudioFacts:
 
     `peak` is the largest absolute sample over all channels, 1.0 being full scale. `track` counts
     the file's audio tracks from 1. `mix` is `mean` of all channels, or `channel N`, counted from
-    1, where they cancel out in their mean.
+    1, where they cancel out in their mean. `silent_channels` counts those without sound beside
+    others that have some; `clipped_share` is the share of samples at full scale, 0 to 1.
     """
 
     duration_s: float
@@ -93,6 +94,8 @@ class AudioFacts:
     peak: float
     track: int = 1
     mix: str = MEAN
+    silent_channels: int = 0
+    clipped_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -251,6 +254,8 @@ def _decode_track(
             peak=round(track.peak, 4),
             track=place + 1,
             mix=MEAN if channel is None else f"channel {channel + 1}",
+            silent_channels=track.silent_channels(),
+            clipped_share=round(track.clipped_share, 5),
         ),
     )
 

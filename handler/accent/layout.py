@@ -69,5 +69,8 @@ ENGINES_FILE: Final = "engines.json"
 REFERENCE_FILE: Final = "reference.json"
 """The scores that an archive's reference clips must get."""
 
+WORTH_FILE: Final = "worth.json"
+"""What a model is worth in a sentence or two, by language; a folder may lack it."""
+
 US_LABEL: Final = "us"
 """The label that every model must have."""

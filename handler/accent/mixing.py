@@ -34,6 +34,10 @@ _MIX_VALUES: Final = 1 << 16
 _CANCELLED_SHARE: Final = 0.05
 # Power is compared on every eighth sample: all of them would cost a tenth of stereo's decoding.
 _POWER_STRIDE: Final = 8
+# A channel 60 dB below the loudest holds nothing but the noise of its input.
+_SILENT_SHARE: Final = 1e-6
+# Samples from here on are at full scale; lossy codecs move a flat top by so much.
+_FULL: Final = 0.98
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class Track:
         self.duration_s = 0.0
         self.channels = 0
         self.peak = 0.0
+        self._values = 0
+        self._full_values = 0
         self._channel = channel
         self._mix_power = 0.0
         self._channel_power = np.zeros(limits.max_channels)
@@ -106,6 +112,16 @@ class Track:
         if self._resampler is not None:
             self._recording.append(self._resampler.flush())
         return self._recording.waveform
+
+    @property
+    def clipped_share(self) -> float:
+        """The share of all samples that lie at full scale, 0 to 1."""
+        return self._full_values / self._values if self._values else 0.0
+
+    def silent_channels(self) -> int:
+        """How many channels hold no sound while another does."""
+        powers = self._channel_power[: self.channels]
+        return int((powers < _SILENT_SHARE * powers.max(initial=0.0)).sum())
 
     def channel_instead(self) -> int | None:
         """The loudest channel, counted from 0, where the channels cancel out in their mean."""
@@ -149,6 +165,12 @@ class Track:
             if not loudest <= _MAX_PEAK * sample_format.full_scale:
                 raise UnsupportedAudio("The file has samples that are not finite or absurd.")
             self.peak = max(self.peak, loudest / sample_format.full_scale)
+            self._values += plane.size
+            # Most blocks reach nowhere near it, and need no second look.
+            full = _FULL * sample_format.full_scale
+            if loudest >= full:
+                distance = plane.astype(np.float32) - np.float32(sample_format.silence)
+                self._full_values += int(np.count_nonzero(np.abs(distance) >= full))
         samples: Sequence[npt.NDArray[Any]] = (
             planes if len(planes) == channels else list(planes[0].reshape(-1, channels).T)
         )

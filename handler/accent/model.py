@@ -67,6 +67,9 @@ class DescribedModel(Protocol):
     """What answering needs of a model: every description and every loaded model has it."""
 
     @property
+    def kind(self) -> str: ...
+
+    @property
     def labels(self) -> tuple[str, ...]: ...
 
     @property

@@ -8,10 +8,12 @@ import numpy.typing as npt
 
 from accent.decode import AudioFacts
 from accent.model import DescribedModel
+from accent.recording import RecordingFacts, advice
 from accent.trimming import Window
 from accent.waveform import SAMPLE_RATE_HZ
 
 _SCORE_DIGITS: Final = 6
+_LEAST_PEAK: Final = 1e-5
 
 
 def clip_evidence(
@@ -82,4 +84,47 @@ def answer_document(
         },
         "model": {"name": model_name, "version": model_version},
         "timings": {name: round(seconds, 6) for name, seconds in timings_s.items()},
+    }
+
+
+def timeline_document(
+    window_evidence: Sequence[npt.NDArray[np.float32]],
+    windows: Sequence[Window],
+    facts: AudioFacts,
+    model: DescribedModel,
+) -> list[dict[str, Any]]:
+    """The score and the best accent of each window of the timeline, in order."""
+    documents = []
+    for window, evidence in zip(windows, window_evidence, strict=True):
+        scored = accents(evidence, model)
+        documents.append(
+            {
+                "start_s": round(window.start_s, 3),
+                "end_s": round(min(window.end_s, facts.duration_s), 3),
+                "us_confidence": scored["us_confidence"],
+                "accent": scored["accents"][0],
+            }
+        )
+    return documents
+
+
+def recording_document(
+    recording: RecordingFacts, facts: AudioFacts, speech_s: float
+) -> dict[str, Any]:
+    """How a clip was recorded: levels in dB of full scale, and ids of what is wrong with it."""
+    return {
+        "peak_dbfs": round(20.0 * float(np.log10(max(facts.peak, _LEAST_PEAK))), 1),
+        "level_dbfs": recording.level_dbfs,
+        "snr_db": recording.snr_db,
+        "longest_silence_s": recording.longest_silence_s,
+        "advice": advice(recording, facts, speech_s),
+    }
+
+
+def model_document(model: DescribedModel) -> dict[str, Any]:
+    """What there is to know of a model beside its name and version."""
+    return {
+        "kind": model.kind,
+        "labels": list(model.labels),
+        "scale": model.calibration.scale,
     }

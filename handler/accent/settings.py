@@ -13,6 +13,7 @@ from accent.limits import AudioLimits
 from accent.selection import EngineSettings, OpenedEngine, open_engine
 from accent.speech import SpeechGate, SpeechLimits
 from accent.trimming import TrimSettings
+from accent.worth import read_worth
 
 MAX_THREADS_A_CLIP: Final = 8
 """More threads for one clip were not measured: its products are soon too small to be shared."""
@@ -119,6 +120,7 @@ def open_classifier(
         limits=settings.audio,
         gate=SpeechGate(settings.speech),
         trimming=settings.trimming,
+        worth=read_worth(folder),
     )
     classifier.warm_up()
     return OpenedClassifier(classifier, opened)

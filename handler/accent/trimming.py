@@ -4,7 +4,7 @@ What surrounds the voice, silence, music or noise, is no evidence of an accent a
 as if it were.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
@@ -16,6 +16,12 @@ from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 MAX_WINDOW_S: Final = 10.0
 """Longest window, in seconds: the model's training clips were no longer."""
+
+TIMELINE_S: Final = 3.0
+"""Length of a window of the timeline, in seconds: shorter ones say little of an accent."""
+
+TIMELINE_STEP_S: Final = 1.5
+"""Seconds from one window of the timeline to the next."""
 
 Span = tuple[int, int]
 """First sample, and the one after the last, of a part of a clip at 16 kHz."""
@@ -76,6 +82,27 @@ def speech_windows(waveform: Waveform, speech: Sequence[Span], margin_s: float) 
     `speech` are the spans that hold speech, in order and apart. What lies within `margin_s` of
     them is kept, and what is kept is joined and cut as a clip of its own.
     """
+    return _windows_of(waveform, speech, margin_s, _window_spans)
+
+
+def timeline_windows(
+    waveform: Waveform, speech: Sequence[Span], settings: TrimSettings
+) -> list[Window]:
+    """Short windows over the same sound, one every `TIMELINE_STEP_S`, the last one at its end.
+
+    Where the score moves within a clip. They are no part of its score.
+    """
+    everything = [(0, waveform.size)]
+    spans = speech if settings.trim and speech else everything
+    return _windows_of(waveform, spans, settings.trim_margin_s, _timeline_spans)
+
+
+def _windows_of(
+    waveform: Waveform,
+    speech: Sequence[Span],
+    margin_s: float,
+    cut: Callable[[int], Sequence[Span]],
+) -> list[Window]:
     kept = stretches(speech, waveform.size, margin_s)
     places = _Places(kept)
     if len(kept) == 1:
@@ -85,7 +112,7 @@ def speech_windows(waveform: Waveform, speech: Sequence[Span], margin_s: float) 
         joined = np.concatenate([waveform[start:end] for start, end in kept])
     spoken = places.of_clip(np.asarray(speech))
     windows = []
-    for start, end in _window_spans(joined.size):
+    for start, end in cut(joined.size):
         overlaps = np.minimum(spoken[:, 1], end) - np.maximum(spoken[:, 0], start)
         speech_samples = int(overlaps.clip(min=0).sum())
         if speech_samples:
@@ -131,6 +158,17 @@ class _Places:
         """The position in the clip of a sample that is kept."""
         index = int(np.searchsorted(self._offsets, position, side="right")) - 1
         return int(self._starts[index] + position - self._offsets[index])
+
+
+def _timeline_spans(samples: int) -> list[Span]:
+    length, step = round(TIMELINE_S * SAMPLE_RATE_HZ), round(TIMELINE_STEP_S * SAMPLE_RATE_HZ)
+    if samples <= length:
+        return [(0, samples)]
+    starts = list(range(0, samples - length, step))
+    # One that would nearly be the last gives way to it.
+    if len(starts) > 1 and samples - length - starts[-1] < step // 2:
+        starts.pop()
+    return [(start, start + length) for start in [*starts, samples - length]]
 
 
 def _window_spans(samples: int) -> list[Span]:

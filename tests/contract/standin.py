@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -112,14 +112,60 @@ class CutOff(Response):
         )
 
 
-def document(us_confidence: Any = SCORE, name: str = MODEL, version: str = VERSION) -> Any:
-    """The handler's full answer, of which the proxy passes on one number."""
-    return {
+def document(
+    us_confidence: Any = SCORE,
+    name: str = MODEL,
+    version: str = VERSION,
+    query: Mapping[str, str] | None = None,
+) -> Any:
+    """The handler's full answer; with more in it where the address's query asks for more."""
+    answer: dict[str, Any] = {
         "us_confidence": us_confidence,
-        "accents": [{"label": "us", "score": 0.855}],
+        "accents": [
+            {"label": "us", "score": 0.855},
+            {"label": "southatlandtic", "score": 0.1},
+            {"label": "elsewhere", "score": 0.045},
+        ],
+        "windows": [],
+        "audio": {
+            "duration_s": 5.0,
+            "sample_rate_hz": 48_000,
+            "channels": 2,
+            "codec": "opus",
+            "peak": 0.7,
+            "track": 1,
+            "mix": "mean",
+            "speech_s": 4.1,
+            "scored_s": 4.4,
+        },
         "model": {"name": name, "version": version},
-        "seconds": {"decode": 0.01},
+        "timings": {"decode_s": 0.01},
     }
+    if query and "recording" in query:
+        answer["audio"] |= {
+            "peak_dbfs": -3.1,
+            "level_dbfs": -21.0,
+            "snr_db": 12.0,
+            "longest_silence_s": 0.4,
+            "advice": ["noisy", "of a later handler"],
+        }
+        answer["model"] |= {
+            "kind": "ecapa",
+            "labels": ["us", "southatlandtic", "elsewhere"],
+            "scale": 30.0,
+            "worth": {"en": "Good.", "id": "Baik."},
+        }
+    if query and "timeline" in query:
+        answer["timeline"] = [
+            {
+                "start_s": start_s,
+                "end_s": start_s + 3,
+                "us_confidence": score,
+                "accent": {"label": "us", "score": score / 100},
+            }
+            for start_s, score in ((0.0, 71.2), (1.5, 93.0), (2.0, 80.0))
+        ]
+    return answer
 
 
 class StandIn:
@@ -232,7 +278,10 @@ class StandIn:
         self.predictions.append(prediction)
         behaviour = self.behaviours.get(body, self.default_behaviour)
         try:
-            answer = await behaviour(prediction) if behaviour else document(version=version)
+            if behaviour:
+                answer = await behaviour(prediction)
+            else:
+                answer = document(version=version, query=request.query_params)
         finally:
             prediction.ended_s = time.monotonic()
         return answer if isinstance(answer, Response) else JSONResponse(answer)

@@ -4,6 +4,7 @@ import json
 
 from fastapi.openapi.models import OpenAPI
 
+from proxy.description import ACCENT
 from proxy.problems import TABLE
 from tests.contract.proxy_process import CLASSIFY, Proxy
 
@@ -13,7 +14,7 @@ OF_STATUS = {"401": {"WWW-Authenticate"}, "429": {"Retry-After"}, "503": {"Retry
 def test_the_description_is_valid_openapi(proxy: Proxy) -> None:
     described = OpenAPI.model_validate(proxy.description)
     assert described.openapi.startswith("3.1")
-    assert set(proxy.description["paths"]) == {CLASSIFY, "/healthz", "/readyz", "/"}
+    assert set(proxy.description["paths"]) == {CLASSIFY, ACCENT, "/healthz", "/readyz", "/"}
     components = proxy.description.get("components", {}).get("schemas", {})
     text = json.dumps(proxy.description)
     for reference in text.split('"#/components/schemas/')[1:]:

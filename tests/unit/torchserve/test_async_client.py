@@ -10,7 +10,7 @@ import pytest
 from starlette.responses import JSONResponse, Response
 
 from aurea.torchserve.addresses import ALL_VERSIONS
-from aurea.torchserve.answers import Fault, Model, Refusal, Score
+from aurea.torchserve.answers import AnyScore, Fault, Model, Refusal, Score
 from aurea.torchserve.async_client import AsyncTorchServe
 from aurea.torchserve.errors import (
     ConnectionLost,
@@ -146,7 +146,7 @@ def test_a_description_is_waited_for_a_short_while_only(
 def test_one_renewal_serves_all_that_wait_for_it(
     standin: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def many(client: AsyncTorchServe) -> list[Score | Refusal | Fault]:
+    async def many(client: AsyncTorchServe) -> list[AnyScore | Refusal | Fault]:
         return list(await asyncio.gather(*(client.predict(b"%d" % each) for each in range(8))))
 
     standin.keys["inference"] = "lost"
@@ -208,7 +208,7 @@ def test_a_key_file_that_is_not_there_is_told(
 def test_a_caller_that_is_cancelled_while_it_renews_leaves_the_next_one_free(
     standin: StandIn,
 ) -> None:
-    async def work(client: AsyncTorchServe) -> Score | Refusal | Fault:
+    async def work(client: AsyncTorchServe) -> AnyScore | Refusal | Fault:
         first = asyncio.create_task(client.predict(b"one"))
         while not standin.renewals:
             await asyncio.sleep(0.01)
