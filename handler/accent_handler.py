@@ -4,10 +4,10 @@ import faulthandler
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from accent.classifier import AccentClassifier, Answer, Clip, Wanted
@@ -15,6 +15,9 @@ from accent.cores import CoreShare
 from accent.settings import WorkerSettings, open_classifier
 from accent.waveform import SAMPLE_RATE_HZ
 from accent_metrics import AnswerMetrics
+
+DETAIL_HEADER: Final = "x-aurea-detail"
+"""Header that asks for more than the score: `recording`, or `timeline` for that and a timeline."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,12 +59,10 @@ class AccentHandler:
             ",".join(opened.engine.model.labels),
         )
 
-    def preprocess(self, data: list[dict[str, Any]]) -> list[Clip]:
+    def preprocess(self, data: list[dict[str, Any]], wanted: Sequence[Wanted] = ()) -> list[Clip]:
         """Decode the audio of each request, found under `body`, or `file` in a form; gate it."""
         with _ends_this_process_after(self._settings.decode_limit_s(len(data))):
-            return self._ready.decode(
-                [_audio_bytes(row) for row in data], [_wanted(row) for row in data]
-            )
+            return self._ready.decode([_audio_bytes(row) for row in data], wanted)
 
     def inference(self, clips: list[Clip]) -> list[Clip]:
         """Score the windows of all clips."""
@@ -78,7 +79,8 @@ class AccentHandler:
         """Answer a batch: as many documents as requests, each with its own HTTP status."""
         started = time.perf_counter()
         with self._cores.working():
-            answers = self.postprocess(self.inference(self.preprocess(data)))
+            wanted = [_wanted(context, index) for index in range(len(data))]
+            answers = self.postprocess(self.inference(self.preprocess(data, wanted)))
         self._metrics.record(answers, time.perf_counter() - started)
         for index, answer in enumerate(answers):
             context.set_response_status(code=answer.status, phrase="", idx=index)
@@ -106,9 +108,11 @@ def _ends_this_process_after(limit_s: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _wanted(row: dict[str, Any]) -> Wanted:
-    """What the address asks for beside a score: TorchServe hands on a query's parameters."""
-    return Wanted(recording="recording" in row, timeline="timeline" in row)
+def _wanted(context: Any, index: int) -> Wanted:
+    """What a request's headers ask for beside a score. TorchServe hands no query on."""
+    headers = context.get_all_request_header(index) or {}
+    found = {name.lower(): value for name, value in headers.items()}.get(DETAIL_HEADER, "")
+    return Wanted(recording=found in ("recording", "timeline"), timeline=found == "timeline")
 
 
 def _audio_bytes(row: dict[str, Any]) -> bytes | bytearray:

@@ -5,8 +5,6 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from aurea.torchserve.answers import Detail
-
 ADDRESSES_FILE: Final = "torchserve/service.json"
 """Where in its run folder a running service leaves its `Addresses`."""
 
@@ -35,17 +33,9 @@ class Addresses(BaseModel):
     threads_per_worker: int
 
 
-_QUERIES: Final[dict[str, str]] = {
-    "score": "",
-    "recording": "?recording=true",
-    "timeline": "?recording=true&timeline=true",
-}
-"""TorchServe hands the parameters of a query to the handler, beside the body."""
-
-
-def prediction_path(model_name: str, version: str | None = None, detail: Detail = "score") -> str:
+def prediction_path(model_name: str, version: str | None = None) -> str:
     """The path on the inference address that scores a clip, by the default version if None."""
-    return f"/predictions/{model_name}" + (f"/{version}" if version else "") + _QUERIES[detail]
+    return f"/predictions/{model_name}" + (f"/{version}" if version else "")
 
 
 def model_path(model_name: str, version: str | None = None) -> str:

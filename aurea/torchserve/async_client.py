@@ -35,6 +35,9 @@ _CONNECT_TIMEOUT_S: Final = 2.0
 _MANAGEMENT_TIMEOUT_S: Final = 2.0
 _RENEW_BEFORE_S: Final = 60.0
 
+DETAIL_HEADER: Final = "X-Aurea-Detail"
+"""Tells the handler how much an answer should hold: a `Detail` other than `score`."""
+
 
 class AsyncTorchServe:
     """Scores clips and describes the versions of one model. Close it at the end.
@@ -91,20 +94,22 @@ class AsyncTorchServe:
 
         Raises `NoScore` where a success is no score, and `Unreachable`. Sets no deadline.
         """
-        url = self._inference_url + prediction_path(self._model_name, version, detail)
+        url = self._inference_url + prediction_path(self._model_name, version)
+        # TorchServe hands the headers of a request to the handler, but no query.
+        wanted = {} if detail == "score" else {DETAIL_HEADER: detail}
         answer = await self._with_token(
             "inference",
             lambda token: self._client.post(
                 url,
                 content=audio,
-                headers={"Content-Type": "application/octet-stream", **token},
+                headers={"Content-Type": "application/octet-stream", **wanted, **token},
             ),
         )
         if answer.status_code != 200:
             return read_error(answer)
         try:
-            wanted = Score if detail == "score" else WholeScore
-            return wanted.model_validate_json(answer.content)
+            document = Score if detail == "score" else WholeScore
+            return document.model_validate_json(answer.content)
         except ValidationError as error:
             raise NoScore(error.error_count()) from None
 

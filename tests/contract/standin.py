@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -116,9 +116,9 @@ def document(
     us_confidence: Any = SCORE,
     name: str = MODEL,
     version: str = VERSION,
-    query: Mapping[str, str] | None = None,
+    detail: str | None = None,
 ) -> Any:
-    """The handler's full answer; with more in it where the address's query asks for more."""
+    """The handler's full answer; with more in it where `detail` asks for more."""
     answer: dict[str, Any] = {
         "us_confidence": us_confidence,
         "accents": [
@@ -126,8 +126,11 @@ def document(
             {"label": "southatlandtic", "score": 0.1},
             {"label": "elsewhere", "score": 0.045},
         ],
-        "windows": [],
-        "audio": {
+        "model": {"name": name, "version": version},
+        "timings": {"decode_s": 0.01},
+    }
+    if detail:
+        answer["audio"] = {
             "duration_s": 5.0,
             "sample_rate_hz": 48_000,
             "channels": 2,
@@ -137,12 +140,6 @@ def document(
             "mix": "mean",
             "speech_s": 4.1,
             "scored_s": 4.4,
-        },
-        "model": {"name": name, "version": version},
-        "timings": {"decode_s": 0.01},
-    }
-    if query and "recording" in query:
-        answer["audio"] |= {
             "peak_dbfs": -3.1,
             "level_dbfs": -21.0,
             "snr_db": 12.0,
@@ -155,7 +152,7 @@ def document(
             "scale": 30.0,
             "worth": {"en": "Good.", "id": "Baik."},
         }
-    if query and "timeline" in query:
+    if detail == "timeline":
         answer["timeline"] = [
             {
                 "start_s": start_s,
@@ -281,7 +278,7 @@ class StandIn:
             if behaviour:
                 answer = await behaviour(prediction)
             else:
-                answer = document(version=version, query=request.query_params)
+                answer = document(version=version, detail=request.headers.get("x-aurea-detail"))
         finally:
             prediction.ended_s = time.monotonic()
         return answer if isinstance(answer, Response) else JSONResponse(answer)

@@ -1,7 +1,7 @@
 """`POST /v1/accent`: every field, both languages, and the refusals of the small answer."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ from tests.contract.standin import MODEL, SCORE, VERSION, StandIn, document
 ACCENT = "/v1/accent"
 
 
-def ask(proxy: Proxy, clip: bytes = b"clip", path: str = ACCENT, **headers: str) -> httpx.Response:
+def ask(
+    proxy: Proxy,
+    clip: bytes = b"clip",
+    path: str = ACCENT,
+    headers: Mapping[str, str] | None = None,
+) -> httpx.Response:
     return proxy.client.post(path, files={"file": ("a.wav", clip, "audio/wav")}, headers=headers)
 
 
@@ -87,8 +92,8 @@ def test_the_timeline_comes_with_a_range_and_only_where_it_is_asked_for(proxy: P
 
 
 def test_one_window_has_no_range(proxy: Proxy, standin: StandIn) -> None:
-    async def short(prediction: Any) -> Any:
-        answer = document(query=prediction.request.query_params)
+    async def short(_: Any) -> Any:
+        answer = document(detail="timeline")
         return {**answer, "timeline": answer["timeline"][:1]}
 
     standin.default_behaviour = short
@@ -99,7 +104,7 @@ def test_one_window_has_no_range(proxy: Proxy, standin: StandIn) -> None:
 
 def test_words_are_in_the_language_asked_for_and_ids_never_change(proxy: Proxy) -> None:
     english, indonesian = (
-        ask(proxy, path=f"{ACCENT}?timeline=true", **{"Accept-Language": language})
+        ask(proxy, path=f"{ACCENT}?timeline=true", headers={"Accept-Language": language})
         for language in ("en-GB", "id-ID,en;q=0.5")
     )
     assert indonesian.headers["content-language"] == "id"
@@ -166,7 +171,7 @@ def test_a_model_that_refuses_is_told_with_its_code(proxy: Proxy, standin: Stand
 
     standin.default_behaviour = silent
     assert ask(proxy).json()["detail"] == "Silent."
-    told = ask(proxy, **{"Accept-Language": "id"}).json()
+    told = ask(proxy, headers={"Accept-Language": "id"}).json()
     assert (told["code"], told["status"]) == ("no_speech", 422)
     assert told["detail"] == words("id").problems["no_speech"]
 
@@ -185,8 +190,8 @@ def test_a_model_that_refuses_is_told_with_its_code(proxy: Proxy, standin: Stand
 def test_a_document_that_is_not_whole_is_an_internal_fault(
     change: dict[str, Any], proxy: Proxy, standin: StandIn
 ) -> None:
-    async def broken(prediction: Any) -> Any:
-        return {**document(query=prediction.request.query_params), **change}
+    async def broken(_: Any) -> Any:
+        return {**document(detail="timeline"), **change}
 
     standin.default_behaviour = broken
     response = ask(proxy, path=f"{ACCENT}?timeline=true")
@@ -196,13 +201,16 @@ def test_a_document_that_is_not_whole_is_an_internal_fault(
 def test_nothing_of_a_query_but_what_is_known_reaches_torchserve(
     proxy: Proxy, standin: StandIn
 ) -> None:
-    ask(proxy, path=f"{ACCENT}?timeline=true&evil=1%0d%0aX:y&recording=2")
-    assert dict(standin.predictions[-1].request.query_params) == {
-        "recording": "true",
-        "timeline": "true",
-    }
-    ask(proxy, path=f"{CLASSIFY}?timeline=true")
-    assert not standin.predictions[-1].request.query_params
+    ask(
+        proxy,
+        path=f"{ACCENT}?timeline=true&evil=1%0d%0aX:y&recording=2",
+        headers={"X-Aurea-Detail": "evil"},
+    )
+    told = standin.predictions[-1].request
+    assert told.headers.getlist("x-aurea-detail") == ["timeline"]
+    assert not told.query_params
+    ask(proxy, path=f"{CLASSIFY}?timeline=true", headers={"X-Aurea-Detail": "timeline"})
+    assert "x-aurea-detail" not in standin.predictions[-1].request.headers
 
 
 def test_keys_are_asked_for_and_charged(start: Callable[..., Proxy], tmp_path: Path) -> None:
@@ -211,7 +219,7 @@ def test_keys_are_asked_for_and_charged(start: Callable[..., Proxy], tmp_path: P
     keys.write_text(line_for("app", key, Limits(audio_s_per_min=6)))
     proxy = start(keys_file=keys)
     assert ask(proxy).status_code == 401
-    codes = [ask(proxy, **{"X-API-Key": key}).status_code for _ in range(3)]
+    codes = [ask(proxy, headers={"X-API-Key": key}).status_code for _ in range(3)]
     assert codes == [200, 200, 429]
     assert "security" in proxy.description["paths"][ACCENT]["post"]
 
@@ -224,7 +232,7 @@ def test_keys_are_asked_for_and_charged(start: Callable[..., Proxy], tmp_path: P
     accept=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60),
 )
 def test_no_header_breaks_the_answer(language: str, accept: str, proxy: Proxy) -> None:
-    response = ask(proxy, **{"Accept-Language": language.strip(), "Accept": accept.strip()})
+    response = ask(proxy, headers={"Accept-Language": language.strip(), "Accept": accept.strip()})
     assert response.status_code == 200
     assert response.headers["content-language"] in LANGUAGES
     jsonschema.validate(response.json(), schema())
