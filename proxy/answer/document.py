@@ -35,7 +35,7 @@ class BandDocument(BaseModel):
 
 
 class RangeDocument(BaseModel):
-    """Between which scores the parts of the same recording lie."""
+    """Between which scores a recording and its parts lie."""
 
     low: float = _Score
     high: float = _Score
@@ -121,12 +121,13 @@ def whole_answer(score: WholeScore, language: Language, notice: str) -> WholeAns
         band_of(score.us_confidence),
         certainty_of([each.score for each in score.accents]),
     )
-    points = [each.us_confidence for each in score.timeline or ()]
+    # The whole lies outside of its parts at times: a window is scored by itself.
+    points = [score.us_confidence, *(each.us_confidence for each in score.timeline or ())]
     worth = score.model.worth
     return WholeAnswer(
         us_confidence=score.us_confidence,
         band=BandDocument(id=band, **told.bands[band].model_dump()),
-        range=RangeDocument(low=min(points), high=max(points)) if len(points) > 1 else None,
+        range=RangeDocument(low=min(points), high=max(points)) if len(points) > 2 else None,
         accents=[_accent(each, told) for each in score.accents],
         certainty=CertaintyDocument(id=certainty, message=told.certainty[certainty]),
         timeline=None
