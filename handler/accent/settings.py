@@ -36,7 +36,7 @@ class WorkerSettings:
     """CPU threads of a worker; None: as OMP_NUM_THREADS says, else 1."""
 
     windows_per_pass: int | None = None
-    """Windows of equal length that share a pass; None: 1 on a CPU, 16 on a GPU."""
+    """Most windows that share a pass, of equal length on a CPU; None: 1 on a CPU, 256 on a GPU."""
 
     hang_after_s: float = 20.0
     """Longest that decoding or scoring may stand still, in seconds; a worker then ends itself."""
