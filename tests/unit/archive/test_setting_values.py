@@ -33,7 +33,7 @@ ALLOWED = {
     "accent.trim": (True, False),
     "accent.hear_whole_clip": (True, False),
     "accent.engine": ("auto", "torch", "openvino"),
-    "accent.precision": ("auto", "fp32", "bf16", "int8"),
+    "accent.precision": ("auto", "fp32", "bf16", "int8", "fp16", "tf32"),
 }
 REFUSED: dict[str, tuple[object, ...]] = {
     "batchSize": (0, -1, 129, 1.5, True, "2", None, {}, []),
@@ -58,7 +58,7 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "accent.trim": (1, "yes", None),
     "accent.hear_whole_clip": (0, "no"),
     "accent.engine": ("onnx", "", None, 1),
-    "accent.precision": ("fp16", None),
+    "accent.precision": ("fp64", None),
 }
 
 

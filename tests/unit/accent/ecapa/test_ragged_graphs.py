@@ -88,6 +88,14 @@ def recorded(work: Callable[[], None]) -> Callable[[], None]:
     return work
 
 
+def noted(rows: int, work: Callable[[], None], used: list[int]) -> Callable[[], None]:
+    def replay() -> None:
+        used.append(rows)
+        work()
+
+    return replay
+
+
 def captured(model: EcapaModel, max_windows: int = 256) -> tuple[CapturedPasses, RaggedEngine]:
     ragged = RaggedModel(model, torch.device("cpu"), "fp32")
     passes = CapturedPasses(ragged, SIZES, max_windows, recorded)
@@ -112,11 +120,9 @@ def test_a_pass_takes_the_smallest_graph_that_holds_its_rows_and_its_windows(
     small_model: EcapaModel,
 ) -> None:
     passes, engine = captured(small_model)
-    used = []
+    used: list[int] = []
     for graph in passes._graphs:
-        graph.replay_network = (lambda rows, work: lambda: (used.append(rows), work()))(
-            graph.rows, graph.replay_network
-        )
+        graph.replay_network = noted(graph.rows, graph.replay_network, used)
     half_s, second, long = (np.full(size, 0.1, np.float32) for size in (8_000, 16_000, 80_000))
     for windows in ([second], [second] * 3, [long], [half_s] * 9, [long, long]):
         engine.score(windows)
