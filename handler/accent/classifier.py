@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,9 @@ class AccentClassifier:
         limits: AudioLimits = AudioLimits(),
         gate: SpeechGate | None = None,
         trimming: TrimSettings | None = None,
+        decode_apart: Callable[[Sequence[bytes | bytearray]], list[Clip]] | None = None,
     ) -> None:
+        """`decode_apart` takes the place of decoding in this process; see `DecodingPool`."""
         self._model = model
         self._engine = engine
         self._name = name
@@ -64,6 +66,7 @@ class AccentClassifier:
         self._limits = limits
         self._gate = gate or SpeechGate()
         self._trimming = trimming or TrimSettings()
+        self._decode_apart = decode_apart
 
     def warm_up(self) -> None:
         """Do what is done only once, before the first clip waits for it; fail if scoring does."""
@@ -76,7 +79,9 @@ class AccentClassifier:
 
     def decode(self, uploads: Sequence[bytes | bytearray]) -> list[Clip]:
         """Stage one: encoded bytes to windows, or a refusal where they hold no speech."""
-        return [self._decode_one(upload) for upload in uploads]
+        if self._decode_apart is not None:
+            return self._decode_apart(uploads)
+        return [decode_clip(upload, self._limits, self._gate, self._trimming) for upload in uploads]
 
     def score(self, clips: Sequence[Clip]) -> None:
         """Stage two: the windows of all clips to evidence, in as few passes as possible."""
@@ -101,25 +106,6 @@ class AccentClassifier:
         self.score(clips)
         return self.answer(clips)
 
-    def _decode_one(self, upload: bytes | bytearray) -> Clip:
-        clip = Clip()
-        try:
-            clip.audio = decode(upload, self._limits)
-            clip.decode_s = time.perf_counter() - clip.started
-            clip.speech = self._gate.check(clip.audio.waveform, whole=self._trimming.trim)
-            clip.windows = windows_to_score(clip.audio.waveform, clip.speech.spans, self._trimming)
-            clip.gate_s = time.perf_counter() - clip.started - clip.decode_s
-        except Refusal as refusal:
-            # A traceback refers to the samples and to this clip, a cycle that only the cycle
-            # collector frees; it counts objects, not megabytes, and would run too late.
-            refusal.__context__ = None
-            clip.refusal = refusal.with_traceback(None)
-        except Exception:
-            # No failure in the decoder or the gate, MemoryError included, reaches another clip.
-            _log.exception("decoding a clip failed")
-            clip.refusal = InternalError()
-        return clip
-
     def _answer_one(self, clip: Clip) -> Answer:
         if clip.refusal is not None or clip.audio is None or clip.speech is None:
             refusal = clip.refusal or InternalError()
@@ -142,3 +128,26 @@ class AccentClassifier:
             },
         )
         return Answer(200, document)
+
+
+def decode_clip(
+    upload: bytes | bytearray, limits: AudioLimits, gate: SpeechGate, trimming: TrimSettings
+) -> Clip:
+    """Encoded bytes to windows, or a refusal where they hold no speech. Never raises."""
+    clip = Clip()
+    try:
+        clip.audio = decode(upload, limits)
+        clip.decode_s = time.perf_counter() - clip.started
+        clip.speech = gate.check(clip.audio.waveform, whole=trimming.trim)
+        clip.windows = windows_to_score(clip.audio.waveform, clip.speech.spans, trimming)
+        clip.gate_s = time.perf_counter() - clip.started - clip.decode_s
+    except Refusal as refusal:
+        # A traceback refers to the samples and to this clip, a cycle that only the cycle
+        # collector frees; it counts objects, not megabytes, and would run too late.
+        refusal.__context__ = None
+        clip.refusal = refusal.with_traceback(None)
+    except Exception:
+        # No failure in the decoder or the gate, MemoryError included, reaches another clip.
+        _log.exception("decoding a clip failed")
+        clip.refusal = InternalError()
+    return clip

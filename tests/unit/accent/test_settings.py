@@ -26,7 +26,12 @@ def test_the_shipped_settings_are_the_defaults_of_the_core() -> None:
         for kind in (AudioLimits, EngineSettings, SpeechLimits, TrimSettings)
         for field in fields(kind)
     }
-    assert set(shipped) == known | {"hang_after_s", "threads_per_worker", "windows_per_pass"}
+    assert set(shipped) == known | {
+        "decoders",
+        "hang_after_s",
+        "threads_per_worker",
+        "windows_per_pass",
+    }
 
 
 def test_each_entry_goes_to_the_part_that_it_names_and_a_foreign_one_nowhere() -> None:
@@ -37,6 +42,7 @@ def test_each_entry_goes_to_the_part_that_it_names_and_a_foreign_one_nowhere() -
         "engine": "torch",
         "threads_per_worker": 3,
         "windows_per_pass": 4,
+        "decoders": 2,
         "of_another_version": True,
     }
     assert WorkerSettings.from_entries(entries) == WorkerSettings(
@@ -46,6 +52,7 @@ def test_each_entry_goes_to_the_part_that_it_names_and_a_foreign_one_nowhere() -
         EngineSettings(engine="torch"),
         threads_per_worker=3,
         windows_per_pass=4,
+        decoders=2,
     )
     assert WorkerSettings.from_entries({}) == WorkerSettings()
 
