@@ -15,6 +15,7 @@ from aurea.paths import ROOT
 from bench.clips import make_clips
 from bench.contestants import BENCH_PYTHON, Place, build_archive, unpack
 from bench.docs import write_docs
+from bench.gpu import GPU_ENGINE, gpu_here, gpu_report
 from bench.preparing import (
     choose_folder,
     complete_archive,
@@ -92,6 +93,11 @@ def main() -> None:
     try:
         if settings.prepare:
             prepare_archives(settings)
+            return
+        if settings.only == [GPU_ENGINE]:
+            model, what = choose_folder(settings)
+            say(f"Model: {what}")
+            print(gpu_report(model, gpu_here()))
             return
         measured = bench(settings)
         if "the bench itself" in measured.failures:

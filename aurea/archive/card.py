@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from accent.bounds import MAX_P99_POINTS, MAX_POINTS
 from accent.ecapa.compiled import processor_name
 from tabulate import tabulate
 
-from aurea.archive.judging import MAX_P99_POINTS, MAX_POINTS, JudgedEngine, Judgement
+from aurea.archive.judging import JudgedEngine, Judgement
 
 
 def card_section(judgement: Judgement, packed: Sequence[JudgedEngine]) -> str:

@@ -5,10 +5,11 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
+from accent.bounds import MAX_P99_POINTS, MAX_POINTS
 from accent.ecapa.compiled import hardware_precisions, processor_name
-from accent.engine import PackedEngine
+from accent.engine import GPU_PRECISIONS, PackedEngine, PackedPrecision
 from accent.layout import ENGINES_FILE, REFERENCE_FILE
 from accent.model import LoadedModel
 from accent.selection import AUTO, EngineSettings
@@ -27,8 +28,6 @@ from aurea.archive.documents import (
 )
 from aurea.archive.graph_files import graph_files, make_graphs
 from aurea.archive.judging import (
-    MAX_P99_POINTS,
-    MAX_POINTS,
     JudgedEngine,
     Judgement,
     judge,
@@ -127,7 +126,12 @@ def warnings(packed: Sequence[JudgedEngine], settings: EngineSettings) -> list[s
                 f"auto accepts {MAX_POINTS:g} (p99 {MAX_P99_POINTS:g}). It was asked for by "
                 "name, so it will be used."
             )
-    if settings.precision != AUTO and all(
+    if settings.precision in GPU_PRECISIONS:
+        found.append(
+            f"WARNING: only a GPU computes in {settings.precision}; a worker without one will not "
+            "start."
+        )
+    elif settings.precision != AUTO and all(
         engine.packed.precision != settings.precision for engine in packed
     ):
         found.append(
@@ -145,7 +149,7 @@ def _auto_by_processor(judgement: Judgement, packed: Sequence[JudgedEngine]) -> 
         "int8 instructions": _auto(packed, {"fp32", "int8"}),
         "bf16 instructions": _auto(packed, {"fp32", "bf16"}),
         "neither": _auto(packed, {"fp32"}),
-        "a GPU": "torch bf16, not measured",
+        "a GPU": "torch fp16, measured at its start",
     }
 
 
@@ -166,7 +170,8 @@ def _entry(engine: JudgedEngine, folder: Path | None) -> EngineEntry:
     )
     return EngineEntry(
         engine=packed.engine,
-        precision=packed.precision,
+        # What an archive carries is computed on CPUs.
+        precision=cast(PackedPrecision, packed.precision),
         graph=packed.graph if folder else None,
         size_bytes=size_bytes,
         within_bounds=packed.within_bounds,

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from accent.bounds import MAX_P99_POINTS, MAX_POINTS
 from accent.cores import CoreShare
 from accent.ecapa.compiled import CompiledEngine, EngineUnavailable
 from accent.ecapa.loading import EcapaModel
@@ -28,12 +29,6 @@ from accent.waveform import SAMPLE_RATE_HZ
 from tqdm import tqdm
 
 from aurea.archive.reference import SpeechClip
-
-MAX_P99_POINTS: Final = 1.0
-"""Bound on the 99th percentile of the deviations that `auto` accepts, in points."""
-
-MAX_POINTS: Final = 3.0
-"""Bound on the largest deviation that `auto` accepts, in points."""
 
 _TIMED_S: Final = 5.0
 _TIMED_ROUNDS: Final = 5

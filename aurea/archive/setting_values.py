@@ -53,6 +53,7 @@ _CORE_RANGES: Final[Mapping[str, FieldInfo]] = {
     "trim_margin_s": Field(ge=0, le=10, description="seconds; a wider margin trims nothing"),
     "hang_after_s": Field(ge=1, le=120, description="a hung worker answers nobody meanwhile"),
     "threads_per_worker": Field(ge=1, le=256, description="more exceed any machine's cores"),
+    "decoders": Field(ge=0, le=256, description="more exceed any machine's cores"),
     "windows_per_pass": Field(ge=1, le=256, description="the memory of a pass grows with it"),
 }
 

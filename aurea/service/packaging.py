@@ -129,7 +129,7 @@ class PackageSettings(CommandLine):
     """auto, torch or openvino; what the handler's settings say if empty."""
 
     precision: str = ""
-    """auto, fp32, bf16 or int8; what the handler's settings say if empty."""
+    """auto, fp32, bf16 or int8, fp16 or tf32 on a GPU; the handler's settings decide if empty."""
 
     model_store: Path = MODEL_STORE
     """Folder that the archive is put into."""

@@ -19,6 +19,7 @@ from aurea.service.readiness import attended
 from aurea.torchserve.client import TorchServe
 from aurea.torchserve.errors import ManagementError
 from aurea.torchserve.workers import await_workers, last_complaint
+from aurea.versions.gpu_profile import batching_of
 from aurea.versions.registry import ArchiveChanged, Registry
 from aurea.versions.state import State
 
@@ -37,8 +38,12 @@ class Restoring:
         model_log: Path,
         ready_timeout_s: float,
         check_alive: Callable[[], None],
+        cards: int = 0,
     ) -> None:
-        """`workers` says how many a version gets; `check_alive` raises once a process is gone."""
+        """`workers` says how many a version gets; `check_alive` raises once a process is gone.
+
+        `cards` is the number of the machine's GPUs.
+        """
         self._name = name
         self._registry = registry
         self._state = state
@@ -47,6 +52,7 @@ class Restoring:
         self._model_log = model_log
         self._ready_timeout_s = ready_timeout_s
         self._check_alive = check_alive
+        self._cards = cards
         self._tried: set[str] = set()
 
     def load_default(self) -> str:
@@ -101,8 +107,9 @@ class Restoring:
         # TorchServe would take what is no archive for an empty model of version 1.0.
         self._registry.check(self._state.versions[version])
         # An earlier release may have put it into the store as somebody gave it.
-        check_sound(self._registry.store / self._state.versions[version].archive)
-        self._torchserve.register(self._state.versions[version].archive)
+        archive = self._registry.store / self._state.versions[version].archive
+        check_sound(archive)
+        self._torchserve.register(archive.name, **batching_of(archive, self._cards))
         self._torchserve.ask_workers(version, workers)
         # No bar where nobody watches: a log would get a line for every step of it.
         description = f"    {version}: workers ready"

@@ -46,7 +46,7 @@ class ServeSettings(CommandLine):
     """auto, torch or openvino; what the handler's settings say if empty."""
 
     precision: str = ""
-    """auto, fp32, bf16 or int8; what the handler's settings say if empty."""
+    """auto, fp32, bf16 or int8, fp16 or tf32 on a GPU; the handler's settings decide if empty."""
 
     hub_url: str = HUB_URL
     """Where the pretrained model is fetched from: the model hub or a mirror of it."""

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import httpx
-from accent.cores import available_cores
 
 from aurea.service.children import Child, tail
 from aurea.service.console import say
 from aurea.service.errors import ServiceFailed
+from aurea.service.machine import Machine
 from aurea.service.ports import claim_ports, claims_folder, described_address
 from aurea.service.preflight import check_socket_dir
 from aurea.service.readiness import watch
@@ -66,7 +66,7 @@ class Supervisor:
         self._scratch = settings.run_dir / "torchserve"
         self._socket_dir = self._scratch / "s"
         self._temporary = self._scratch / "tmp"
-        self._cores = available_cores()
+        self._machine = Machine.here()
         self._claims = ExitStack()
         self._addresses: Addresses | None = None
         # Asks its own child on this machine, whose certificate bears another name.
@@ -95,7 +95,7 @@ class Supervisor:
         workers = self._workers(self._state.default)
         say(f"TorchServe with {workers} workers")
         self._prepare_folders()
-        threads = max(1, self._cores // workers)
+        threads = max(1, self._machine.cores // workers)
         configuration = self._configuration()
         addresses = self._write_addresses(configuration, threads)
         self._addresses = addresses
@@ -203,6 +203,7 @@ class Supervisor:
             self._state,
             management,
             workers=self._workers,
+            cards=self._machine.cards,
             model_log=self._log_dir / MODEL_LOG,
             ready_timeout_s=self._settings.ready_timeout_s,
             check_alive=check_alive,
@@ -259,6 +260,7 @@ class Supervisor:
             grpc_management_port=grpc_management,
             max_upload_bytes=self._shared.max_upload_bytes,
             max_held_bytes=self._shared.max_held_bytes,
+            job_queue_size=self._machine.in_flight(self._registry, self._state),
         )
 
     def _write_addresses(self, configuration: Configuration, threads: int) -> Addresses:
@@ -270,7 +272,8 @@ class Supervisor:
             key_file=self._scratch / KEY_FILE,
             proxy_url=self._proxy_url(),
             proxy_metrics_url=self._proxy_metrics_url(),
-            cores=self._cores,
+            cores=self._machine.cores,
+            cards=self._machine.cards,
             threads_per_worker=threads,
         )
         (self._settings.run_dir / ADDRESSES_FILE).write_text(addresses.model_dump_json(indent=1))
@@ -305,7 +308,8 @@ class Supervisor:
         )
 
     def _start_proxy(self, notice: str, addresses: Addresses) -> Child:
-        environment = self._environment() | self._shared.environment()
+        environment = self._machine.proxy_environment(self._registry, self._state)
+        environment |= self._environment() | self._shared.environment()
         environment |= {
             "AUREA_HOST": self._settings.host,
             "AUREA_PORT": str(self._settings.port),
@@ -343,7 +347,8 @@ class Supervisor:
         }
 
     def _workers(self, version: str) -> int:
-        return self._state.versions[version].workers or self._settings.workers or self._cores
+        wanted = self._state.versions[version].workers or self._settings.workers
+        return wanted or self._machine.workers(self._registry, self._state, version)
 
     def _await_torchserve(self, torchserve: TorchServe) -> None:
         deadline = time.monotonic() + self._settings.ready_timeout_s

@@ -31,6 +31,8 @@ class Addresses(BaseModel):
     proxy_metrics_url: str
     cores: int
     threads_per_worker: int
+    cards: int = 0
+    """GPUs that versions are served on."""
 
 
 def prediction_path(model_name: str, version: str | None = None) -> str:

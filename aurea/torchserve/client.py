@@ -73,14 +73,19 @@ class TorchServe:
         """The version that answers where none is asked for. Raises `NotRegistered`."""
         return self._describe(None)[0]
 
-    def register(self, archive_name: str) -> None:
-        """Register an archive of TorchServe's model store, without workers."""
+    def register(self, archive_name: str, **batching: int) -> None:
+        """Register an archive of TorchServe's model store, without workers.
+
+        `batching` is `batch_size` and `max_batch_delay` in milliseconds, each in place of what
+        the archive's settings say.
+        """
         self._manage(
             "POST",
             "/models",
             url=archive_name,
             model_name=self._addresses.model_name,
             initial_workers="0",
+            **{name: str(value) for name, value in batching.items()},
         )
 
     def unregister(self, version: str) -> None:

@@ -50,6 +50,9 @@ class Configuration:
     max_held_bytes: int
     """Most bytes of clips that it is ever given at once."""
 
+    job_queue_size: int = 64
+    """Requests that may wait for a worker."""
+
     @property
     def inference_socket(self) -> Path:
         """The socket that clips are sent to."""
@@ -66,6 +69,7 @@ class Configuration:
             "GRPC_MANAGEMENT_PORT": self.grpc_management_port,
             "MODEL_STORE": self.model_store,
             "METRICS_CONFIG": DEPLOY / "metrics.yaml",
+            "JOB_QUEUE_SIZE": self.job_queue_size,
             "MAX_REQUEST_BYTES": self.max_upload_bytes + _REQUEST_ROOM_BYTES,
             "HEAP_MB": _HEAP_PER_HELD_BYTE * held_mb,
             "DIRECT_MB": max(

@@ -14,6 +14,7 @@ from aurea.torchserve.client import TorchServe
 from aurea.torchserve.errors import ManagementError
 from aurea.versions.capacity import free_memory_bytes
 from aurea.versions.description import Description, serves
+from aurea.versions.gpu_profile import batching_of
 from aurea.versions.interruption import Interruption
 from aurea.versions.outcome import CommandRefused, Outcome, Progress, counted
 from aurea.versions.proof import prove
@@ -43,6 +44,7 @@ class Lifecycle:
         self._torchserve = torchserve
         self._registry = registry
         self._name = addresses.model_name
+        self._cards = addresses.cards
         self._timeout_s = timeout_s
         self._progress = progress
         self._on_wait = on_wait
@@ -312,7 +314,8 @@ class Lifecycle:
         saved = False
         try:
             record = self._registry.propose(state, vetted.path, version, named=named)
-            self._torchserve.register(record.archive)
+            archive = self._registry.store / record.archive
+            self._torchserve.register(record.archive, **batching_of(archive, self._cards))
             self._torchserve.ask_workers(version, workers)
             self._wait.for_workers(version, workers)
             prove(self._torchserve, vetted, self._progress)

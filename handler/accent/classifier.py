@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,8 +89,12 @@ class AccentClassifier:
         gate: SpeechGate | None = None,
         trimming: TrimSettings | None = None,
         worth: Mapping[str, str] | None = None,
+        decode_apart: Callable[[Sequence[bytes | bytearray]], list[Clip]] | None = None,
     ) -> None:
-        """`worth` says in words, by language, how well the model judges."""
+        """`worth` says in words, by language, how well the model judges.
+
+        `decode_apart` takes the place of decoding in this process; see `DecodingPool`.
+        """
         self._model = model
         self._engine = engine
         self._name = name
@@ -99,6 +103,7 @@ class AccentClassifier:
         self._gate = gate or SpeechGate()
         self._trimming = trimming or TrimSettings()
         self._worth = dict(worth or {})
+        self._decode_apart = decode_apart
 
     def warm_up(self) -> None:
         """Do what is done only once, before the first clip waits for it; fail if scoring does."""
@@ -116,11 +121,15 @@ class AccentClassifier:
 
         `wanted` has what the answer of each upload should hold; by default no more than needed.
         """
-        each_wanted = wanted or [Wanted()] * len(uploads)
-        return [
-            self._decode_one(upload, want)
-            for upload, want in zip(uploads, each_wanted, strict=True)
-        ]
+        if self._decode_apart is not None:
+            clips = self._decode_apart(uploads)
+        else:
+            clips = [
+                decode_clip(upload, self._limits, self._gate, self._trimming) for upload in uploads
+            ]
+        for clip, want in zip(clips, wanted or [Wanted()] * len(uploads), strict=True):
+            self._look_closer(clip, want)
+        return clips
 
     def score(self, clips: Sequence[Clip]) -> None:
         """Stage two: the windows of all clips to evidence, in as few passes as possible."""
@@ -145,30 +154,23 @@ class AccentClassifier:
         self.score(clips)
         return self.answer(clips)
 
-    def _decode_one(self, upload: bytes | bytearray, wanted: Wanted) -> Clip:
-        clip = Clip(wanted)
-        try:
-            clip.audio = decode(upload, self._limits)
-            clip.decode_s = time.perf_counter() - clip.started
-            waveform = clip.audio.waveform
-            whole = self._trimming.trim or wanted != Wanted()
-            clip.speech = self._gate.check(waveform, whole=whole)
-            clip.windows = windows_to_score(waveform, clip.speech.spans, self._trimming)
-            if wanted.timeline:
-                clip.timeline = timeline_windows(waveform, clip.speech.spans, self._trimming)
-            if wanted.recording:
-                clip.recording = measure(waveform, clip.speech.spans)
-            clip.gate_s = time.perf_counter() - clip.started - clip.decode_s
-        except Refusal as refusal:
-            # A traceback refers to the samples and to this clip, a cycle that only the cycle
-            # collector frees; it counts objects, not megabytes, and would run too late.
-            refusal.__context__ = None
-            clip.refusal = refusal.with_traceback(None)
-        except Exception:
-            # No failure in the decoder or the gate, MemoryError included, reaches another clip.
-            _log.exception("decoding a clip failed")
-            clip.refusal = InternalError()
-        return clip
+    def _look_closer(self, clip: Clip, wanted: Wanted) -> None:
+        """What an answer holds beside scores, found in a clip that was decoded."""
+        if clip.refusal is not None or clip.audio is None or clip.speech is None:
+            return
+        clip.wanted = wanted
+        if wanted == Wanted():
+            return
+        started = time.perf_counter()
+        waveform = clip.audio.waveform
+        if not self._trimming.trim:
+            # Listening ended where there was speech enough.
+            clip.speech = self._gate.measure(waveform)
+        if wanted.timeline:
+            clip.timeline = timeline_windows(waveform, clip.speech.spans, self._trimming)
+        if wanted.recording:
+            clip.recording = measure(waveform, clip.speech.spans)
+        clip.gate_s += time.perf_counter() - started
 
     def _answer_one(self, clip: Clip) -> Answer:
         if clip.refusal is not None or clip.audio is None or clip.speech is None:
@@ -202,3 +204,26 @@ class AccentClassifier:
                 evidence, clip.timeline, clip.audio.facts, self._model
             )
         return Answer(200, document)
+
+
+def decode_clip(
+    upload: bytes | bytearray, limits: AudioLimits, gate: SpeechGate, trimming: TrimSettings
+) -> Clip:
+    """Encoded bytes to windows, or a refusal where they hold no speech. Never raises."""
+    clip = Clip()
+    try:
+        clip.audio = decode(upload, limits)
+        clip.decode_s = time.perf_counter() - clip.started
+        clip.speech = gate.check(clip.audio.waveform, whole=trimming.trim)
+        clip.windows = windows_to_score(clip.audio.waveform, clip.speech.spans, trimming)
+        clip.gate_s = time.perf_counter() - clip.started - clip.decode_s
+    except Refusal as refusal:
+        # A traceback refers to the samples and to this clip, a cycle that only the cycle
+        # collector frees; it counts objects, not megabytes, and would run too late.
+        refusal.__context__ = None
+        clip.refusal = refusal.with_traceback(None)
+    except Exception:
+        # No failure in the decoder or the gate, MemoryError included, reaches another clip.
+        _log.exception("decoding a clip failed")
+        clip.refusal = InternalError()
+    return clip

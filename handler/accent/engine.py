@@ -12,10 +12,18 @@ from accent.waveform import Waveform
 EngineName: TypeAlias = Literal["torch", "openvino", "onnxruntime"]
 ENGINE_NAMES: Final[tuple[EngineName, ...]] = get_args(EngineName)
 
-Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
-"""What products are computed in; int8 names the mixture of int8 and floating point."""
+PackedPrecision: TypeAlias = Literal["fp32", "bf16", "int8"]
+"""What products of an archive's engines are computed in; int8 names a mixture with floats."""
 
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISIONS: tuple[PackedPrecision, ...] = get_args(PackedPrecision)
+
+GpuPrecision: TypeAlias = Literal["fp16", "tf32"]
+"""What only a GPU computes in."""
+
+Precision: TypeAlias = PackedPrecision | GpuPrecision
+"""What products are computed in, wherever."""
+
+GPU_PRECISIONS: tuple[GpuPrecision, ...] = get_args(GpuPrecision)
 
 
 class EngineError(Exception):

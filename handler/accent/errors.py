@@ -68,6 +68,10 @@ class InternalError(Refusal):
     def __init__(self) -> None:
         super().__init__("The server failed on this clip.")
 
+    def __reduce__(self) -> tuple[type["InternalError"], tuple[()]]:
+        """It is made of nothing, also in another process."""
+        return InternalError, ()
+
 
 class ModelFolderError(Exception):
     """A model folder that cannot be served. The message says which file and why."""

@@ -29,6 +29,9 @@ class Layout:
     files: tuple[str, ...]
     """All that a folder of it holds; the last is in no other kind's."""
 
+    on_gpu: bool = False
+    """Whether a GPU computes it, where there is one."""
+
     @property
     def mark(self) -> str:
         """The file that only this kind has."""
@@ -39,6 +42,7 @@ ECAPA: Final = Layout(
     "ecapa",
     "an ECAPA-TDNN in SpeechBrain's layout",
     (EMBEDDING_FILE, CLASSIFIER_FILE, LABELS_FILE, HYPERPARAMS_FILE),
+    on_gpu=True,
 )
 PROBE: Final = Layout(
     "probe",

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from accent.cores import CoreShare
 from accent.engine import (
     ENGINE_NAMES,
+    GPU_PRECISIONS,
     PRECISIONS,
     Engine,
     EngineError,
@@ -44,7 +45,7 @@ class EngineSettings:
     def __post_init__(self) -> None:
         for name, value, known in (
             ("engine", self.engine, ENGINE_NAMES),
-            ("precision", self.precision, PRECISIONS),
+            ("precision", self.precision, (*PRECISIONS, *GPU_PRECISIONS)),
         ):
             if value not in (AUTO, *known):
                 raise EngineError(
@@ -74,9 +75,9 @@ def open_engine(
 
     A compiled engine computes on `cores`, by default one; torch on the threads that it was set to.
 
-    A GPU computes an ECAPA-TDNN with torch, in bf16 unless another precision is asked for. On a
-    CPU, what `auto` passes over is logged with its reason; what was asked for by name is not
-    replaced.
+    A GPU computes an ECAPA-TDNN with torch, in fp16 unless another precision is asked for or the
+    archive's reference clips show it to stray. What `auto` passes over is logged with its reason;
+    what was asked for by name is not replaced.
 
     Raises `EngineError` if nothing that was asked for can be had here, and
     `ModelFolderError` for a broken folder.

@@ -9,6 +9,8 @@ import torch
 
 from accent.classifier import AccentClassifier
 from accent.cores import CoreShare, available_cores
+from accent.decoding_pool import DecodingPool
+from accent.decoding_process import DecodingSettings
 from accent.limits import AudioLimits
 from accent.selection import EngineSettings, OpenedEngine, open_engine
 from accent.speech import SpeechGate, SpeechLimits
@@ -37,7 +39,11 @@ class WorkerSettings:
     """CPU threads of a worker; None: as OMP_NUM_THREADS says, else 1."""
 
     windows_per_pass: int | None = None
-    """Windows of equal length that share a pass; None: 1 on a CPU, 16 on a GPU."""
+    """Most windows that share a pass, of equal length on a CPU; None: 1 on a CPU, 256 on a GPU."""
+
+    decoders: int | None = None
+    """Processes that decode for a worker; 0: it does so itself; None: 0 on a CPU, on a GPU one for
+    each of its threads."""
 
     hang_after_s: float = 20.0
     """Longest that decoding or scoring may stand still, in seconds; a worker then ends itself."""
@@ -64,8 +70,22 @@ class WorkerSettings:
             _part(EngineSettings, entries),
             entries.get("threads_per_worker"),
             entries.get("windows_per_pass"),
+            entries.get("decoders"),
             float(entries.get("hang_after_s", cls.hang_after_s)),
         )
+
+    def pool(self, *, on_gpu: bool, threads: int) -> DecodingPool | None:
+        """The decoders of a worker with so many threads; None where it decodes by itself.
+
+        Raises `RuntimeError` where they do not start.
+        """
+        decoders = self.decoders
+        if decoders is None:
+            decoders = threads if on_gpu else 0
+        if not decoders:
+            return None
+        told = DecodingSettings(self.audio, self.speech, self.trimming)
+        return DecodingPool(decoders, told, self.hang_after_s)
 
     def core_share(self, environment: Mapping[str, str]) -> CoreShare:
         """The threads of a worker, of its own and borrowed, in a process with `environment`.
@@ -86,6 +106,7 @@ class OpenedClassifier:
 
     classifier: AccentClassifier
     engine: OpenedEngine
+    decoders: DecodingPool | None = None
 
 
 def open_classifier(
@@ -112,6 +133,9 @@ def open_classifier(
         cores=cores,
         windows_per_pass=settings.windows_per_pass,
     )
+    # An encoder with a probe is computed on the CPU wherever it is served.
+    on_gpu = device != "cpu" and opened.name == "torch"
+    pool = settings.pool(on_gpu=on_gpu, threads=cores.own_threads)
     classifier = AccentClassifier(
         opened.model,
         opened.engine,
@@ -121,9 +145,10 @@ def open_classifier(
         gate=SpeechGate(settings.speech),
         trimming=settings.trimming,
         worth=read_worth(folder),
+        decode_apart=None if pool is None else pool.decode,
     )
     classifier.warm_up()
-    return OpenedClassifier(classifier, opened)
+    return OpenedClassifier(classifier, opened, pool)
 
 
 def _part(kind: type[_Part], entries: Mapping[str, Any]) -> _Part:

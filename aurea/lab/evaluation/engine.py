@@ -1,8 +1,9 @@
-"""Clips through the core that serves, in as many processes as there are cores.
+"""Clips through the core that serves, on GPUs where there are some, else in a process a core.
 
 Every clip goes in as the bytes of its file, under the settings that archives ship with.
 """
 
+import os
 import time
 import zlib
 from collections import defaultdict
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 import yaml
 from accent.cores import available_cores
 from accent.decode import decode
 from accent.errors import Refusal
+from accent.kinds import kind_of
 from accent.layout import US_LABEL
 from accent.scoring import clip_evidence
 from accent.settings import WorkerSettings, open_classifier
@@ -35,6 +38,9 @@ DISTORTION_FAILED: Final = "distortion_failed"
 
 _SETTINGS_FILE: Final = HANDLER / "model-config.yaml"
 _BABBLE_CLIPS: Final = 12
+_CPU: Final = ("cpu",)
+# A card scores a clip while others are decoded; each process takes some of its memory.
+_PROCESSES_A_CARD: Final = 4
 
 
 def evaluate_clips(
@@ -60,16 +66,21 @@ def evaluate_clips(
     """
     facts = model_facts(model_folder)
     babble = _babble_clips(clips, seed)
-    given = _WorkerInputs(model_folder.resolve(), seed, tuple(babble))
+    devices = devices_for(model_folder)
+    given = _WorkerInputs(model_folder.resolve(), seed, tuple(babble), devices)
+    usual = available_cores()
+    if devices != _CPU:
+        usual = min(usual, _PROCESSES_A_CARD * len(devices))
 
     def pool() -> Executor:
-        return process_pool(jobs or available_cores(), _start_worker, given)
+        return process_pool(jobs or usual, _start_worker, given)
 
     return answer_clips(
         clips,
         pool,
         _answer_in_worker,
-        engine_digest=facts.digest,
+        # What a GPU answers is no answer of a CPU's.
+        engine_digest=facts.digest if devices == _CPU else f"{facts.digest} on a GPU",
         log=None if log is None else AnswerLog(log),
         distorting=Distorting(
             tuple(distortions),
@@ -84,6 +95,15 @@ class _WorkerInputs:
     model_folder: Path
     seed: int
     babble: tuple[Clip, ...]
+    devices: tuple[str, ...]
+
+
+def devices_for(model_folder: Path) -> tuple[str, ...]:
+    """The torch devices that compute the model: all GPUs where there are some and it is of a kind
+    that they compute, else the CPU."""
+    if kind_of(model_folder).open_on_gpu is None:
+        return _CPU
+    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) or _CPU
 
 
 class _Worker:
@@ -96,6 +116,8 @@ class _Worker:
             name=given.model_folder.name,
             version="evaluation",
             cores=_settings().core_share({}),
+            # Processes are numbered one after the other: each card gets as many.
+            device=given.devices[os.getpid() % len(given.devices)],
         )
         self._classifier = opened.classifier
         self._model = opened.engine.model
@@ -174,7 +196,7 @@ class _Worker:
 
 
 def _settings() -> WorkerSettings:
-    """What archives ship with, but for two entries."""
+    """What archives ship with, but for three entries."""
     entries = yaml.safe_load(_SETTINGS_FILE.read_text(encoding="utf-8"))["accent"]
     return WorkerSettings.from_entries(
         {
@@ -182,6 +204,7 @@ def _settings() -> WorkerSettings:
             # Threads that wait for each other gain nothing where every core has a process, and
             # a sum by parts would not be the same sum.
             "threads_per_worker": 1,
+            "decoders": 0,
             # The report tells how much speech there was.
             "hear_whole_clip": True,
         }

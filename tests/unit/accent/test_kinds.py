@@ -79,3 +79,8 @@ def test_a_loaded_model_is_what_its_description_says_and_has_its_reference_engin
     (score,) = model.reference_engine().score([voice(0.5).astype("float32")])
     assert not isinstance(score, Exception)
     assert score.evidence.shape == (len(model.labels),)
+
+
+def test_a_layout_says_whether_a_gpu_computes_its_kind() -> None:
+    for kind in KINDS:
+        assert kind.layout.on_gpu == (kind.open_on_gpu is not None)

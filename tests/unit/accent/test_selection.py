@@ -5,19 +5,25 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 from accent.cores import CoreShare
 from accent.ecapa import compiled
 from accent.ecapa.compiled import EngineUnavailable
-from accent.ecapa.loading import EcapaDescription
+from accent.ecapa.loading import EcapaDescription, EcapaModel
+from accent.ecapa.ragged_opening import open_ragged
 from accent.ecapa.torch_engine import TORCH, TorchEngine
-from accent.engine import EngineError, PackedEngine, Precision
+from accent.engine import Engine, EngineError, PackedEngine, Precision, WindowScores
 from accent.errors import ModelFolderError
-from accent.layout import ENGINES_FILE
+from accent.layout import ENGINES_FILE, REFERENCE_FILE
 from accent.selection import EngineSettings, open_engine, packed_engines
+from accent.waveform import Waveform
+
+from tests.clips import voice
 
 BF16 = PackedEngine("openvino", "bf16", "float.xml", within_bounds=True)
 FP32 = PackedEngine("openvino", "fp32", "float.xml", within_bounds=True)
@@ -205,8 +211,8 @@ def test_a_compiled_engine_reads_no_checkpoint(folder: Path) -> None:
     [
         ("engine", {"engine": "tensorflow"}, "auto, torch, openvino, onnxruntime"),
         ("engine", {"engine": None}, "auto, torch, openvino, onnxruntime"),
-        ("precision", {"precision": "fp16"}, "auto, fp32, bf16, int8"),
-        ("precision", {"precision": ["int8"]}, "auto, fp32, bf16, int8"),
+        ("precision", {"precision": "fp64"}, "auto, fp32, bf16, int8, fp16, tf32"),
+        ("precision", {"precision": ["int8"]}, "auto, fp32, bf16, int8, fp16, tf32"),
     ],
 )
 def test_a_setting_that_is_none_is_refused_with_those_that_are(
@@ -235,21 +241,107 @@ def test_a_broken_list_of_engines_is_refused(text: str, folder: Path) -> None:
         packed_engines(folder)
 
 
-def test_a_gpu_computes_with_torch_in_bf16_unless_told_otherwise(
+class PretendGpu:
+    """What is made for a GPU, computed on the CPU; some precisions may stray there."""
+
+    def __init__(self, straying: Sequence[Precision] = ()) -> None:
+        self.made: list[tuple[str, Precision, int | None]] = []
+        self._straying = straying
+
+    def open_ragged(
+        self, model: EcapaModel, device: str, precision: Precision, windows: int | None
+    ) -> Engine:
+        self.made.append((device, precision, windows))
+        engine = open_ragged(model)
+        return Straying(engine) if precision in self._straying else engine
+
+
+class Straying:
+    """An engine with another opinion of every window."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
+        scores = self._engine.score(windows)
+        return [
+            replace(score, evidence=-score.evidence) if isinstance(score, WindowScores) else score
+            for score in scores
+        ]
+
+
+def on_gpu(monkeypatch: pytest.MonkeyPatch, *straying: Precision) -> PretendGpu:
+    gpu = PretendGpu(straying)
+    monkeypatch.setattr("accent.ecapa.opening.open_ragged", gpu.open_ragged)
+    return gpu
+
+
+def with_reference_clips(folder: Path) -> Path:
+    (folder / "reference").mkdir()
+    clips = []
+    for seed in range(2):
+        file = f"reference/{seed}.wav"
+        soundfile.write(folder / file, voice(1.5, seed=seed), 16_000)
+        clips.append({"file": file, "us_confidence": {"fp32": 50.0}, "top_accent": "us"})
+    (folder / REFERENCE_FILE).write_text(json.dumps({"clips": clips}))
+    return folder
+
+
+def opened_on_gpu(folder: Path, precision: Any = "auto") -> str:
+    found = open_engine(folder, EngineSettings("auto", precision), device="cuda:1")
+    return f"{found.name} {found.precision}"
+
+
+def test_a_gpu_computes_with_torch_in_fp16_unless_told_otherwise(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = []
-
-    class OnGpu(TorchEngine):
-        def __init__(self, network: Any, device: str, windows: Any, precision: Any) -> None:
-            made.append((device, precision))
-            super().__init__(network, "cpu", windows, precision)
-
-    monkeypatch.setattr("accent.ecapa.opening.TorchEngine", OnGpu)
+    gpu = on_gpu(monkeypatch)
     pack(folder, ALL)
-    assert opened(folder, device="cuda:1") == "torch bf16"
-    assert opened(folder, device="cuda:1", precision="fp32") == "torch fp32"
-    assert made == [("cuda:1", "bf16"), ("cuda:1", "fp32")]
-    with pytest.raises(EngineError, match="A GPU computes in fp32 or bf16"):
-        opened(folder, device="cuda:1", precision="int8")
+    assert opened_on_gpu(folder) == "torch fp16"
+    for precision in ("fp16", "bf16", "tf32", "fp32"):
+        assert opened_on_gpu(folder, precision) == f"torch {precision}"
+    assert [(device, precision) for device, precision, _ in gpu.made] == [
+        ("cuda:1", precision) for precision in ("fp16", "fp16", "bf16", "tf32", "fp32")
+    ]
+    with pytest.raises(EngineError, match=r"A GPU computes in fp16, bf16, tf32, fp32; .* int8"):
+        opened_on_gpu(folder, "int8")
     assert opened(folder, device="cuda:1", engine="openvino") == "openvino int8"
+
+
+@pytest.mark.parametrize(
+    ("straying", "expected"),
+    [
+        ((), "torch fp16"),
+        (("fp16",), "torch bf16"),
+        (("fp16", "bf16"), "torch tf32"),
+        (("fp16", "bf16", "tf32"), "torch fp32"),
+    ],
+)
+def test_what_strays_on_a_gpu_is_replaced_by_the_next_before_it_serves(
+    straying: tuple[Precision, ...],
+    expected: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    on_gpu(monkeypatch, *straying)
+    assert opened_on_gpu(with_reference_clips(folder)) == expected
+    for precision in straying:
+        assert f"not torch {precision} on cuda:1: it strays from fp32 by up to" in caplog.text
+    assert caplog.text.count("strays from fp32") == len(straying)
+
+
+def test_a_gpu_on_which_everything_strays_has_no_engine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu(monkeypatch, "fp16", "bf16", "tf32", "fp32")
+    with pytest.raises(EngineError, match="Every engine on cuda:1 strays"):
+        opened_on_gpu(with_reference_clips(folder))
+
+
+def test_what_is_asked_for_by_name_on_a_gpu_is_kept_and_its_straying_logged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_gpu(monkeypatch, "bf16")
+    assert opened_on_gpu(with_reference_clips(folder), "bf16") == "torch bf16"
+    assert "torch bf16 was asked for by name: it strays from fp32" in caplog.text

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from accent.cores import CoreShare, available_cores
+from accent.decoding_process import DecodingSettings
 from accent.engine import EngineError
 from accent.limits import AudioLimits
 from accent.selection import EngineSettings
@@ -26,7 +27,12 @@ def test_the_shipped_settings_are_the_defaults_of_the_core() -> None:
         for kind in (AudioLimits, EngineSettings, SpeechLimits, TrimSettings)
         for field in fields(kind)
     }
-    assert set(shipped) == known | {"hang_after_s", "threads_per_worker", "windows_per_pass"}
+    assert set(shipped) == known | {
+        "decoders",
+        "hang_after_s",
+        "threads_per_worker",
+        "windows_per_pass",
+    }
 
 
 def test_each_entry_goes_to_the_part_that_it_names_and_a_foreign_one_nowhere() -> None:
@@ -37,6 +43,7 @@ def test_each_entry_goes_to_the_part_that_it_names_and_a_foreign_one_nowhere() -
         "engine": "torch",
         "threads_per_worker": 3,
         "windows_per_pass": 4,
+        "decoders": 2,
         "of_another_version": True,
     }
     assert WorkerSettings.from_entries(entries) == WorkerSettings(
@@ -46,6 +53,7 @@ def test_each_entry_goes_to_the_part_that_it_names_and_a_foreign_one_nowhere() -
         EngineSettings(engine="torch"),
         threads_per_worker=3,
         windows_per_pass=4,
+        decoders=2,
     )
     assert WorkerSettings.from_entries({}) == WorkerSettings()
 
@@ -82,3 +90,18 @@ def test_an_opened_classifier_answers_by_its_settings_and_its_name(small_folder:
     assert refusal.document["code"] == "audio_too_long"
     assert opened.engine.name == "torch"
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("decoders", "on_gpu", "expected"),
+    [(None, False, 0), (None, True, 16), (0, True, 0), (2, False, 2), (3, True, 3)],
+)
+def test_a_gpu_has_a_decoder_a_thread_and_a_cpu_none_unless_told_otherwise(
+    decoders: int | None, on_gpu: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[int, DecodingSettings, float]] = []
+    monkeypatch.setattr("accent.settings.DecodingPool", lambda *told: started.append(told))
+    settings = WorkerSettings(AudioLimits(max_audio_s=7.0), decoders=decoders, hang_after_s=5.0)
+    settings.pool(on_gpu=on_gpu, threads=16)
+    told = DecodingSettings(AudioLimits(max_audio_s=7.0))
+    assert started == ([(expected, told, 5.0)] if expected else [])

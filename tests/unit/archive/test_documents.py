@@ -30,7 +30,7 @@ ENGINES = {
     "engines": [ENTRY],
     "not_packed": [ENTRY | {"graph": None, "size_bytes": 0, "within_bounds": False}],
     "bounds_points": {"p99": 1.0, "max": 3.0},
-    "auto": {"neither": "openvino fp32", "a GPU": "torch bf16, not measured"},
+    "auto": {"neither": "openvino fp32", "a GPU": "torch fp16, measured at its start"},
     "measured": {
         "clips": 160,
         "speech": "synthesised",

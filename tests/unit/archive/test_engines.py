@@ -84,7 +84,7 @@ def test_the_document_says_what_auto_means_on_each_processor(tmp_path: Path) -> 
         "int8 instructions": "openvino fp32",
         "bf16 instructions": "openvino bf16",
         "neither": "openvino fp32",
-        "a GPU": "torch bf16, not measured",
+        "a GPU": "torch fp16, measured at its start",
     }
     assert document["bounds_points"] == {"p99": 1.0, "max": 3.0}
     assert document["engines"][0]["size_bytes"] == 7

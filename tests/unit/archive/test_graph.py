@@ -7,13 +7,13 @@ import numpy.typing as npt
 import openvino as ov
 import pytest
 import torch
+from accent.bounds import MAX_POINTS
 from accent.ecapa.compiled import hardware_precisions
 from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
 from accent.waveform import Waveform
 
 from aurea.archive.graph import build_graph
-from aurea.archive.judging import MAX_POINTS
 from aurea.archive.reference import SpeechClip, calibration_speech
 from aurea.models.stand_in import FULL_CHANNELS
 from tests.clips import voice

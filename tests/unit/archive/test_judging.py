@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accent.bounds import MAX_P99_POINTS, MAX_POINTS
 from accent.cores import CoreShare
 from accent.ecapa.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
 from accent.ecapa.loading import EcapaModel
@@ -14,8 +15,6 @@ from accent.model import MAX_US_BIAS, Calibration
 
 from aurea.archive import judging
 from aurea.archive.judging import (
-    MAX_P99_POINTS,
-    MAX_POINTS,
     Deviations,
     JudgedEngine,
     Judgement,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accent.bounds import MAX_POINTS
 from accent.cores import CoreShare
 from accent.engine import EngineError, WindowScores
 from accent.layout import ENCODER_FILE, PROBE, PROBE_FILE
@@ -17,7 +18,7 @@ from accent.selection import EngineSettings, OpenedEngine, open_engine, packed_e
 from accent.settings import WorkerSettings, open_classifier
 
 from aurea.archive.build import Archive, PackagingError, package
-from aurea.archive.judging import MAX_POINTS, Deviations, deviations_of
+from aurea.archive.judging import Deviations, deviations_of
 from aurea.archive.vetting import archive_reference, vet
 from aurea.files import sha256_of
 from aurea.lab.calibration.model_folder import write_calibration

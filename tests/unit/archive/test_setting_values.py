@@ -30,10 +30,11 @@ ALLOWED = {
     "accent.trim_margin_s": (0, 0.3, 10),
     "accent.threads_per_worker": (None, 1, 256),
     "accent.windows_per_pass": (None, 1, 256),
+    "accent.decoders": (None, 0, 16, 256),
     "accent.trim": (True, False),
     "accent.hear_whole_clip": (True, False),
     "accent.engine": ("auto", "torch", "openvino"),
-    "accent.precision": ("auto", "fp32", "bf16", "int8"),
+    "accent.precision": ("auto", "fp32", "bf16", "int8", "fp16", "tf32"),
 }
 REFUSED: dict[str, tuple[object, ...]] = {
     "batchSize": (0, -1, 129, 1.5, True, "2", None, {}, []),
@@ -55,10 +56,11 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "accent.trim_margin_s": (-0.1, 11),
     "accent.threads_per_worker": (0, 257, "all"),
     "accent.windows_per_pass": (0, 257, 1.5),
+    "accent.decoders": (-1, 257, "all"),
     "accent.trim": (1, "yes", None),
     "accent.hear_whole_clip": (0, "no"),
     "accent.engine": ("onnx", "", None, 1),
-    "accent.precision": ("fp16", None),
+    "accent.precision": ("fp64", None),
 }
 
 

@@ -167,7 +167,8 @@ def test_the_engine_comes_from_the_archives_settings(
     ("settings", "message"),
     [
         ({"engine": "onnx"}, "The setting engine is 'onnx'"),
-        ({"precision": "fp16"}, "The setting precision is 'fp16'"),
+        ({"precision": "fp64"}, "The setting precision is 'fp64'"),
+        ({"precision": "fp16"}, "No engine for engine auto, precision fp16"),
         ({"engine": "openvino"}, "No engine for engine openvino, precision auto"),
         ({"precision": "int8"}, "No engine for engine auto, precision int8"),
     ],

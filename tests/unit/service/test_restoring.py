@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from accent.layout import ECAPA
 
+from aurea.archive.settings import OUR_SETTINGS_FILE
 from aurea.service.errors import ServiceFailed
 from aurea.service.restoring import Restoring
 from aurea.torchserve.answers import RegisteredVersion
@@ -178,3 +180,32 @@ def test_a_process_that_is_gone_ends_the_start_and_no_version_is_blamed(
     with pytest.raises(ServiceFailed, match="TorchServe ended"):
         versions.load_default()
     assert state.versions["1.0"].failed == ""
+
+
+def test_on_a_machine_with_gpus_the_batches_are_those_of_its_profile(
+    registry: Registry, tmp_path: Path
+) -> None:
+    class Batching(StandInTorchServe):
+        def register(self, archive: str, **batching: int) -> None:
+            super().register(archive)
+            told.append(batching)
+
+    told: list[dict[str, int]] = []
+    source = tmp_path / "ecapa.mar"
+    with zipfile.ZipFile(source, "w") as content:
+        content.writestr(ECAPA.mark, b"")
+        content.write(OUR_SETTINGS_FILE, "model-config.yaml")
+    state = State(default="1.0", versions={"1.0": registry.place(source, "1.0")})
+    for cards in (0, 2):
+        Restoring(
+            "small",
+            registry,
+            state,
+            cast(TorchServe, Batching()),
+            workers=lambda _: 1,
+            model_log=tmp_path / "model.log",
+            ready_timeout_s=5,
+            check_alive=lambda: None,
+            cards=cards,
+        ).load_default()
+    assert told == [{}, {"batch_size": 64, "max_batch_delay": 2}]

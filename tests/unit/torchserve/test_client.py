@@ -132,12 +132,18 @@ def test_each_step_is_asked_as_torchserve_understands_it(
         ("PUT", "/models/small/2.0?min_worker=3&max_worker=3"),
         ("PUT", "/models/small/2.0/set-default"),
         ("DELETE", "/models/small/2.0"),
+        (
+            "POST",
+            "/models?url=small-3.0.mar&model_name=small&initial_workers=0"
+            "&batch_size=64&max_batch_delay=2",
+        ),
     ):
         server.answers[step] = 200, {"status": "done"}
     torchserve.register("small-2.0.mar")
     torchserve.ask_workers("2.0", 3)
     torchserve.set_default("2.0")
     torchserve.unregister("2.0")
+    torchserve.register("small-3.0.mar", batch_size=64, max_batch_delay=2)
     assert server.asked == [f"{method} {path}" for method, path in server.answers]
 
 

@@ -39,7 +39,9 @@ def test_every_place_of_the_template_is_filled_in() -> None:
     assert properties["grpc_management_port"] == "7071"
     assert properties["model_store"] == "/run/store"
     assert properties["allowed_urls"] == "file:///run/store/.*"
+    assert properties["job_queue_size"] == "64"
     assert Path(properties["metrics_config"]).is_file()
+    assert read_properties(configured(job_queue_size=512).text())["job_queue_size"] == "512"
 
 
 def test_uploads_of_25_mb_need_what_they_always_did() -> None:

@@ -58,7 +58,8 @@ class Played(TorchServe):
     def default(self) -> RegisteredVersion:
         return self.version(self.answering)
 
-    def register(self, archive_name: str) -> None:
+    def register(self, archive_name: str, **batching: int) -> None:
+        assert not batching, "there is no GPU"
         version = archive_name.removeprefix("small-").removesuffix(".mar").partition("~")[0]
         self.steps.append(f"register {version}")
         self.workers[version], self.archives[version] = [], archive_name

@@ -15,6 +15,7 @@ import openvino.properties as ov_properties
 import openvino.properties.hint as ov_hints
 import pytest
 import torch
+from accent.bounds import MAX_POINTS
 from accent.cores import CoreShare
 from accent.ecapa import compiled
 from accent.ecapa.compiled import CompiledEngine, EngineUnavailable, hardware_precisions
@@ -23,7 +24,6 @@ from accent.ecapa.torch_engine import TorchEngine
 from accent.engine import PRECISIONS, Precision, WindowScores
 from accent.waveform import Waveform
 
-from aurea.archive.judging import MAX_POINTS
 from aurea.models.choice import EMBEDDED_ECAPA as EMBEDDED
 from tests.clips import VOICES, voice
 from tests.workers import idle_worker, other_worker

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accent.classifier import AccentClassifier
 from accent.decode import decode
 from accent.ecapa.loading import EcapaModel
@@ -239,3 +240,30 @@ def test_the_speech_of_the_tests_is_long_enough_to_be_cut(data: Path) -> None:
     lengths = [decode(path.read_bytes()).facts.duration_s for path in data.rglob("*.flac")]
     assert min(lengths) > 1.2
     assert max(lengths) < 4.5
+
+
+@pytest.mark.parametrize(
+    ("cards", "expected"), [(0, ("cpu",)), (1, ("cuda:0",)), (2, ("cuda:0", "cuda:1"))]
+)
+def test_clips_are_scored_on_every_gpu_that_there_is(
+    cards: int,
+    expected: tuple[str, ...],
+    small_folder: Path,
+    probe_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    assert engine.devices_for(small_folder) == expected
+    assert engine.devices_for(probe_folder) == ("cpu",), "an encoder is computed on the CPU"
+    opened: list[str] = []
+
+    def open_on(*_: Any, device: str, **__: Any) -> Any:
+        opened.append(device)
+        raise InterruptedError
+
+    monkeypatch.setattr(engine, "open_classifier", open_on)
+    for process in range(4):
+        monkeypatch.setattr("os.getpid", lambda number=process: number)
+        with pytest.raises(InterruptedError):
+            engine._Worker(engine._WorkerInputs(small_folder, 0, (), expected))
+    assert opened == [expected[process % len(expected)] for process in range(4)]
