@@ -50,7 +50,6 @@ def add_routes(app: FastAPI) -> None:
         answer.headers["Vary"] = "Accept, Accept-Encoding"
         answer.headers["Content-Security-Policy"] = _PAGE_POLICY
         answer.headers["Permissions-Policy"] = _PERMISSIONS
-        answer.headers["Cross-Origin-Opener-Policy"] = "same-origin"
         return answer
 
     app.router.routes.append(_BrowsersRoute("/", page, include_in_schema=False))

@@ -56,7 +56,7 @@ ANSWER: Final[dict[str, Any]] = {
         "kind": "ecapa",
         "labels": [f"label{number}" for number in range(16)],
         "scale": 30.0,
-        "worth": "On speakers that it was not trained with it names the right accent of 16 in 87 %.",
+        "worth": "On voices that it was not trained with it names the right accent in 87 %.",
         "notice": "",
     },
 }

@@ -4,6 +4,7 @@ import { draw, make } from "./dom.js";
 import { moment, number, t } from "./words.js";
 
 const SHOWN = 30;
+const LISTED = 5;
 const HEIGHT = 132;
 const TOP = 12;
 const BOTTOM = 112;
@@ -14,14 +15,25 @@ const served = ({ document }) => `${document.model.name} ${document.model.versio
 /** Fills `place`. `onOpen(attempt)` and `onForget()` are called for what a reader chooses. */
 export function showAttempts(place, all, chosen, { onOpen, onForget }) {
   const shown = all.slice(-SHOWN);
+  const newest = [...shown].reverse();
+  const list = (some) =>
+    make(
+      "ol",
+      { class: "attempt-list" },
+      some.map((each) => entry(each, each.id === chosen, onOpen)),
+    );
   place.replaceChildren(
     make("h2", { id: "attempts-title" }, t("attempts.title")),
     ...(shown.length > 1 ? [chart(shown, chosen, place.clientWidth || 320)] : []),
-    make(
-      "ol",
-      { class: "attempt-list", reversed: "" },
-      [...shown].reverse().map((each) => entry(each, each.id === chosen, onOpen)),
-    ),
+    list(newest.slice(0, LISTED)),
+    newest.length > LISTED
+      ? make(
+          "details",
+          {},
+          make("summary", {}, t("more", { count: newest.length - LISTED })),
+          list(newest.slice(LISTED)),
+        )
+      : "",
     make("p", { class: "note" }, t("attempts.private")),
     make("button", { type: "button", class: "plain danger", onclick: onForget }, t("attempts.forget")),
   );

@@ -1,4 +1,4 @@
-/* Elements without innerHTML, which the page's policy forbids. */
+/* Elements made one by one: the page's policy forbids to write them as HTML. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -22,7 +22,10 @@ export function show(element, visible) {
 export function focusOn(element) {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   element.focus({ preventScroll: true });
-  element.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+  const { top } = element.getBoundingClientRect();
+  // Beside the recording, on a wide screen, it is in sight already.
+  if (top < 0 || top > innerHeight / 3)
+    element.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
 }
 
 function fill(element, properties, children) {

@@ -14,6 +14,7 @@ const AGAIN = [
   "upload_too_slow",
   "internal",
   "cancelled",
+  "unsent",
 ];
 const LEAST_WAIT_S = 2;
 const WAITS = ["overloaded", "model_unavailable", "rate_limited"];

@@ -110,10 +110,10 @@ async function record() {
 function look({ level, seconds, state: judged }) {
   if (state !== "recording") return;
   byId("clock").textContent = `${words.clock(seconds)} / ${words.clock(MOST_S)}`;
-  byId("level").setAttribute("stroke-dasharray", `${100 * level} 100`);
+  byId("level").style.setProperty("--level", 100 * level);
   trace = [...trace, level].slice(-TRACE);
   const path = trace.map((each, place) => {
-    const half = Math.max(0.7, 18 * each * each);
+    const half = Math.max(0.7, 18 * ((each - 0.35) / 0.65) ** 3);
     const x = (TRACE - trace.length + place + 0.5) * (240 / TRACE);
     return `M${x} ${20 - half}V${20 + half}`;
   });

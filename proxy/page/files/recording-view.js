@@ -30,7 +30,9 @@ export async function recordingView(clip, { timeline = [], audio }) {
       player.stop();
       return;
     }
-    player.play(start, Math.min(end, duration), (second) => {
+    // Decoders differ by some milliseconds on where a clip ends.
+    const from = Math.min(start, duration);
+    player.play(from, Math.min(end, duration), (second) => {
       if (second === null) {
         for (const each of [head, lit]) each.hidden = true;
         playing?.removeAttribute("data-playing");

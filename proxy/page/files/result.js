@@ -25,6 +25,7 @@ export function showResult(place, { document, language }, recording, before) {
 function headline(document, language) {
   const { band, certainty, range } = document;
   const step = BANDS.indexOf(band.id) + 1;
+  const steps = BANDS.length;
   return make(
     "div",
     { class: "headline" },
@@ -36,8 +37,8 @@ function headline(document, language) {
       make("span", { class: "of" }, t("result.of")),
     ),
     make("h2", { id: "result-title", lang: language }, band.label),
+    step ? make("p", { class: "steps-of" }, pips(step), t("result.band", { step, steps })) : null,
     ruler(document.us_confidence, range),
-    make("p", { class: "steps-of" }, t("result.band", { step, steps: BANDS.length })),
     make("p", { lang: language }, band.meaning),
     certainty && certainty.id !== "clear"
       ? make("p", { class: "callout", lang: language }, certainty.message)
@@ -46,6 +47,21 @@ function headline(document, language) {
       ? make("p", {}, t("result.range", { low: number(range.low), high: number(range.high) }))
       : null,
   );
+}
+
+/** The band as one of five, for the eye. */
+function pips(step) {
+  const each = BANDS.map((_, place) =>
+    draw("rect", {
+      class: place < step ? "full" : null,
+      x: 0.5 + place * 17,
+      y: 0.5,
+      width: 14,
+      height: 9,
+      rx: 3,
+    }),
+  );
+  return draw("svg", { class: "pips", viewBox: "0 0 84 10", "aria-hidden": "true" }, each);
 }
 
 /** The number as a mark on a rule from 0 to 100, over the range that it moves in. */
@@ -138,7 +154,7 @@ function accents(all, language) {
       ? make(
           "details",
           {},
-          make("summary", {}, t("accents.more", { count: rest.length })),
+          make("summary", {}, t("more", { count: rest.length })),
           make("ol", { class: "accents", start: SHOWN_ACCENTS + 1 }, rest.map(row)),
         )
       : null,
