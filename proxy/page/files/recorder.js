@@ -65,7 +65,9 @@ export class Recorder {
   async start() {
     const hindered = obstacle();
     if (hindered) throw new RecordingFault(hindered);
+    // Only for the meter: where it never runs, as without a sound card, recording goes on.
     this.#context = new AudioContext();
+    this.#context.resume().catch(() => {});
     try {
       this.#stream = await navigator.mediaDevices.getUserMedia({
         audio: {
@@ -75,7 +77,6 @@ export class Recorder {
           channelCount: { ideal: 1 },
         },
       });
-      await this.#context.resume();
     } catch (error) {
       this.release();
       throw new RecordingFault(FAULTS[error.name] || "microphone");

@@ -36,15 +36,13 @@ export class Player {
   }
 
   /** `onPlace` gets the second that is heard, again and again, and null at the end. */
-  async play(startS, endS, onPlace) {
+  play(startS, endS, onPlace) {
     this.stop();
     speaker ??= new AudioContext();
     const source = new AudioBufferSourceNode(speaker, { buffer: this.#buffer });
     this.#source = source;
     this.#onPlace = onPlace;
-    await speaker.resume();
-    // Another part may have been asked for meanwhile.
-    if (this.#source !== source) return;
+    speaker.resume().catch(() => {});
     source.connect(speaker.destination);
     source.addEventListener("ended", () => this.#source === source && this.stop());
     const began = speaker.currentTime;
