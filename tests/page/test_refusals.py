@@ -111,6 +111,16 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(visits: Visits, clip: byt
     assert visit.evaluate("sessionStorage.length") == 1
 
 
+def test_an_answer_of_another_kind_is_not_shown(visits: Visits, clip: bytes) -> None:
+    visit = visits()
+    visit.answers = [answer(schema_version="2.0")]
+    visit.choose(clip)
+    visit.await_failure("That did not work")
+    expect(visit.page.locator("#attempts, #result")).to_have_count(2)
+    for hidden in ("#attempts", "#result"):
+        expect(visit.page.locator(hidden)).to_be_hidden()
+
+
 def test_a_clip_on_its_way_can_be_called_back(visits: Visits, clip: bytes) -> None:
     held: list[Route] = []
     visit = visits()

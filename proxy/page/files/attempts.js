@@ -6,6 +6,8 @@ const ATTEMPTS = "attempts";
 const UNSENT = "unsent";
 /** The sound of older ones is let go: their numbers stay. */
 const WITH_SOUND = 20;
+/** Longer clips can be played until the page is closed. */
+const MOST_BYTES = 5_000_000;
 
 let opened = null;
 
@@ -17,19 +19,23 @@ export async function attempts() {
 /** Keeps an attempt: when (`at`), its document, language, sentence and clip. Returns it with an id. */
 export async function keepAttempt({ clip, ...attempt }) {
   // Some Safaris lose what a Blob of theirs held, so its bytes are kept.
-  const kept = { ...attempt, type: clip.type, bytes: await clip.arrayBuffer() };
+  const bytes = clip.size <= MOST_BYTES ? await clip.arrayBuffer() : null;
+  const kept = { ...attempt, type: clip.type, bytes };
   const id = await within(ATTEMPTS, "readwrite", (store) => store.add(kept));
   const all = await attempts();
   for (const old of all.slice(0, -WITH_SOUND).filter(({ bytes }) => bytes)) {
     await putAttempt({ ...old, bytes: null });
   }
-  return id === null ? { ...kept, id: 0 } : { ...kept, id };
+  // Where nothing can be kept, the moment tells one from another.
+  return { ...kept, id: id ?? attempt.at, clip };
 }
 
-export const putAttempt = (attempt) =>
+export const putAttempt = ({ clip: _, ...attempt }) =>
   within(ATTEMPTS, "readwrite", (store) => store.put(attempt));
 
-export const clipOf = ({ bytes, type }) => (bytes ? new Blob([bytes], { type }) : null);
+/** The sound of an attempt, or null where it was let go. */
+export const clipOf = ({ clip, bytes, type }) =>
+  clip ?? (bytes ? new Blob([bytes], { type }) : null);
 
 export const forgetAttempts = () => within(ATTEMPTS, "readwrite", (store) => store.clear());
 

@@ -30,7 +30,7 @@ export function showFailure(place, failure, { onAgain, onKey }) {
   const known = has(`failure.${failure.id}.title`) ? failure.id : "other";
   const remedy = `failure.${known}.text`;
   const parts = [
-    make("h2", {}, t(`failure.${known}.title`)),
+    make("h2", { id: "failure-title" }, t(`failure.${known}.title`)),
     failure.detail && known !== "unauthorized" ? make("p", {}, failure.detail) : null,
     has(remedy) ? make("p", {}, t(remedy)) : null,
     known === "unauthorized" ? keyForm(onKey) : null,

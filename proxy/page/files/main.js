@@ -164,9 +164,10 @@ async function send(next) {
     enter("ready");
     await open(attempt);
   } catch (error) {
-    if (!(error instanceof Failure)) throw error;
+    // Whatever else it was, nobody is left waiting for it.
+    if (!(error instanceof Failure)) console.error(error);
     if (mayPassLater(error.id)) await store.keepUnsent(clip.clip, clip.name);
-    fail(error);
+    fail(error instanceof Failure ? error : new Failure("other"));
   }
 }
 

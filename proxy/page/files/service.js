@@ -1,6 +1,8 @@
 /* The server's interface, as the page needs it. */
 
 const KEPT_AS = "key";
+/** Answers whose version begins so have all that is shown here. */
+const SCHEMA = "1.";
 const PATIENCE_MS = 120_000;
 
 /** A refusal or a failure. `id` is the server's code or one of the page's own. */
@@ -52,7 +54,9 @@ export async function score(clip, name, language, signal) {
       signal: patience.signal,
     });
     if (!answer.ok) throw await refusal(answer);
-    return await answer.json();
+    const document = await answer.json();
+    if (!String(document.schema_version).startsWith(SCHEMA)) throw new Failure("other");
+    return document;
   } catch (error) {
     if (error instanceof Failure) throw error;
     if (signal.aborted) throw new Failure("cancelled");
