@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Route, expect
+from playwright.sync_api import (
+    BrowserContext,
+    ConsoleMessage,
+    FilePayload,
+    Locator,
+    Page,
+    Route,
+    expect,
+)
 
 from tests.page.answers import answer, refusal
 
@@ -69,9 +77,8 @@ class Visit:
 
     def choose(self, clip: bytes, name: str = "clip.wav", media_type: str = "audio/wav") -> None:
         """Chooses a file as its dialogue does."""
-        self.page.set_input_files(
-            "#file", [{"name": name, "mimeType": media_type, "buffer": clip}], timeout=WAIT_MS
-        )
+        payload = FilePayload(name=name, mimeType=media_type, buffer=clip)
+        self.page.set_input_files("#file", payload)
 
     def await_state(self, state: str) -> None:
         self.page.locator(f"body[data-state={state}]").wait_for()
