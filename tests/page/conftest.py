@@ -41,9 +41,9 @@ def launch(playwright: "Playwright", tmp_path_factory: pytest.TempPathFactory) -
         pytest.skip("there is no Chromium: apt-get install chromium")
     started: list[Browser] = []
 
-    def start(heard: bytes) -> "Browser":
-        file = tmp_path_factory.mktemp("microphone") / "heard.wav"
-        file.write_bytes(heard)
+    def start(spoken: bytes) -> "Browser":
+        file = tmp_path_factory.mktemp("microphone") / "spoken.wav"
+        file.write_bytes(spoken)
         browser = playwright.chromium.launch(
             executable_path=path,
             args=[

@@ -22,6 +22,18 @@ navigator.mediaDevices.getUserMedia = (wanted) => {
   return open(wanted);
 };
 """
+PULL = """
+const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = async (wanted) => {
+  const stream = await open(wanted);
+  window.pull = () => {
+    const [track] = stream.getTracks();
+    track.stop();
+    track.dispatchEvent(new Event("ended"));
+  };
+  return stream;
+};
+"""
 ONLY_MP4 = """
 const supported = MediaRecorder.isTypeSupported.bind(MediaRecorder);
 MediaRecorder.isTypeSupported = (type) => type.startsWith("audio/mp4") && supported(type);
@@ -101,6 +113,18 @@ def test_a_recording_of_a_moment_is_not_sent(visits: Visits) -> None:
     visit.record(for_s=0.2)
     visit.await_failure("That was too short")
     assert not visit.sent
+
+
+def test_a_microphone_that_is_pulled_out_ends_the_recording_and_what_came_is_sent(
+    visits: Visits,
+) -> None:
+    visit = visits(init=PULL)
+    visit.click("#record")
+    visit.await_state("recording")
+    time.sleep(1.2)
+    visit.evaluate("window.pull()")
+    visit.await_result()
+    assert b"\x1a\x45\xdf\xa3" in visit.sent[0].body
 
 
 def test_where_webm_is_not_recorded_mp4_is(visits: Visits) -> None:

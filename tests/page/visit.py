@@ -49,7 +49,7 @@ class Visit:
         self.complaints: list[str] = []
         self.clicks = 0
         context.on("request", lambda request: self._note(request.url))
-        self.page.on("console", self._hear)
+        self.page.on("console", self._note_message)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.route(ANSWERS, self._answer)
 
@@ -114,7 +114,7 @@ class Visit:
         if parts.scheme not in ("blob", "data"):
             self.hosts.add(f"{parts.scheme}://{parts.netloc}")
 
-    def _hear(self, message: ConsoleMessage) -> None:
+    def _note_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and _REFUSED not in message.text:
             self.complaints.append(message.text)
 

@@ -24,7 +24,7 @@ let past = [];
 let shown = null;
 let view = null;
 let trace = [];
-let heard = "fine";
+let microphone = "fine";
 let failing = null;
 
 async function begin() {
@@ -78,11 +78,11 @@ function enter(next) {
 function say() {
   const offline = state === "ready" && !navigator.onLine;
   const key =
-    state === "recording" && heard !== "fine" ? `heard.${heard}` : `state.${offline ? "offline" : state}`;
+    state === "recording" && microphone !== "fine" ? `microphone.${microphone}` : `state.${offline ? "offline" : state}`;
   const text = t(key);
   // The same words again would be read out again.
   if (byId("status").textContent !== text) byId("status").textContent = text;
-  byId("status").dataset.heard = state === "recording" ? heard : "fine";
+  byId("status").dataset.microphone = state === "recording" ? microphone : "fine";
 }
 
 async function toggle() {
@@ -94,7 +94,7 @@ async function record() {
   view?.stop();
   endWait();
   show(byId("failure"), false);
-  heard = "fine";
+  microphone = "fine";
   trace = [];
   enter("asking");
   recorder = new Recorder(look, () => state === "recording" && finish());
@@ -118,8 +118,8 @@ function look({ level, seconds, state: judged }) {
     return `M${x} ${20 - half}V${20 + half}`;
   });
   byId("trace").firstElementChild.setAttribute("d", path.join(""));
-  if (judged !== heard) {
-    heard = judged;
+  if (judged !== microphone) {
+    microphone = judged;
     say();
   }
 }

@@ -1,4 +1,4 @@
-/* The microphone: asked for plainly, watched while it records, never heard by anyone else. */
+/* The microphone: asked for plainly, watched while it records, and let go of at the end. */
 
 export const MOST_S = 60;
 const TYPES = [
@@ -43,6 +43,7 @@ export class Recorder {
   #context = null;
   #analyser = null;
   #recorder = null;
+  #stopped = null;
   #timer = null;
   #chunks = [];
   #samples = null;
@@ -87,6 +88,7 @@ export class Recorder {
     const mimeType = TYPES.find((each) => MediaRecorder.isTypeSupported(each));
     this.#recorder = new MediaRecorder(this.#stream, { mimeType, audioBitsPerSecond: 96000 });
     this.#recorder.addEventListener("dataavailable", ({ data }) => this.#chunks.push(data));
+    this.#stopped = new Promise((done) => this.#recorder.addEventListener("stop", done));
     // A microphone that is pulled out ends its track, and the recorder with it.
     this.#stream.getAudioTracks()[0].addEventListener("ended", () => this.#wasEnded());
     this.#recorder.start();
@@ -98,11 +100,9 @@ export class Recorder {
   async stop() {
     clearInterval(this.#timer);
     const seconds = this.#seconds();
-    if (this.#recorder.state !== "inactive") {
-      const stopped = new Promise((done) => this.#recorder.addEventListener("stop", done));
-      this.#recorder.stop();
-      await stopped;
-    }
+    // One whose microphone was pulled out stops by itself, and then has its sound too.
+    if (this.#recorder.state !== "inactive") this.#recorder.stop();
+    await this.#stopped;
     const blob = new Blob(this.#chunks, { type: this.#recorder.mimeType.split(";")[0] });
     const silent = this.#looks > 0 && this.#peak < SILENT_PEAK;
     this.release();

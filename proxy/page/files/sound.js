@@ -1,4 +1,4 @@
-/* A clip as the browser decodes it: its outline, and any part of it to be heard again. */
+/* A clip as the browser decodes it: its outline, and any part of it played again. */
 
 const RATE_HZ = 48000;
 let speaker = null;
@@ -6,7 +6,7 @@ let speaker = null;
 /** A clip's `AudioBuffer`, or null where the browser does not know its format. */
 export async function decode(clip) {
   try {
-    // One that is never heard may be made without a click before it.
+    // One that plays nothing may be made without a click before it.
     return await new OfflineAudioContext(1, 1, RATE_HZ).decodeAudioData(await clip.arrayBuffer());
   } catch {
     return null;
@@ -35,7 +35,7 @@ export class Player {
     this.#buffer = buffer;
   }
 
-  /** `onPlace` gets the second that is heard, again and again, and null at the end. */
+  /** `onPlace` gets the second that is played, again and again, and null at the end. */
   play(startS, endS, onPlace) {
     this.stop();
     speaker ??= new AudioContext();

@@ -17,7 +17,7 @@ MAX_LINES: Final = 400
 ENGLISH: Final[dict[str, str]] = json.loads((FOLDER / "strings" / "en.json").read_text("utf-8"))
 LANGUAGES: Final = sorted(path.stem for path in (FOLDER / "strings").iterdir())
 # Keys that are put together: all those that begin so may be used.
-_COMPOSED: Final = ("failure.", "state.", "heard.", "compare.")
+_COMPOSED: Final = ("failure.", "state.", "microphone.", "compare.")
 
 
 def sources() -> dict[str, str]:
