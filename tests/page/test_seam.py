@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.contract.proxy_process import Proxy
-from tests.contract.standin import StandIn, refusal
+from tests.contract.proxy_process import Proxy, eventually
+from tests.contract.standin import StandIn, hang, refusal
 from tests.page.visit import Visit, Visits
 
 ACCENT = "/v1/accent"
@@ -67,3 +67,24 @@ def test_a_server_without_a_worker_asks_to_wait(
     expect(again).to_be_visible(timeout=30_000)
     again.click()
     visit.await_result()
+
+
+def test_a_server_that_drains_says_so_and_the_recording_is_kept(
+    visits: Visits, torchserve: StandIn, clip: bytes
+) -> None:
+    draining = Proxy(torchserve, drain_s=0.6)
+    try:
+        if ACCENT not in draining.description["paths"]:
+            pytest.skip(f"this proxy has no {ACCENT}")
+        torchserve.reset()
+        torchserve.behaviours[clip] = hang
+        visit = visits(url=draining.url)
+        visit.page.unroute_all()
+        visit.choose(clip)
+        eventually(lambda: torchserve.predictions)
+        draining.terminate()
+        failure = visit.await_failure("The server is not ready")
+        expect(failure).to_contain_text("Your recording is kept here")
+        assert draining.await_end() == 0
+    finally:
+        draining.close()
