@@ -42,6 +42,7 @@ from proxy.metrics import MEDIA_TYPE as METRICS_MEDIA_TYPE
 from proxy.metrics import Metrics
 from proxy.middleware import AccessLog, LastResort, LingeringClose
 from proxy.model_status import ModelStatus
+from proxy.page.routes import add_routes as add_page
 from proxy.problems import Problem, problem_response
 from proxy.routing import Router
 from proxy.schemas import (
@@ -204,8 +205,11 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
             ),
         )
 
+    add_page(app)
+
     @app.get("/", summary="What is served", responses=answers("internal"))
-    async def about() -> About:
+    async def about(response: Response) -> About:
+        response.headers["Vary"] = "Accept"
         _, versions = await asyncio.gather(model_status.readiness(), model_status.versions())
         model = model_status.default_model
         return About(

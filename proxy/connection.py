@@ -214,7 +214,7 @@ class Connection(H11Protocol):
             code=problem.code,
         )
         response = problem_response(problem, request_id, retry_after_s=0)
-        add_security_headers(response.headers, "", self.scheme or "http")
+        add_security_headers(response.headers, self.scheme or "http")
         headers = [
             *response.raw_headers,
             (b"x-request-id", request_id.encode()),

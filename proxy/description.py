@@ -93,6 +93,7 @@ class DescribedApp(FastAPI):
                 f"not a success, unknown addresses (404) and methods (405) included, is told as "
                 f"`{MEDIA_TYPE}` with a stable `code`."
             ),
+            docs_url=None,  # `proxy.page` has it, from files of its own
             redoc_url=None,
             redirect_slashes=False,
             **options,

@@ -108,7 +108,7 @@ class AccessLog:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 headers["X-Model"] = str(state.get("model", self._status.default_model))
-                add_security_headers(headers, scope["path"], scope["scheme"])
+                add_security_headers(headers, scope["scheme"])
             elif not message.get("more_body", False):
                 answered_s = time.monotonic()
             await send(message)

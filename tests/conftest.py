@@ -15,6 +15,8 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
             return "starts"
         if nodeid.startswith("tests/e2e/"):
             return "services"
+        if nodeid.startswith("tests/page/"):
+            return "page"
         # These train or judge a model once in a file, for all of its tests.
         return nodeid.partition("::")[0] if nodeid.startswith("tests/unit/lab/") else nodeid
 

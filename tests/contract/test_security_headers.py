@@ -69,9 +69,8 @@ def test_every_answer_tells_browsers_to_keep_off(proxy: Proxy) -> None:
 def test_the_documentation_page_may_load_what_it_is_made_of(proxy: Proxy) -> None:
     page = proxy.get("/docs")
     policy = page.headers["content-security-policy"]
-    for origin in ("https://cdn.jsdelivr.net", "https://fastapi.tiangolo.com"):
-        assert origin in page.text
-        assert origin in policy
+    for allowed in ("script-src 'self'", "style-src 'self'", "connect-src 'self'"):
+        assert allowed in policy
 
 
 def test_with_a_certificate_the_public_port_speaks_tls_alone(

@@ -1,0 +1,1 @@
+"""What browsers are shown: the page at `/` and the documentation at `/docs`."""
