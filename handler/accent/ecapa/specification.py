@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from accent.errors import ModelFolderError
+from accent.errors import ModelFolderError, shown
 from accent.labels import read_text
 from accent.model import MAX_US_BIAS
 from accent.waveform import SAMPLE_RATE_HZ
@@ -159,7 +159,7 @@ class _SpecReader:
 
     def wrong(self, entry: str, expected: str) -> ModelFolderError:
         return ModelFolderError(
-            f"{self._file_name}: {entry} is {self.value(entry, 'absent')!r:.200}; "
+            f"{self._file_name}: {entry} is {shown(self.value(entry, 'absent'))}; "
             f"expected {expected}."
         )
 
@@ -171,7 +171,7 @@ class _SpecReader:
         if unknown:
             raise ModelFolderError(
                 f"{self._file_name}: {name} has entries this server does not know: "
-                f"{', '.join(sorted(unknown))}."
+                f"{', '.join(sorted(unknown)):.500}."
             )
 
     def value(self, entry: str, default: Any) -> Any:
@@ -185,7 +185,7 @@ class _SpecReader:
             referred = self._tree.get(name[1:-1]) if re.fullmatch(r"<\w+>", name) else None
             if not isinstance(referred, (bool, int, float, str, list)):
                 raise ModelFolderError(
-                    f"{self._file_name}: {entry} refers to {name!r}, which is no plain value."
+                    f"{self._file_name}: {entry} refers to {shown(name)}, which is no plain value."
                 )
             return referred
         return node
