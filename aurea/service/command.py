@@ -3,6 +3,8 @@
 import signal
 import sys
 from contextlib import ExitStack
+from pathlib import Path
+from tempfile import gettempdir
 from types import FrameType
 from typing import Final
 
@@ -12,6 +14,7 @@ from aurea.archive.build import PackagingError
 from aurea.command_line import read
 from aurea.models.choice import DEFAULT_EMBEDDED, ModelUnavailable, choose_model
 from aurea.service.console import say
+from aurea.service.disk import trouble
 from aurea.service.errors import ServiceFailed, StopRequested
 from aurea.service.packaging import PackagingOrder, archive_to_serve
 from aurea.service.preflight import (
@@ -85,6 +88,11 @@ def main() -> None:
         say("Stopped")
     except (ServiceFailed, PackagingError, ModelUnavailable, RegistryError) as error:
         sys.exit(f"\n{error}")
+    except OSError as error:
+        sentence = trouble(error, (settings.run_dir, settings.model_store, Path(gettempdir())))
+        if sentence is None:
+            raise
+        sys.exit(f"\n{sentence}")
 
 
 def _announce(
