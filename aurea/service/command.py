@@ -65,7 +65,7 @@ def serve(settings: ServeSettings) -> None:
         )
         archive = archive_to_serve(order, registry, settings.model_store)
         supervisor = Supervisor(settings, shared, registry, name)
-        stack.callback(supervisor.stop)
+        stack.callback(_end_in_order, supervisor)
         # From here on the parts are ended in order, whatever arrives meanwhile.
         with registry.locked(_LOCK_TIMEOUT_S):
             version = supervisor.start(archive, choice.notice)
@@ -115,6 +115,16 @@ def _announce(
 
 def _request_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     # A second signal must not break off the orderly end that the first one began.
+    _ignore_signals()
+    raise StopRequested
+
+
+def _end_in_order(supervisor: Supervisor) -> None:
+    # A part that has died began this end; a signal that comes now asks for no other.
+    _ignore_signals()
+    supervisor.stop()
+
+
+def _ignore_signals() -> None:
     for each in _STOP_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    raise StopRequested
