@@ -11,6 +11,7 @@ from fuzz.trials import write_fault
 
 _ROOMS: Final = ("accent", "aurea", "proxy")
 _MARGIN_S: Final = 60
+_SHOWN_CHARS: Final = 6_000
 
 
 def available() -> bool:
@@ -19,7 +20,10 @@ def available() -> bool:
 
 
 def run_guided(target: Target, seed: int, duration_s: int, out: Path) -> list[Path]:
-    """Try inputs for so many seconds; those that break a promise or end the process."""
+    """Try inputs for so many seconds; the files of those that break a promise or end the process.
+
+    Raises `RuntimeError` where the run itself fails.
+    """
     corpus, found = out / "corpus" / target.name, out / "found" / target.name
     for folder in (corpus, found):
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,13 +32,15 @@ def run_guided(target: Target, seed: int, duration_s: int, out: Path) -> list[Pa
     command = [sys.executable, "-m", "fuzz.guided", target.name]
     command += [f"-max_total_time={duration_s}", f"-seed={seed + 1}", f"-artifact_prefix={found}/"]
     command += ["-timeout=30", "-rss_limit_mb=4096", "-max_len=200000", str(corpus)]
+    before = set(found.iterdir())
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=duration_s + _MARGIN_S, check=False
     )
-    return [
-        write_fault(out, target, seed, 0, path.read_bytes(), ended.stderr[-6_000:])
-        for path in found.iterdir()
-    ]
+    what = ended.stderr[-_SHOWN_CHARS:]
+    new = sorted(set(found.iterdir()) - before)
+    if ended.returncode != 0 and not new:
+        raise RuntimeError(f"The run led by coverage failed by itself:\n{what}")
+    return [write_fault(out, target, seed, 0, path.read_bytes(), what) for path in new]
 
 
 def _fuzz(name: str, options: list[str]) -> None:

@@ -63,4 +63,3 @@ def test_a_crash_a_hang_and_an_exception_are_kept_and_the_rest_is_tried(tmp_path
     assert (told[b"1"]["index"], told[b"3"]["seed"]) == (BREAK, 5)
     # Even ones but the one that hung and the one that blames another.
     assert outcome.got_on == 8
-
