@@ -19,6 +19,8 @@ from aurea.archive.layout import CONFIG_FILE
 from aurea.paths import HANDLER
 
 OUR_SETTINGS_FILE: Final = HANDLER / CONFIG_FILE
+# Ours has three thousand. YAML can take minutes for a number of a megabyte.
+_MAX_SETTINGS_CHARS: Final = 1 << 16
 CORE_SECTION: Final = "accent"
 """The entry of the settings that the handler and the core read."""
 
@@ -56,6 +58,8 @@ def archive_limits(path: Path) -> ArchiveLimits:
 
 def parse_settings(text: str | bytes) -> dict[str, Any]:
     """The settings that a YAML text holds. Raises `UnreadableSettings` where it holds none."""
+    if len(text) > _MAX_SETTINGS_CHARS:
+        raise UnreadableSettings(f"{CONFIG_FILE} is larger than {_MAX_SETTINGS_CHARS:,} bytes.")
     try:
         settings = yaml.safe_load(text)
     # PyYAML's constructors fail in many ways on a value that is not of its tag's kind.

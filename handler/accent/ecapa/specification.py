@@ -21,6 +21,8 @@ DEFAULT_SOFTMAX_SCALE: Final = 30.0
 
 _ACTIVATIONS: Final = ("torch.nn.LeakyReLU", "torch.nn.ReLU")
 _TAG_KEY: Final = "!"
+# Those of models have two thousand. YAML can take minutes for a number of a megabyte.
+_MAX_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def read_spec(path: Path) -> NetworkSpec:
 
     Raises `ModelFolderError` naming the entry that is missing, unknown or out of range.
     """
+    text = read_text(path, _MAX_BYTES)
     try:
-        loaded = yaml.load(read_text(path), Loader=_PlainLoader)  # noqa: S506
+        loaded = yaml.load(text, Loader=_PlainLoader)  # noqa: S506
     # PyYAML's constructors fail in many ways on a value that is not of its tag's kind.
     except Exception as error:
         reason = f"{type(error).__name__}: {error!s:.500}"

@@ -56,7 +56,9 @@ def test_limits_that_an_archive_leaves_out_are_the_cores(settings: str, tmp_path
         "a: !!timestamp abc",
         "a: !!bool perhaps",
         "? [a]\n: b",
-        pytest.param("a: " + "[" * 5_000, id="deep"),
+        pytest.param("a: " + "[" * 1_200, id="deep"),
+        pytest.param("a: 1" + ":1" * 500_000, id="a number of a megabyte"),
+        pytest.param("a: [" + "1," * 500_000 + "]", id="a list of a megabyte"),
     ],
 )
 def test_limits_that_are_none_are_refused(settings: str, tmp_path: Path) -> None:

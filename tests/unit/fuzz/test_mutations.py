@@ -2,12 +2,15 @@
 
 import random
 
+import pytest
+
 from fuzz.mutations import MAX_INPUT_BYTES, mutated
 from fuzz.targets import TARGETS
 
 SOUND = [b"name: value\nother: 1\n" * 20, b"RIFF" + bytes(200)]
 
 
+@pytest.mark.slow
 def test_the_same_seed_and_index_give_the_same_input() -> None:
     for target in TARGETS.values():
         inputs = [target.input(7, index) for index in range(20)]

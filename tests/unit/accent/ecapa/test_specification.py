@@ -225,6 +225,8 @@ def test_an_alias_bomb_is_refused_at_once(line: str, entry: str, tmp_path: Path)
         "a: !!bool perhaps",
         "a: !!int ''",
         "a: " + "1" * 5_000,
+        pytest.param("a: 1" + ":1" * 500_000, id="a number of a megabyte"),
+        pytest.param("a: [" + "1," * 500_000 + "]", id="a list of a megabyte"),
         "\x00",
         "? [a]\n: b",
         "%YAML 9.9\n---\na: 1",
