@@ -14,7 +14,7 @@ switch = $(if $($(1)),--$(2))
 
 .DEFAULT_GOAL := help
 .PHONY: help serve stop mar models check test test-long lint unit types train speech evaluate \
-    calibrate bench lock setup setup-tools setup-bench setup-dev clean
+    calibrate bench fuzz chaos sbom lock setup setup-tools setup-bench setup-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -82,6 +82,15 @@ calibrate: setup-tools ## fit a model's softmax scale (MODEL DATA [INTO OUT JOBS
 
 bench: setup-bench ## the service beside others: under ten minutes ([OPTIONS='--write-readme'])
 	@$(VENV_PYTHON) -m scripts.bench $(OPTIONS)
+
+fuzz: setup-dev ## wrong inputs by the thousand ([OPTIONS='--seed 1 --count 100000 --jobs 2 --replay FILE'])
+	@$(VENV_PYTHON) -m scripts.fuzz $(OPTIONS)
+
+chaos: setup-dev ## faults and overload on a real service ([OPTIONS='--rows greedy --soak 600 --write'])
+	@$(VENV_PYTHON) -m scripts.chaos $(OPTIONS)
+
+sbom: setup-dev ## what is installed here, wheels and jars, as CycloneDX ([OPTIONS='--out FILE'])
+	@$(VENV_PYTHON) -m scripts.sbom $(OPTIONS)
 
 lock: setup-dev ## write the lock from pyproject.toml ([OPTIONS='--upgrade'])
 	@$(VENV_PYTHON) -m scripts.lock $(OPTIONS)

@@ -17,7 +17,7 @@ from accent.kinds import kind_of
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.tables import markdown_table
-from bench.engines import clip_gflop
+from bench.limits import least_gflop
 from bench.results import CLIP_S
 
 GPU_ENGINE: Final = "engine"
@@ -88,7 +88,7 @@ def gpu_report(
         [precision, *(f"{tflops:.3g}" for tflops in found)] for precision, found in limits.items()
     ]
     rows = []
-    gflop_a_s = clip_gflop(model) / CLIP_S
+    gflop_a_s = least_gflop(model) / CLIP_S
     for precision in precisions:
         engine = open_ragged(model, str(device), precision)
         for each in work:

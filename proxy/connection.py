@@ -201,6 +201,7 @@ class Connection(H11Protocol):
             return
         if self._framing.ambiguous:
             msg = "A request has either a Content-Length or a Transfer-Encoding, not both."
+        self._leave_the_app()
         request_id = new_request_id()
         problem = Problem("malformed_request", msg)
         self.app_state["metrics"].answered(OTHER, problem.status, problem.code, None, 0.0)
@@ -228,6 +229,13 @@ class Connection(H11Protocol):
         ):
             self.transport.write(self.conn.send(event) or b"")
         self._close_after_reading()
+
+    def _leave_the_app(self) -> None:
+        """Has what the app still answers to a request, whose body is no HTTP, go nowhere."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def _close_after_reading(self) -> None:
         self._refused = True

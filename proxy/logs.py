@@ -62,15 +62,24 @@ def log_event(logger: logging.Logger, event: str, **fields: Any) -> None:
 
 
 def configure_logging(log_file: Path | None) -> None:
-    """Sends all logs, each line with its request's id, to a file or to standard error."""
+    """Sends all logs, each line with its request's id, to a file or to standard error.
+
+    A file that cannot be opened hinders nobody: standard error takes its place, and says so.
+    """
     handler: logging.Handler = logging.StreamHandler()
+    failure: OSError | None = None
     if log_file is not None:
-        handler = RotatingFileHandler(
-            log_file, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8"
-        )
+        try:
+            handler = RotatingFileHandler(
+                log_file, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8"
+            )
+        except OSError as error:
+            failure = error
     handler.setFormatter(JsonLines())
     handler.addFilter(RequestIdFilter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     # These log every request, which the proxy's own line describes better.
     for name in ("httpx", "httpcore", "python_multipart"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if failure is not None:
+        logging.getLogger(__name__).error("the log goes to standard error: %s", failure)

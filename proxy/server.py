@@ -8,7 +8,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any, cast
@@ -24,6 +24,7 @@ from proxy.drain import Drain
 from proxy.keys import KeysUnreadable
 from proxy.logs import configure_logging
 from proxy.settings import Settings
+from proxy.tls import Handshake, Tls
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class Server(uvicorn.Server):
     the door closes, then what is inside finishes within `drain_s` of the signal. What does
     not is answered 503. A second signal skips the waiting.
 
-    `metrics_config` is of an app with an address of its own, which shares the other's state.
+    `metrics_config` is of an app with an address of its own, which shares the other's state,
+    `tls` what encrypts the connections of the first.
     """
 
     def __init__(
@@ -51,8 +53,11 @@ class Server(uvicorn.Server):
         drain: Drain,
         drain_s: float,
         metrics_config: uvicorn.Config | None = None,
+        tls: Tls | None = None,
     ) -> None:
         super().__init__(config)
+        self._tls = tls
+        self._following: asyncio.Task[None] | None = None
         self._metrics_config = metrics_config
         self._drain = drain
         self._drain_s = drain_s
@@ -75,11 +80,19 @@ class Server(uvicorn.Server):
         """Opens the door, and the one for metrics if that is another."""
         metrics = self._metrics_config and await self._bind_metrics(self._metrics_config)
         await super().startup(sockets)
+        if self._tls is not None:
+            self._following = asyncio.get_running_loop().create_task(self._tls.follow())
         if metrics:
             await metrics.start_serving()
             self.servers.append(metrics)
             host, port, *_ = metrics.sockets[0].getsockname()
             logger.info("metrics on http://%s:%d/metrics", host, port)
+
+    @override
+    def _log_started_message(self, listeners: Sequence[socket.SocketType]) -> None:
+        # uvicorn, which knows of no TLS until here, tells the scheme by it.
+        self.config.ssl = self._tls.context if self._tls is not None else None
+        super()._log_started_message(listeners)
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -93,6 +106,8 @@ class Server(uvicorn.Server):
         )
         self._drain.over.set()
         await self._until(self._is_empty, time.monotonic() + LAST_ANSWERS_S)
+        if self._following is not None:
+            self._following.cancel()
         for task in list(self.server_state.tasks):
             task.cancel()
         for connection in self._connections():
@@ -124,7 +139,10 @@ class Server(uvicorn.Server):
             for connection in self._connections():
                 if connection.is_idle():
                     connection.shutdown()
-        return not self.server_state.connections and not self.server_state.tasks
+            if self._tls is not None:
+                self._tls.abort_handshakes()
+        handshakes = self._tls is not None and self._tls.handshakes
+        return not (self.server_state.connections or self.server_state.tasks or handshakes)
 
     async def _until(self, condition: Callable[[], bool], deadline_s: float) -> None:
         while time.monotonic() < deadline_s and not condition():
@@ -210,7 +228,24 @@ def serve(settings: Settings) -> None:
             proxy_headers=False,
             caps=None,
         )
-    Server(config, drain, settings.drain_s, metrics_config).run()
+    tls = _encrypted(config, settings, caps)
+    Server(config, drain, settings.drain_s, metrics_config, tls).run()
+
+
+def _encrypted(config: uvicorn.Config, settings: Settings, caps: ConnectionCaps) -> Tls | None:
+    """Have connections begin with a handshake of ours, where there is a certificate."""
+    if config.ssl is None or settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    tls = Tls(config.ssl, settings.tls_certificate, settings.tls_key)
+    plain = config.http_protocol_class
+    # asyncio's own handshake comes before anything that could be counted or ended here.
+    config.ssl = None
+
+    def begin(*arguments: Any, **options: Any) -> Handshake:
+        return Handshake(tls, partial(plain, *arguments, **options), caps, settings.head_s)
+
+    config.http_protocol_class = cast(type[asyncio.Protocol], begin)
+    return tls
 
 
 def _config(settings: Settings, caps: ConnectionCaps | None, **options: Any) -> uvicorn.Config:

@@ -70,7 +70,8 @@ class Settings(BaseSettings):
     keep_alive_s: int = Field(default=75, gt=0)
     """Seconds that a connection may go without a whole request head."""
     head_s: float = Field(default=10.0, gt=0)
-    """Seconds from the first byte of a request's head to its last, or the connection is closed."""
+    """Seconds from the first byte of a request's head to its last, and of a TLS handshake, or the
+    connection is closed."""
     max_connections: int = Field(default=4_000, gt=0)
     """Connections at once, or fewer where the limit of file descriptors is too low for as many.
     One more ends one that is of no use, of the client with the most."""
@@ -84,7 +85,7 @@ class Settings(BaseSettings):
     """Seconds that a 503 asks clients to wait."""
     tls_certificate: Path | None = None
     """File in PEM with the certificate of the public port and those that vouch for it, or none
-    for HTTP without TLS. Goes with `tls_key`; both are read once."""
+    for HTTP without TLS. Goes with `tls_key`; both are followed while the proxy runs."""
     tls_key: Path | None = None
     """File in PEM with the private key of `tls_certificate`."""
     trusted_proxies: list[AddressOrNetwork] = []

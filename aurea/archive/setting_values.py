@@ -6,6 +6,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
+from accent.errors import shown
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -109,7 +110,7 @@ def _shortened(value: Any) -> str:
     # What is nested may be endless, by YAML's aliases.
     if isinstance(value, Mapping | list):
         return "a section" if isinstance(value, Mapping) else "a list"
-    return f"{value!r:.{_MAX_VALUE_CHARS}}"
+    return shown(value, _MAX_VALUE_CHARS)
 
 
 def _allowed(field: FieldInfo) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from accent.errors import shown
 from accent.limits import AudioLimits
 from pydantic import BaseModel, Field, ValidationError
 
@@ -18,6 +19,8 @@ from aurea.archive.layout import CONFIG_FILE
 from aurea.paths import HANDLER
 
 OUR_SETTINGS_FILE: Final = HANDLER / CONFIG_FILE
+# Ours has three thousand. YAML can take minutes for a number of a megabyte.
+_MAX_SETTINGS_CHARS: Final = 1 << 16
 CORE_SECTION: Final = "accent"
 """The entry of the settings that the handler and the core read."""
 
@@ -55,9 +58,12 @@ def archive_limits(path: Path) -> ArchiveLimits:
 
 def parse_settings(text: str | bytes) -> dict[str, Any]:
     """The settings that a YAML text holds. Raises `UnreadableSettings` where it holds none."""
+    if len(text) > _MAX_SETTINGS_CHARS:
+        raise UnreadableSettings(f"{CONFIG_FILE} is larger than {_MAX_SETTINGS_CHARS:,} bytes.")
     try:
         settings = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError):
+    # PyYAML's constructors fail in many ways on a value that is not of its tag's kind.
+    except Exception:
         raise UnreadableSettings(f"{CONFIG_FILE} is not readable as YAML.") from None
     if not isinstance(settings, dict):
         raise UnreadableSettings(f"{CONFIG_FILE} holds no settings.")
@@ -101,7 +107,7 @@ def strange_settings(settings: Mapping[str, Any]) -> list[str]:
 def _strange_keys(found: Mapping[Any, Any], known: Mapping[Any, Any], place: str) -> Iterator[str]:
     # What is strange is not looked into: YAML's aliases can nest it without end.
     for key, value in found.items():
-        name = f"{place}{key!s:.60}"
+        name = f"{place}{key if isinstance(key, str) else shown(key):.60}"
         if key not in known:
             yield name
         elif isinstance(value, Mapping):

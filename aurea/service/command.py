@@ -3,6 +3,8 @@
 import signal
 import sys
 from contextlib import ExitStack
+from pathlib import Path
+from tempfile import gettempdir
 from types import FrameType
 from typing import Final
 
@@ -12,6 +14,7 @@ from aurea.archive.build import PackagingError
 from aurea.command_line import read
 from aurea.models.choice import DEFAULT_EMBEDDED, ModelUnavailable, choose_model
 from aurea.service.console import say
+from aurea.service.disk import trouble
 from aurea.service.errors import ServiceFailed, StopRequested
 from aurea.service.packaging import PackagingOrder, archive_to_serve
 from aurea.service.preflight import (
@@ -62,7 +65,7 @@ def serve(settings: ServeSettings) -> None:
         )
         archive = archive_to_serve(order, registry, settings.model_store)
         supervisor = Supervisor(settings, shared, registry, name)
-        stack.callback(supervisor.stop)
+        stack.callback(_end_in_order, supervisor)
         # From here on the parts are ended in order, whatever arrives meanwhile.
         with registry.locked(_LOCK_TIMEOUT_S):
             version = supervisor.start(archive, choice.notice)
@@ -85,6 +88,11 @@ def main() -> None:
         say("Stopped")
     except (ServiceFailed, PackagingError, ModelUnavailable, RegistryError) as error:
         sys.exit(f"\n{error}")
+    except OSError as error:
+        sentence = trouble(error, (settings.run_dir, settings.model_store, Path(gettempdir())))
+        if sentence is None:
+            raise
+        sys.exit(f"\n{sentence}")
 
 
 def _announce(
@@ -107,6 +115,16 @@ def _announce(
 
 def _request_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     # A second signal must not break off the orderly end that the first one began.
+    _ignore_signals()
+    raise StopRequested
+
+
+def _end_in_order(supervisor: Supervisor) -> None:
+    # A part that has died began this end; a signal that comes now asks for no other.
+    _ignore_signals()
+    supervisor.stop()
+
+
+def _ignore_signals() -> None:
     for each in _STOP_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    raise StopRequested

@@ -21,6 +21,7 @@ from aurea.names import BadName, check_name, check_version
 from aurea.paths import MODEL_STORE, ROOT
 from aurea.service.children import die_with_parent, end_group
 from aurea.service.console import say
+from aurea.service.disk import trouble
 from aurea.service.settings import ModelName, ModelVersion
 from aurea.versions.registry import Registry
 
@@ -61,11 +62,16 @@ def build(order: PackagingOrder, store: Path = MODEL_STORE) -> Archive:
     target = store / f"{order.name}.mar"
     if is_built_from(target, order.model, **order.arguments()):
         return Archive(target, order.name, order.version, rebuilt=False)
-    store.mkdir(parents=True, exist_ok=True)
-    # The folder is this process's own: it goes even if the other one is killed.
-    with tempfile.TemporaryDirectory(prefix=".packaging-", dir=store) as scratch:
-        result = _ordered(order, Path(scratch))
-        (Path(scratch) / target.name).replace(target)
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        # The folder is this process's own: it goes even if the other one is killed.
+        with tempfile.TemporaryDirectory(prefix=".packaging-", dir=store) as scratch:
+            result = _ordered(order, Path(scratch))
+            (Path(scratch) / target.name).replace(target)
+    except OSError as error:
+        if (sentence := trouble(error, (store,))) is None:
+            raise
+        raise PackagingError(sentence) from error
     return Archive(target, order.name, order.version, rebuilt=True, report=result.report)
 
 

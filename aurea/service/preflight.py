@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +41,9 @@ def only_one(run_dir: Path) -> Iterator[None]:
         pid_file.write_text(str(os.getpid()))
         yield
     finally:
-        pid_file.write_text("")
+        # The lock alone says whether somebody serves; the number is a hint for `make stop`.
+        with suppress(OSError):
+            pid_file.write_text("")
         lock.release()
 
 

@@ -18,6 +18,7 @@ import httpx
 
 from aurea.service.children import Child, tail
 from aurea.service.console import say
+from aurea.service.disk import trouble
 from aurea.service.errors import ServiceFailed
 from aurea.service.machine import Machine
 from aurea.service.ports import claim_ports, claims_folder, described_address
@@ -166,11 +167,12 @@ class Supervisor:
         time.sleep(pause_s)
         try:
             self._start_again[part]()
-        except ServiceFailed as failure:
+        except (ServiceFailed, OSError) as failure:
             # What died meanwhile is seen, and counted, at the next look.
             if all(child is None or child.runs for child in (self._torchserve, self._proxy)):
                 raise
-            say(f"NOTE: {str(failure).splitlines()[0]}")
+            words = isinstance(failure, OSError) and trouble(failure, (self._settings.run_dir,))
+            say(f"NOTE: {(words or str(failure)).splitlines()[0]}")
 
     def _restart_proxy(self, notice: str, addresses: Addresses) -> None:
         if self._proxy is not None:

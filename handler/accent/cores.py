@@ -46,11 +46,14 @@ class CoreShare:
     """
 
     def __init__(self, own_threads: int, all_threads: int = 1, folder: Path | None = None) -> None:
-        """Raises `OSError` where the worker's file in `folder` cannot be made."""
         self.own_threads = own_threads
         self.all_threads = own_threads if folder is None else max(own_threads, all_threads)
         self._folder = folder
-        self._own = None if folder is None else _own_file(folder)
+        self._own: TextIO | None = None
+        if folder is not None:
+            # It is made with the next clip where the disk cannot be written to just now.
+            with suppress(OSError):
+                self._own = _own_file(folder)
         self._working = False
 
     @contextmanager

@@ -75,3 +75,12 @@ class InternalError(Refusal):
 
 class ModelFolderError(Exception):
     """A model folder that cannot be served. The message says which file and why."""
+
+
+def shown(value: object, most_chars: int = 200) -> str:
+    """A value of a stranger's file as a message may have it: its repr, cut."""
+    try:
+        return f"{value!r:.{most_chars}}"
+    # Python writes no whole numbers of more than 4,300 digits, and no end of nesting.
+    except (ValueError, RecursionError):
+        return f"a value of kind {type(value).__name__}"

@@ -46,11 +46,11 @@ def labels_of(path: Path, outputs: int) -> tuple[str, ...]:
     return labels
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, max_bytes: int = _MAX_TEXT_FILE_BYTES) -> str:
     """A small text file of a model. Raises `ModelFolderError`."""
     try:
-        if path.stat().st_size > _MAX_TEXT_FILE_BYTES:
-            raise ModelFolderError(f"{path.name}: larger than {_MAX_TEXT_FILE_BYTES} bytes.")
+        if path.stat().st_size > max_bytes:
+            raise ModelFolderError(f"{path.name}: larger than {max_bytes} bytes.")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelFolderError(f"{path.name}: cannot be read: {error}") from None

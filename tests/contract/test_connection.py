@@ -96,6 +96,21 @@ def test_the_same_length_told_twice_is_one(proxy: Proxy) -> None:
     assert exchange(proxy, head(*fields, "Connection: close") + b"RIFF").status_code == 200
 
 
+@pytest.mark.parametrize("target", ["/nowhere", "/healthz", "/docs/", CLASSIFY])
+def test_a_body_that_is_no_http_is_refused_once_whatever_the_app_says_of_its_head(
+    start: Callable[..., Proxy], target: str
+) -> None:
+    proxy = start()
+    for _ in range(5):
+        request = head("Content-Type: audio/wav", CODING, target=target) + b"5x\r\nhello\r\n"
+        answer = exchange(proxy, request)
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    proxy.terminate()
+    proxy.await_end()
+    assert "Traceback" not in proxy.log
+    assert '"status": 500' not in proxy.log
+
+
 @pytest.mark.parametrize("first", [head(LENGTH.format(9), CODING), b"HELLO\r\n\r\n"])
 def test_a_refusal_can_be_read_by_a_client_that_still_sends(proxy: Proxy, first: bytes) -> None:
     with proxy.connect() as connection:

@@ -127,3 +127,23 @@ def test_the_log_file_is_bounded(tmp_path: Path) -> None:
     assert all(file.stat().st_size <= 2000 for file in files)
     messages = [json.loads(line)["message"] for line in (tmp_path / "proxy.log").open()]
     assert messages[-1] == "line 499"
+
+
+def test_a_log_file_that_cannot_be_opened_hinders_nobody(tmp_path: Path) -> None:
+    code = (
+        "import logging, pathlib, sys\n"
+        "from proxy.logs import configure_logging\n"
+        "configure_logging(pathlib.Path(sys.argv[1]))\n"
+        "logging.getLogger('test').info('it goes on')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "nowhere" / "proxy.log"],
+        check=True,
+        timeout=WAIT_S,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    told = [json.loads(line)["message"] for line in ended.stderr.splitlines()]
+    assert told[0].startswith("the log goes to standard error: ")
+    assert told[1] == "it goes on"

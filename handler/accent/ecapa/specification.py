@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from accent.errors import ModelFolderError
+from accent.errors import ModelFolderError, shown
 from accent.labels import read_text
 from accent.model import MAX_US_BIAS
 from accent.waveform import SAMPLE_RATE_HZ
@@ -21,6 +21,8 @@ DEFAULT_SOFTMAX_SCALE: Final = 30.0
 
 _ACTIVATIONS: Final = ("torch.nn.LeakyReLU", "torch.nn.ReLU")
 _TAG_KEY: Final = "!"
+# Those of models have two thousand. YAML can take minutes for a number of a megabyte.
+_MAX_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def read_spec(path: Path) -> NetworkSpec:
 
     Raises `ModelFolderError` naming the entry that is missing, unknown or out of range.
     """
+    text = read_text(path, _MAX_BYTES)
     try:
-        loaded = yaml.load(read_text(path), Loader=_PlainLoader)  # noqa: S506
+        loaded = yaml.load(text, Loader=_PlainLoader)  # noqa: S506
     # PyYAML's constructors fail in many ways on a value that is not of its tag's kind.
     except Exception as error:
         reason = f"{type(error).__name__}: {error!s:.500}"
@@ -159,7 +162,7 @@ class _SpecReader:
 
     def wrong(self, entry: str, expected: str) -> ModelFolderError:
         return ModelFolderError(
-            f"{self._file_name}: {entry} is {self.value(entry, 'absent')!r:.200}; "
+            f"{self._file_name}: {entry} is {shown(self.value(entry, 'absent'))}; "
             f"expected {expected}."
         )
 
@@ -171,7 +174,7 @@ class _SpecReader:
         if unknown:
             raise ModelFolderError(
                 f"{self._file_name}: {name} has entries this server does not know: "
-                f"{', '.join(sorted(unknown))}."
+                f"{', '.join(sorted(unknown)):.500}."
             )
 
     def value(self, entry: str, default: Any) -> Any:
@@ -185,7 +188,7 @@ class _SpecReader:
             referred = self._tree.get(name[1:-1]) if re.fullmatch(r"<\w+>", name) else None
             if not isinstance(referred, (bool, int, float, str, list)):
                 raise ModelFolderError(
-                    f"{self._file_name}: {entry} refers to {name!r}, which is no plain value."
+                    f"{self._file_name}: {entry} refers to {shown(name)}, which is no plain value."
                 )
             return referred
         return node

@@ -178,6 +178,24 @@ def test_a_share_is_given_back_even_where_the_time_cannot_be_written(
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EMFILE])
+def test_a_worker_that_starts_on_a_disk_that_cannot_be_written_has_its_own_share(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "touch", fail)
+        share = CoreShare(1, 2, tmp_path)
+        patch.setattr(cores, "_LONGEST_WAIT_S", 0.0)
+        with share.working(), share.borrowed() as alone:
+            assert not alone
+    # Once the disk is back, so are the cores of others.
+    with share.working(), share.borrowed() as alone:
+        assert alone
+
+
 def test_a_share_is_given_back_after_a_failure_of_the_work_too(tmp_path: Path) -> None:
     share = CoreShare(1, 2, tmp_path)
     (own,) = tmp_path.iterdir()

@@ -37,7 +37,7 @@ ALLOWED = {
     "accent.precision": ("auto", "fp32", "bf16", "int8", "fp16", "tf32"),
 }
 REFUSED: dict[str, tuple[object, ...]] = {
-    "batchSize": (0, -1, 129, 1.5, True, "2", None, {}, []),
+    "batchSize": (0, -1, 129, 1 << 20_000, 1.5, True, "2", None, {}, []),
     "maxBatchDelay": (-1, 1_001, 120_000, 600_000, "1", None),
     "responseTimeout": (0, 9, 601, 10**12, None),
     "startupTimeout": (0, 9, 601, "120"),
@@ -48,7 +48,7 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "accent.min_sample_rate_hz": (0, 48_001),
     "accent.max_sample_rate_hz": (15_999, 768_001),
     "accent.silence_dbfs": (0.1, -201, None),
-    "accent.max_decode_s": (0, 121, float("inf")),
+    "accent.max_decode_s": (0, 121, float("inf"), -(1 << 20_000)),
     "accent.hang_after_s": (0, 121, float("inf")),
     "accent.speech_probability": (-0.1, 1.1),
     "accent.min_speech_s": (-1, 61),

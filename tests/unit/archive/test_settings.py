@@ -49,6 +49,16 @@ def test_limits_that_an_archive_leaves_out_are_the_cores(settings: str, tmp_path
         "accent: {max_audio_s: 0}",
         "accent: {max_audio_s: .inf}",
         "accent: {min_audio_s: -1}",
+        "accent: {min_audio_s: 0x" + "f" * 6_000 + "}",
+        "accent: " + "1" * 5_000,
+        "accent: !!int ''",
+        "a: 2001-99-99",
+        "a: !!timestamp abc",
+        "a: !!bool perhaps",
+        "? [a]\n: b",
+        pytest.param("a: " + "[" * 1_200, id="deep"),
+        pytest.param("a: 1" + ":1" * 500_000, id="a number of a megabyte"),
+        pytest.param("a: [" + "1," * 500_000 + "]", id="a list of a megabyte"),
     ],
 )
 def test_limits_that_are_none_are_refused(settings: str, tmp_path: Path) -> None:
@@ -83,6 +93,7 @@ def test_our_own_settings_are_not_strange() -> None:
         ("accent: &a {engine: *a}", ["accent.engine.engine"]),
         ("true: 1\n7: {a: 1}", ["True", "7"]),
         ("other: &a [*a]", ["other"]),
+        ("? 0x" + "f" * 6_000 + "\n: 1", ["a value of kind int"]),
     ],
 )
 def test_keys_that_are_not_ours_are_listed_wherever_they_stand(

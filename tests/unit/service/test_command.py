@@ -107,6 +107,70 @@ def test_a_signal_ends_the_service_in_order_and_a_second_one_changes_nothing(
     assert ended.stdout == "asked\nin order\n==> Stopped\n"
 
 
+SWALLOWED = """
+import os, signal, sys, time
+from aurea.service import command
+
+def serve(settings):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except Exception:
+        print("taken for a failure of a file", flush=True)
+    time.sleep(60)
+
+command.serve = serve
+command.main()
+"""
+
+FAILING = """
+import os, signal, sys
+from aurea.service import command
+from aurea.service.errors import ServiceFailed
+
+class Supervisor:
+    def stop(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        print("in order", flush=True)
+
+def serve(settings):
+    try:
+        raise ServiceFailed("a part has died")
+    finally:
+        command._end_in_order(Supervisor())
+
+command.serve = serve
+command.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_is_never_taken_for_a_failure_of_what_it_comes_into(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SWALLOWED, "--run-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "==> Stopped\n")
+
+
+@pytest.mark.slow
+def test_a_signal_that_comes_into_the_end_of_a_failed_service_does_not_break_it_off(
+    tmp_path: Path,
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FAILING, "--run-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "in order\n")
+    assert ended.stderr.strip() == "a part has died"
+
+
 def test_what_fails_later_ends_with_its_message_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
