@@ -24,7 +24,7 @@ from aurea.paths import HANDLER
 from tests.clips import voice
 from tests.unit.accent.signals import wav
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SETTINGS = DecodingSettings(AudioLimits(max_decode_s=2.0))
 

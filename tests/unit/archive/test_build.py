@@ -275,7 +275,7 @@ def test_a_broken_archive_is_packaged_anew(
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("engine", "onnx"), ("precision", "fp16"), ("precision", "int8\n  max_audio_s: 9")],
+    [("engine", "onnx"), ("precision", "fp64"), ("precision", "int8\n  max_audio_s: 9")],
 )
 def test_a_setting_that_is_none_is_refused(
     setting: str, value: str, folder: Path, tmp_path: Path
