@@ -14,7 +14,7 @@ from accent.decode import MEAN, AudioFacts
 from accent.trimming import Span
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
-TOO_QUIET_DBFS: Final = -42.0
+TOO_QUIET_DBFS: Final = -40.0
 """Speech below this level, RMS of full scale, loses its weak consonants in 16 bits and noise."""
 
 CLIPPED_SHARE: Final = 0.002
@@ -23,7 +23,7 @@ CLIPPED_SHARE: Final = 0.002
 NOISY_SNR_DB: Final = 15.0
 """Speech that is less than this above what is heard between the words."""
 
-LITTLE_SPEECH_S: Final = 2.0
+LITTLE_SPEECH_S: Final = 3.0
 """Speech below which a score rests on a few words."""
 
 LONG_SILENCE_S: Final = 5.0

@@ -9,9 +9,9 @@ CertaintyId = Literal["clear", "mixed", "far"]
 
 BANDS: Final[tuple[tuple[float, BandId], ...]] = (
     (0.0, "far"),
-    (20.0, "noticeable"),
+    (15.0, "noticeable"),
     (40.0, "between"),
-    (60.0, "close"),
+    (65.0, "close"),
     (85.0, "very_close"),
 )
 """Each band with the points from which on it holds; docs/answer.md says where they come from."""

@@ -9,7 +9,7 @@ import pytest
 from accent.classifier import AccentClassifier
 from accent.errors import ModelFolderError
 from accent.kinds import kind_of, load_model
-from accent.layout import ENCODER_FILE
+from accent.layout import ENCODER_FILE, WORTH_FILE
 
 from aurea.archive.layout import CALIBRATION_FILE
 from aurea.lab.training.loop import LOG_FILE
@@ -46,7 +46,8 @@ def test_a_shipped_model_loads_knows_us_and_is_small(folder: Path) -> None:
     # The encoder is fetched from its package and no part of the repository.
     own = {name: size for name, size in files.items() if name != ENCODER_FILE}
     assert sum(own.values()) <= MAX_SHIPPED_BYTES
-    assert set(files) <= {*kind_of(folder).layout.files, CALIBRATION_FILE, CARD_FILE, LOG_FILE}
+    known = {*kind_of(folder).layout.files, CALIBRATION_FILE, CARD_FILE, LOG_FILE, WORTH_FILE}
+    assert set(files) <= known
 
 
 @each_model
