@@ -3,9 +3,11 @@
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from types import FrameType
 from typing import Any
 
 
@@ -36,3 +38,16 @@ def _end_with_parent() -> None:
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
+
+
+def end_as_ctrl_c_does() -> None:
+    """Have every signal that asks a command to end raise `KeyboardInterrupt`, as Ctrl-C does.
+
+    Without it a command leaves behind what its `finally` blocks would have ended.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import Field
 
 from aurea.command_line import CommandLine, read
+from aurea.processes import end_as_ctrl_c_does
 from chaos.deaths import DEATHS
 from chaos.disk import DISK
 from chaos.hostile import HOSTILE
@@ -67,6 +68,7 @@ def name_of(row: Row) -> str:
 def main() -> None:
     """Read the command line; end with status 1 where a row has failed."""
     settings = read(ChaosSettings)
+    end_as_ctrl_c_does()
     chosen = [
         row
         for row in ROWS
@@ -80,6 +82,8 @@ def main() -> None:
         print(f"\n{table(results)}")
         if settings.write:
             write_docs(results, place.calm())
+    except KeyboardInterrupt:
+        sys.exit("Broken off.")
     finally:
         place.close()
     sys.exit(1 if any(each.passed is False for each in results) else 0)

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from aurea.command_line import CommandLine, read
 from aurea.paths import ROOT
+from aurea.processes import end_as_ctrl_c_does
 from fuzz.guided import available, run_guided
 from fuzz.run import Outcome, run_target
 from fuzz.targets import TARGETS
@@ -87,11 +88,15 @@ def replay(path: Path) -> bool:
 def main() -> None:
     """Read the command line; end with status 1 where a promise was broken."""
     settings = read(FuzzSettings)
+    end_as_ctrl_c_does()
     unknown = sorted({*settings.targets} - {*TARGETS})
     if unknown:
         sys.exit(f"--targets: there is no {', '.join(unknown)}; there are {', '.join(TARGETS)}.")
     if settings.replay is None:
-        sys.exit(1 if fuzz(settings) else 0)
+        try:
+            sys.exit(1 if fuzz(settings) else 0)
+        except KeyboardInterrupt:
+            sys.exit("Broken off.")
     try:
         print("It got on." if replay(settings.replay) else "It was refused.")
     except Exception:

@@ -121,7 +121,7 @@ def hub_that_stalls() -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda each: each.name)
 def test_while_the_model_is_fetched(number: signal.Signals, tmp_path: Path) -> None:
     choice = random.Random(f"fetched {number}")
     with (
@@ -137,7 +137,7 @@ def test_while_the_model_is_fetched(number: signal.Signals, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda each: each.name)
 @pytest.mark.parametrize("longest_s", [0.3, 8.0])
 def test_while_the_archive_is_packaged(
     number: signal.Signals, longest_s: float, tmp_path: Path
@@ -151,7 +151,7 @@ def test_while_the_archive_is_packaged(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda each: each.name)
 @pytest.mark.parametrize("longest_s", [0.3, 1.5, 5.0])
 def test_while_torchserve_starts_and_loads(
     number: signal.Signals, longest_s: float, archive: Path, tmp_path: Path
@@ -165,7 +165,7 @@ def test_while_torchserve_starts_and_loads(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda each: each.name)
 def test_while_it_drains_a_second_signal_changes_nothing(
     number: signal.Signals, archive: Path, tmp_path: Path
 ) -> None:
