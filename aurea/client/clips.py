@@ -62,7 +62,9 @@ def _meant(word: str) -> Iterator[str]:
     if word and Path(word).exists():
         yield from _files_at(word)
         return
-    matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 (Path takes no absolute glob)
+    found = glob.glob(word, recursive=True)  # noqa: PTH207 (Path takes no absolute glob)
+    # `**` also finds the folder before it where there is none.
+    matches = sorted(each for each in found if Path(each).exists())
     if not matches:
         raise NoSuchFile(f"There is nothing at {word}")
     for match in matches:

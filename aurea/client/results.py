@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from pydantic import ValidationError
-
 from aurea.client.outcome import Outcome
 from aurea.files import whole_file
 
@@ -17,6 +15,7 @@ SUFFIXES: Final = (".csv", ".jsonl")
 COLUMNS: Final = tuple(name for name in Outcome.model_fields if name != "document")
 
 
+_JSON_START: Final = b'{"path":'
 _NUMBERS: Final = {"us_confidence", "seconds"}
 
 
@@ -36,12 +35,15 @@ def read_results(path: Path) -> list[Outcome]:
     except FileNotFoundError:
         return []
     # Cut in bytes, for a kill may cut a character in two.
-    whole = data[: data.rfind(b"\n") + 1].decode("utf-8-sig", "surrogateescape")
+    whole, torn = data[: data.rfind(b"\n") + 1], data[data.rfind(b"\n") + 1 :]
+    text = whole.decode("utf-8-sig", "surrogateescape")
     try:
         if _is_csv(path):
-            return _from_csv(whole)
-        return [Outcome.model_validate(json.loads(line)) for line in whole.splitlines()]
-    except (ValueError, ValidationError, TypeError, csv.Error):
+            return _from_csv(text) if data else []
+        if not whole and not torn.startswith(_JSON_START[: len(torn)]):
+            raise ValueError("no line of results was begun")
+        return [Outcome.model_validate(json.loads(line)) for line in text.splitlines()]
+    except (ValueError, TypeError, csv.Error):
         raise NotResults(f"{path} is there and holds no results of this command") from None
 
 
@@ -90,8 +92,12 @@ def _is_csv(path: Path) -> bool:
 
 
 def _from_csv(text: str) -> list[Outcome]:
+    # A kill may also have cut a line of the table at a line end inside quotes.
+    while text.count('"') % 2:
+        text = text[: text.rfind("\n", 0, -1) + 1]
     rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    if rows and tuple(rows[0]) != COLUMNS:
+    # The header is never torn: it is there before the file is.
+    if not rows or tuple(rows[0]) != COLUMNS:
         raise ValueError("other columns")
     return [
         Outcome.model_validate(
