@@ -144,6 +144,8 @@ def _client(settings: ClassifySettings) -> httpx.Client:
         key = settings.api_key
         if settings.api_key_file is not None:
             key = settings.api_key_file.read_text().partition("\n")[0].strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("a key has printable ASCII characters only")
         ca_file = settings.ca_file
         trusted = True if ca_file is None else ssl.create_default_context(cafile=str(ca_file))
         return httpx.Client(
