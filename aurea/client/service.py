@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,7 +108,7 @@ class Service:
         if status == 200:
             try:
                 return self._scored(clip, document, named)
-            except (KeyError, TypeError, ValueError, IndexError):
+            except (KeyError, TypeError, ValueError):
                 return _without_score(clip, "failed", "bad_answer", "no score in it", **named)
         if status in _NO_SUCH_ADDRESS:
             raise WrongService(self._missing(status))
@@ -125,7 +126,7 @@ class Service:
         if self._details:
             fields |= {
                 "band": document["band"]["id"],
-                "accent": document["accents"][0]["label"],
+                "accent": max(document["accents"], key=itemgetter("score"))["label"],
                 "advice": ";".join(each["id"] for each in document["audio"]["advice"]),
                 "document": document,
             }

@@ -121,7 +121,7 @@ def test_details_replace_the_small_answers_of_an_earlier_run(
     document: dict[str, Any] = {
         "us_confidence": 60.0,
         "band": {"id": "between"},
-        "accents": [{"label": "us"}],
+        "accents": [{"label": "us", "score": 0.6}],
         "audio": {"advice": []},
     }
     out = tmp_path / "out.jsonl"

@@ -16,7 +16,7 @@ URL = "http://service.test"
 DOCUMENT: dict[str, Any] = {
     "us_confidence": 85.5,
     "band": {"id": "close"},
-    "accents": [{"label": "us", "score": 0.8}, {"label": "learner", "score": 0.2}],
+    "accents": [{"label": "learner", "score": 0.2}, {"label": "us", "score": 0.8}],
     "audio": {"advice": [{"id": "too_quiet"}, {"id": "noisy"}]},
 }
 
