@@ -14,7 +14,7 @@ switch = $(if $($(1)),--$(2))
 
 .DEFAULT_GOAL := help
 .PHONY: help serve stop mar models check test test-long lint unit types train speech evaluate \
-    calibrate bench fuzz chaos sbom lock setup setup-tools setup-bench setup-dev clean
+    calibrate classify bench fuzz chaos sbom lock setup setup-tools setup-bench setup-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -79,6 +79,11 @@ calibrate: setup-tools ## fit a model's softmax scale (MODEL DATA [INTO OUT JOBS
 	@$(VENV_PYTHON) -m scripts.calibrate --model '$(or $(MODEL),auto)' $(call option,DATA,data) \
 	    $(call option,INTO,into) $(call option,OUT,out) $(call option,JOBS,jobs) \
 	    $(call option,SEED,seed) $(call switch,DRY_RUN,dry-run)
+
+classify: setup ## score many clips with a service that runs (FILES [OUT=x.csv|x.jsonl URL JOBS DETAILS=1 API_KEY_FILE])
+	@$(VENV_PYTHON) -m scripts.classify $(FILES) $(call option,OUT,out) $(call option,URL,url) \
+	    $(call option,JOBS,jobs) $(call switch,DETAILS,details) \
+	    $(call option,API_KEY_FILE,api-key-file)
 
 bench: setup-bench ## the service beside others: under ten minutes ([OPTIONS='--write-readme'])
 	@$(VENV_PYTHON) -m scripts.bench $(OPTIONS)

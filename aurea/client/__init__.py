@@ -1,0 +1,1 @@
+"""Many clips to a service that runs, over its public contract."""

@@ -1,0 +1,8 @@
+"""`python -m aurea.client`"""
+
+import sys
+
+from aurea.client.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())
