@@ -12,10 +12,11 @@ from accent.waveform import Waveform
 EngineName: TypeAlias = Literal["torch", "openvino", "onnxruntime"]
 ENGINE_NAMES: Final[tuple[EngineName, ...]] = get_args(EngineName)
 
-Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
+Precision: TypeAlias = Literal["fp32", "bf16", "int8", "fp16"]
 """What products are computed in; int8 names the mixture of int8 and floating point."""
 
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16", "int8")
+"""Those that may be asked for; fp16 is what a GPU may come to by itself."""
 
 
 class EngineError(Exception):

@@ -74,9 +74,9 @@ def open_engine(
 
     A compiled engine computes on `cores`, by default one; torch on the threads that it was set to.
 
-    A GPU computes an ECAPA-TDNN with torch, in bf16 unless another precision is asked for. On a
-    CPU, what `auto` passes over is logged with its reason; what was asked for by name is not
-    replaced.
+    A GPU computes with torch, an ECAPA-TDNN in bf16 and a wav2vec 2.0 in fp16 unless another
+    precision is asked for; an encoder with a probe stays on the CPU. On a CPU, what `auto` passes
+    over is logged with its reason; what was asked for by name is not replaced.
 
     Raises `EngineError` if nothing that was asked for can be had here, and
     `ModelFolderError` for a broken folder.

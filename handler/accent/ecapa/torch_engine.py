@@ -1,14 +1,15 @@
 """SpeechBrain's own modules under PyTorch: what every other engine is held against."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
 
 from accent.ecapa.network import AccentNetwork
-from accent.engine import PackedEngine, WindowScores, check_finite
+from accent.engine import PackedEngine, Precision, WindowScores, check_finite
+from accent.passes import score_in_passes
 from accent.waveform import Waveform
 
 TORCH: Final = PackedEngine("torch", "fp32", None, within_bounds=True)
@@ -31,42 +32,18 @@ class TorchEngine:
         network: AccentNetwork,
         device: str = "cpu",
         windows_per_pass: int | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
     ) -> None:
         self._device = torch.device(device)
         self._network = network.to(self._device)
-        self._dtype = torch.float32 if precision == "fp32" else _half(self._device)
+        self._dtype = _dtype(precision, self._device)
         if windows_per_pass is None:
             windows_per_pass = 1 if self._device.type == "cpu" else 16
         self._windows_per_pass = windows_per_pass
 
     def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
         """See `Engine.score`."""
-        by_length: dict[int, list[int]] = {}
-        for position, window in enumerate(windows):
-            by_length.setdefault(window.size, []).append(position)
-        scores: dict[int, WindowScores | Exception] = {}
-        for positions in by_length.values():
-            for start in range(0, len(positions), self._windows_per_pass):
-                group = positions[start : start + self._windows_per_pass]
-                scores |= self._score_group(windows, group)
-        return [scores[position] for position in range(len(windows))]
-
-    def _score_group(
-        self, windows: Sequence[Waveform], group: Sequence[int]
-    ) -> Mapping[int, WindowScores | Exception]:
-        try:
-            return dict(
-                zip(group, self._pass([windows[position] for position in group]), strict=True)
-            )
-        except Exception as error:
-            if len(group) == 1:
-                return {group[0]: error}
-        # One of them broke the shared pass: computed alone, only that one fails.
-        alone: dict[int, WindowScores | Exception] = {}
-        for position in group:
-            alone |= self._score_group(windows, [position])
-        return alone
+        return score_in_passes(windows, self._windows_per_pass, self._pass)
 
     def _pass(self, windows: Sequence[Waveform]) -> list[WindowScores]:
         with torch.inference_mode():
@@ -88,6 +65,12 @@ class TorchEngine:
             # A GPU is only handed its work; without this a stage takes as long as its launch.
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
+
+
+def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    if precision == "fp32":
+        return torch.float32
+    return torch.float16 if precision == "fp16" else _half(device)
 
 
 def _half(device: torch.device) -> torch.dtype:
