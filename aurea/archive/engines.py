@@ -37,8 +37,8 @@ from aurea.archive.layout import CARD_FILE, REFERENCE_FOLDER
 from aurea.archive.reference import reference_files, verification_speech
 
 _REFERENCE_CLIPS: Final = 4
-# Ten times the work of an ECAPA-TDNN a clip: eight voices with their copies, in a minute.
-_CLIPS_OF_A_LARGE_MODEL: Final = 40
+# Ten times the work of an ECAPA-TDNN a clip: four voices with their copies, in half a minute.
+_CLIPS_OF_A_LARGE_MODEL: Final = 20
 # What a score of one decimal may be off by on another processor, where nothing strays.
 _LEAST_TOLERANCE_POINTS: Final = 0.2
 

@@ -4,8 +4,10 @@ The graph is converted from torchaudio's modules: nine tenths of the work are th
 of the layers, which no other layout makes faster. For int8 those products are replaced one by one.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import openvino as ov
@@ -18,7 +20,7 @@ from accent.waveform import SAMPLE_RATE_HZ, Waveform
 from aurea.archive.int8_products import levels_of, product_of
 from aurea.archive.quantization import Matrix, Product, QuantizedProduct, quantize
 
-_LARGEST_CALIBRATION_S = 2.0
+_LONGEST_CALIBRATION_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ def build_wav2vec2_graph(
     of `calibration` cause, (samples,) float32 at 16 kHz each; the rest follows the runtime's
     inference precision.
     """
+    if precision == "int8" and not calibration:
+        raise ValueError("int8 needs calibration waveforms")
     graph = _converted(model)
     if precision != "int8":
         return graph
-    if not calibration:
-        raise ValueError("int8 needs calibration waveforms")
     inputs = _shared_inputs(graph)
-    quantized = _quantized(_converted(model), calibration)
+    quantized = _quantized(graph.clone(), calibration)
     for index, shared in enumerate(inputs):
         _replace(shared, quantized[str(index)])
     graph.validate_nodes_and_infer_types()
@@ -58,7 +60,9 @@ def build_wav2vec2_graph(
 
 
 def _converted(model: Wav2Vec2Model) -> ov.Model:
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        # OpenVINO traces with functions that torch means to replace, through checks of shapes.
+        warnings.simplefilter("ignore")
         graph = ov.convert_model(
             model.network,
             example_input=torch.zeros(1, SAMPLE_RATE_HZ),
@@ -91,7 +95,7 @@ def _quantized(graph: ov.Model, calibration: Sequence[Waveform]) -> dict[str, Qu
 
     def rows() -> Iterator[tuple[str, Matrix]]:
         for waveform in calibration:
-            clip = waveform[: int(_LARGEST_CALIBRATION_S * SAMPLE_RATE_HZ)]
+            clip = waveform[: int(_LONGEST_CALIBRATION_S * SAMPLE_RATE_HZ)]
             results = compiled(normalised(clip)[None])
             for index in range(len(inputs)):
                 result = results[index + 1]
