@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from accent.layout import PROBE
+from accent.layout import PROBE, WAV2VEC2, layout_in
 from tqdm import tqdm
 
 from aurea.models.choice import DEFAULT_CACHE
@@ -26,9 +26,10 @@ def choose_folder(settings: BenchSettings) -> tuple[Path, str]:
         return folder, "a tiny stand-in with random weights: its figures mean nothing"
     if settings.model != "auto":
         folder = Path(settings.model).resolve()
-        if (folder / PROBE.mark).is_file():
+        layout = layout_in(folder)
+        if layout in (PROBE, WAV2VEC2):
             raise SystemExit(
-                f"{settings.model} is {PROBE.title}, which SpeechBrain and the other servers of "
+                f"{settings.model} is {layout.title}, which SpeechBrain and the other servers of "
                 "the bench do not compute: name an ECAPA-TDNN, or look at its engines with "
                 f"`.venv/bin/python -m aurea.lab.deviations {settings.model}`."
             )

@@ -58,4 +58,5 @@ class Wav2Vec2Network(nn.Module):
         if self._output_norm:
             frames = functional.layer_norm(frames, frames.shape[1:])
         # A sum of products and no matrix product: that would be rounded to bf16 in a graph.
-        return (frames.mean(dim=1)[:, None] * self.output.weight).sum(dim=-1)
+        logits: Tensor = (frames.mean(dim=1)[:, None] * self.output.weight).sum(dim=-1)
+        return logits
