@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from aurea.archive.layout import REFERENCE_FOLDER
 
 EngineName: TypeAlias = Literal["torch", "openvino", "onnxruntime"]
-Precision: TypeAlias = Literal["fp32", "bf16", "int8", "fp16"]
+Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 
 
 def write_document(document: BaseModel, path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from accent.cores import CoreShare
 from accent.ecapa.compiled import CompiledEngine, EngineUnavailable
 from accent.ecapa.loading import EcapaModel
-from accent.engine import Engine, PackedEngine, Precision
+from accent.engine import DevicePrecision, Engine, PackedEngine, Precision
 from accent.model import Calibration, LoadedModel
 from accent.scoring import clip_evidence
 from accent.speech import SpeechGate
@@ -41,7 +41,7 @@ _TIMED_S: Final = 5.0
 _TIMED_ROUNDS: Final = 5
 _TIMED_AT_MOST_S: Final = 20.0
 # A precision that strays further has to be faster by a tenth to be preferred.
-_PRICE: Final[Mapping[Precision, float]] = {"fp32": 1.0, "bf16": 1.1, "fp16": 1.1, "int8": 1.2}
+_PRICE: Final[Mapping[Precision, float]] = {"fp32": 1.0, "bf16": 1.1, "int8": 1.2}
 
 Points = npt.NDArray[np.float64]
 
@@ -84,7 +84,7 @@ class Judgement:
     top_accents: tuple[str, ...]
     calibration: Calibration
     reference: PackedEngine
-    gpu_precision: Precision = "bf16"
+    gpu_precision: DevicePrecision = "bf16"
     """What a GPU computes the model in where no precision is asked for."""
 
 

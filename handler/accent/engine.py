@@ -12,11 +12,13 @@ from accent.waveform import Waveform
 EngineName: TypeAlias = Literal["torch", "openvino", "onnxruntime"]
 ENGINE_NAMES: Final[tuple[EngineName, ...]] = get_args(EngineName)
 
-Precision: TypeAlias = Literal["fp32", "bf16", "int8", "fp16"]
+Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 """What products are computed in; int8 names the mixture of int8 and floating point."""
 
-PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16", "int8")
-"""Those that may be asked for; fp16 is what a GPU may come to by itself."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+DevicePrecision: TypeAlias = Literal["fp32", "bf16", "int8", "fp16"]
+"""What an engine may come to compute in: fp16 is a GPU's own choice, which no setting names."""
 
 
 class EngineError(Exception):

@@ -14,7 +14,7 @@ from accent.ecapa import opening as ecapa
 from accent.ecapa.loading import describe_model as describe_ecapa
 from accent.ecapa.loading import load_model as load_ecapa
 from accent.ecapa.torch_engine import TORCH
-from accent.engine import Engine, PackedEngine, Precision
+from accent.engine import DevicePrecision, Engine, PackedEngine, Precision
 from accent.errors import ModelFolderError
 from accent.layout import ECAPA, PROBE, WAV2VEC2, Layout, layout_in, layouts_text
 from accent.model import LoadedModel, ModelDescription
@@ -30,7 +30,7 @@ OpenPacked: TypeAlias = Callable[
 ]
 OpenOnGpu: TypeAlias = Callable[
     [Path, Literal["auto"] | Precision, str, int | None],
-    tuple[Engine, ModelDescription, PackedEngine],
+    tuple[Engine, ModelDescription, DevicePrecision],
 ]
 
 

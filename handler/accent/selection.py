@@ -15,6 +15,7 @@ from accent.cores import CoreShare
 from accent.engine import (
     ENGINE_NAMES,
     PRECISIONS,
+    DevicePrecision,
     Engine,
     EngineError,
     EngineName,
@@ -59,7 +60,7 @@ class OpenedEngine:
     engine: Engine
     model: ModelDescription
     name: EngineName
-    precision: Precision
+    precision: DevicePrecision
 
 
 def open_engine(
@@ -83,11 +84,11 @@ def open_engine(
     """
     kind = kind_of(folder)
     if device != "cpu" and settings.engine in (AUTO, "torch") and kind.open_on_gpu is not None:
-        engine, model, computed = kind.open_on_gpu(
+        engine, model, precision = kind.open_on_gpu(
             folder, settings.precision, device, windows_per_pass
         )
-        _log.info("engine: %s on %s", computed.name, device)
-        return OpenedEngine(engine, model, computed.engine, computed.precision)
+        _log.info("engine: torch %s on %s", precision, device)
+        return OpenedEngine(engine, model, "torch", precision)
     engines = packed_engines(folder)
     reasons: list[str] = []
     for packed in _asked_for(engines, settings):

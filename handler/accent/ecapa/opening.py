@@ -6,7 +6,7 @@ from typing import Literal
 from accent.cores import CoreShare
 from accent.ecapa.loading import describe_model, load_model
 from accent.ecapa.torch_engine import TorchEngine
-from accent.engine import Engine, EngineError, PackedEngine, Precision
+from accent.engine import DevicePrecision, Engine, EngineError, PackedEngine, Precision
 from accent.model import ModelDescription
 
 
@@ -54,14 +54,14 @@ def open_on_gpu(
     precision: Literal["auto"] | Precision,
     device: str,
     windows_per_pass: int | None,
-) -> tuple[Engine, ModelDescription, PackedEngine]:
+) -> tuple[Engine, ModelDescription, DevicePrecision]:
     """Torch on a device, in bf16 unless another precision is asked for.
 
     Raises `EngineError` and `ModelFolderError`.
     """
     if precision == "int8":
         raise EngineError("A GPU computes in fp32 or bf16; the setting precision is int8.")
-    chosen = "bf16" if precision == "auto" else precision
+    chosen: Literal["fp32", "bf16"] = "bf16" if precision == "auto" else precision
     model = load_model(folder)
     engine = TorchEngine(model.network, device, windows_per_pass, chosen)
-    return engine, model, PackedEngine("torch", chosen, None, within_bounds=True)
+    return engine, model, chosen

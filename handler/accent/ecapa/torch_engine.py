@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
 
 from accent.ecapa.network import AccentNetwork
-from accent.engine import PackedEngine, Precision, WindowScores, check_finite
+from accent.engine import PackedEngine, WindowScores, check_finite
 from accent.passes import score_in_passes
 from accent.waveform import Waveform
 
@@ -32,11 +32,11 @@ class TorchEngine:
         network: AccentNetwork,
         device: str = "cpu",
         windows_per_pass: int | None = None,
-        precision: Precision = "fp32",
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self._device = torch.device(device)
         self._network = network.to(self._device)
-        self._dtype = _dtype(precision, self._device)
+        self._dtype = torch.float32 if precision == "fp32" else _half(self._device)
         if windows_per_pass is None:
             windows_per_pass = 1 if self._device.type == "cpu" else 16
         self._windows_per_pass = windows_per_pass
@@ -65,12 +65,6 @@ class TorchEngine:
             # A GPU is only handed its work; without this a stage takes as long as its launch.
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
-
-
-def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    if precision == "fp32":
-        return torch.float32
-    return torch.float16 if precision == "fp16" else _half(device)
 
 
 def _half(device: torch.device) -> torch.dtype:

@@ -5,10 +5,10 @@ from typing import Literal
 
 from accent.cores import CoreShare
 from accent.ecapa.opening import unavailable
-from accent.engine import Engine, EngineError, PackedEngine, Precision
+from accent.engine import DevicePrecision, Engine, EngineError, PackedEngine, Precision
 from accent.model import ModelDescription
 from accent.wav2vec2.loading import describe_model, load_model
-from accent.wav2vec2.torch_engine import Wav2Vec2Engine
+from accent.wav2vec2.torch_engine import TorchPrecision, Wav2Vec2Engine
 
 __all__ = ["open_on_gpu", "open_packed", "unavailable"]
 
@@ -43,14 +43,14 @@ def open_on_gpu(
     precision: Literal["auto"] | Precision,
     device: str,
     windows_per_pass: int | None,
-) -> tuple[Engine, ModelDescription, PackedEngine]:
+) -> tuple[Engine, ModelDescription, DevicePrecision]:
     """Torch on a device, in fp16 unless another precision is asked for.
 
     Raises `EngineError` and `ModelFolderError`.
     """
     if precision == "int8":
         raise EngineError("A GPU computes in fp16, fp32 or bf16; the setting precision is int8.")
-    chosen = "fp16" if precision == "auto" else precision
+    chosen: TorchPrecision = "fp16" if precision == "auto" else precision
     model = load_model(folder)
     engine = Wav2Vec2Engine(model.network, device, windows_per_pass, chosen)
-    return engine, model, PackedEngine("torch", chosen, None, within_bounds=True)
+    return engine, model, chosen
