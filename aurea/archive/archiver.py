@@ -43,6 +43,8 @@ def write_archive(contents: Path, target: Path, *, version: str) -> None:
             *("--config-file", f"{_CONTENTS}/{CONFIG_FILE}"),
             *("--extra-files", _CONTENTS),
             *("--export-path", "."),
+            # Weights hardly pack, and what is packed here is unpacked again a moment later.
+            *("--archive-format", "zip-store"),
         ]
         result = subprocess.run(
             command,

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from accent.settings import WorkerSettings
 
 _ROOM: Final = Path(__file__).parent
+_BLOCK_BYTES: Final = 1 << 20
 # An archive is read by these, and looks the same whatever they say.
 _READERS: Final = frozenset({"errors.py", "member_names.py", "vetting.py", "zip_records.py"})
 
@@ -148,14 +150,16 @@ def inputs_digest(model_folder: Path, name: str, version: str, config: str = "")
         *(model_folder / file_name for file_name in _files_to_pack(model_folder)),
     ]:
         try:
-            content = path.read_bytes()
+            # In blocks: a checkpoint may be larger than what a supervisor may hold.
+            with path.open("rb") as file:
+                digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+                for block in iter(partial(file.read, _BLOCK_BYTES), b""):
+                    digest.update(block)
         except OSError as error:
             raise PackagingError(
                 f"{model_folder} cannot be packaged: {path.name}: {error.strerror}. "
                 f"A model is {layouts_text()}."
             ) from None
-        digest.update(f"{path.name}\0{len(content)}\0".encode())
-        digest.update(content)
     return digest.hexdigest()
 
 

@@ -23,7 +23,8 @@ from accent.waveform import Waveform
 from speechbrain.lobes.models.ECAPA_TDNN import SERes2NetBlock, TDNNBlock
 from torch import nn
 
-from aurea.archive.quantization import LEVELS, Matrix, Product, QuantizedProduct, quantize
+from aurea.archive.int8_products import constant, levels_of, product_of
+from aurea.archive.quantization import Matrix, Product, QuantizedProduct, quantize
 
 _INT8_PRODUCTS: Final = ("first", ".expand", ".merge", "aggregate")
 _VARIANCE_FLOOR: Final = 1e-12
@@ -172,8 +173,8 @@ class _Builder:
             )
         )
         gated = ops.add(
-            ops.multiply(z, ops.multiply(gate, _float(merge.scale))),
-            ops.multiply(gate, _float(merge.shift)),
+            ops.multiply(z, ops.multiply(gate, constant(merge.scale))),
+            ops.multiply(gate, constant(merge.shift)),
         )
         return ops.add(gated, residual)
 
@@ -240,7 +241,7 @@ class _Builder:
         weights = weights / np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
         direction = ops.normalize_l2(embedding, _int([1]), 1e-12, "max")
         return ops.reduce_sum(
-            ops.multiply(ops.unsqueeze(direction, _int(1)), _float(weights)), _int([2]), False
+            ops.multiply(ops.unsqueeze(direction, _int(1)), constant(weights)), _int([2]), False
         )
 
     def _layer(self, x: ov.Node, name: str, layer: _Layer, dilation: int = 1) -> ov.Node:
@@ -270,29 +271,19 @@ class _Builder:
         self.sources[name] = x.output(0)
         quantized = self._quantized.get(name)
         if quantized is None:
-            return ops.add(ops.matmul(x, _float(weights), False, True), _float(bias))
-        limits = (_float(0.0), _float(LEVELS))
-        levels = ops.fake_quantize(
-            ops.add(ops.multiply(x, _float(quantized.gain)), _float(quantized.offset)),
-            *limits,
-            *limits,
-            256,
-        )
-        stored = ops.multiply(
-            ops.convert(ops.constant(quantized.weights), "f32"), _float(quantized.scale[:, None])
-        )
-        return ops.add(ops.matmul(levels, stored, False, True), _float(quantized.bias))
+            return ops.add(ops.matmul(x, constant(weights), False, True), constant(bias))
+        return product_of(levels_of(x, quantized), quantized)
 
     def _affine(self, x: ov.Node, layer: _Layer) -> ov.Node:
-        return ops.add(ops.multiply(x, _float(layer.scale)), _float(layer.shift))
+        return ops.add(ops.multiply(x, constant(layer.scale)), constant(layer.shift))
 
 
 def _activation(x: ov.Node, negative_slope: float) -> ov.Node:
-    return ops.prelu(x, _float([negative_slope])) if negative_slope else ops.relu(x)
+    return ops.prelu(x, constant([negative_slope])) if negative_slope else ops.relu(x)
 
 
 def _root(x: ov.Node) -> ov.Node:
-    return ops.sqrt(ops.maximum(x, _float(_VARIANCE_FLOOR)))
+    return ops.sqrt(ops.maximum(x, constant(_VARIANCE_FLOOR)))
 
 
 def _affine(norm: Any) -> tuple[Matrix, Matrix]:
@@ -303,10 +294,6 @@ def _affine(norm: Any) -> tuple[Matrix, Matrix]:
 
 def _array(tensor: torch.Tensor) -> Matrix:
     return tensor.detach().cpu().numpy().astype(np.float64)
-
-
-def _float(value: npt.ArrayLike) -> ov.Node:
-    return ops.constant(np.asarray(value, dtype=np.float32))
 
 
 def _int(value: npt.ArrayLike) -> ov.Node:

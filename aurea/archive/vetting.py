@@ -186,9 +186,11 @@ def _check_identity(manifest: Manifest, served_name: str) -> str:
 
 
 def _labels(content: zipfile.ZipFile) -> tuple[str, ...]:
+    layout = layout_of(content.namelist())
+    name = layout.labels if layout else LABELS_FILE
     with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / LABELS_FILE
-        copy.write_text(_text(content, LABELS_FILE), encoding="utf-8")
+        copy = Path(scratch) / name
+        copy.write_text(_text(content, name), encoding="utf-8")
         try:
             return read_labels(copy)
         except ModelFolderError as error:

@@ -24,7 +24,7 @@ class DeviationsOptions(CommandLine):
     """Judge the engines of a model by how far they stray from its reference."""
 
     model: CliPositionalArg[str]
-    """auto, commonaccent, embedded, embedded-ecapa or a folder"""
+    """auto, commonaccent, commonaccent-xlsr, embedded, embedded-ecapa or a folder"""
 
     data: Path | None = None
     """manifest of other speech to judge by than what ships"""

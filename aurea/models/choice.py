@@ -1,8 +1,9 @@
 """From a MODEL name to a folder on disk that was checked byte by byte.
 
-`auto`, `commonaccent`, `embedded`, `embedded-ecapa` or a folder. The pretrained model is
-fetched once into a cache and hashed before every use: nothing reads a file whose sha256 is not
-the pinned one. Only `auto` falls back, and says so.
+`auto`, `commonaccent`, `commonaccent-xlsr`, `embedded`, `embedded-ecapa` or a folder. A
+pretrained model is fetched once into a cache and hashed before every use: nothing reads a file
+whose sha256 is not the pinned one, or for `commonaccent-xlsr` that of the first fetch. Only
+`auto` falls back, and says so.
 """
 
 import re
@@ -16,14 +17,15 @@ from accent.layout import PROBE, layout_in, layouts_text
 from filelock import FileLock, Timeout
 
 from aurea.models.pinned import (
+    COMMONACCENT,
     COMMONACCENT_FILES,
-    REPOSITORY,
-    REVISION,
     PinnedFile,
+    Source,
     description,
     one_line,
     say,
 )
+from aurea.models.recorded import XLSR, XLSR_FILES, BadHashLock, HashLock
 from aurea.paths import MODEL_STORE, ROOT
 
 if TYPE_CHECKING:
@@ -34,7 +36,13 @@ DEFAULT_CACHE: Final = ROOT / ".cache" / "models"
 DEFAULT_EMBEDDED: Final = MODEL_STORE / "embedded"
 EMBEDDED_ECAPA: Final = MODEL_STORE / "embedded-ecapa"
 
-_RESERVED_NAMES: Final = ("auto", "commonaccent", "embedded", "embedded-ecapa")
+_RESERVED_NAMES: Final = (
+    "auto",
+    "commonaccent",
+    "commonaccent-xlsr",
+    "embedded",
+    "embedded-ecapa",
+)
 
 
 @dataclass(frozen=True)
@@ -65,14 +73,16 @@ def choose_model(
 ) -> ModelChoice:
     """Find, fetch if need be, and check the model that `wanted` names.
 
-    `wanted` is `auto`, `commonaccent`, `embedded`, `embedded-ecapa` or a folder. Only `auto`
-    falls back to the embedded model, with a notice that says why.
+    `wanted` is `auto`, `commonaccent`, `commonaccent-xlsr`, `embedded`, `embedded-ecapa` or a
+    folder. Only `auto` falls back to the embedded model, with a notice that says why.
 
     Raises `ModelUnavailable` if the model, or for `auto` both models, cannot be had.
     """
     pretrained = _Pretrained(cache, hub_url, files, timeouts)
     if wanted == "commonaccent":
         return pretrained.choice(patient=True)
+    if wanted == XLSR.name:
+        return _recorded_choice(cache, hub_url, timeouts)
     if wanted == "embedded":
         return _embedded_choice(embedded, notice="")
     if wanted == "embedded-ecapa":
@@ -94,6 +104,27 @@ def choose_model(
             ) from unavailable
 
 
+def _recorded_choice(cache: Path, hub_url: str, timeouts: "Timeouts | None") -> ModelChoice:
+    """The XLSR model, checked against the hashes of its first fetch, which are recorded here."""
+    lock = HashLock.of(XLSR, cache)
+    try:
+        files = lock.pinned(XLSR_FILES)
+    except BadHashLock as error:
+        raise ModelUnavailable(f"{error}", reason=f"{error}") from None
+    try:
+        choice = _Pretrained(cache, hub_url, files, timeouts, XLSR).choice(patient=True)
+    except ModelUnavailable as unavailable:
+        recorded = f"Known sha256 are those of the first fetch, recorded in {lock.path}"
+        raise ModelUnavailable(f"{unavailable}\n{recorded}", reason=unavailable.reason) from None
+    new = [pinned.name for pinned in files if pinned.sha256 is None]
+    lock.record({name: choice.folder / name for name in new})
+    if new:
+        say(f"{XLSR.name}: first fetch of {', '.join(new)}; their sha256 are now in {lock.path}")
+    else:
+        say(f"{XLSR.name}: every file is the one of the first fetch, by {lock.path}")
+    return choice
+
+
 def _folder_choice(wanted: str) -> ModelChoice:
     try:
         folder = Path(wanted).expanduser().resolve()
@@ -102,7 +133,8 @@ def _folder_choice(wanted: str) -> ModelChoice:
         is_folder = False
     if not is_folder:
         reason = (
-            f"MODEL={wanted} is neither auto, commonaccent, embedded, embedded-ecapa nor a folder"
+            f"MODEL={wanted} is neither auto, commonaccent, commonaccent-xlsr, embedded, "
+            "embedded-ecapa nor a folder"
         )
         raise ModelUnavailable(f"{reason}.", reason=reason)
     _require_files(folder)
@@ -152,16 +184,17 @@ class _Pretrained:
     hub_url: str
     files: tuple[PinnedFile, ...]
     timeouts: "Timeouts | None"
+    source: Source = COMMONACCENT
 
     @property
     def folder(self) -> Path:
-        return self.cache.resolve() / f"commonaccent-{REVISION[:12]}"
+        return self.cache.resolve() / self.source.folder_name
 
     def choice(self, *, patient: bool) -> ModelChoice:
         """The model with every file checked; if not `patient`, a silent hub is given up."""
         if self._wrong_files():
             self._fill(patient)
-        return ModelChoice("commonaccent", self.folder, "")
+        return ModelChoice(self.source.name, self.folder, "")
 
     def _wrong_files(self) -> list[PinnedFile]:
         return [p for p in self.files if not p.is_at(self.folder / p.name)]
@@ -177,12 +210,21 @@ class _Pretrained:
         try:
             if not patient:
                 smallest = min(self._wrong_files(), key=lambda pinned: pinned.max_bytes)
-                hub.probe(hub.url_of(smallest, self.hub_url), timeouts)
+                hub.probe(hub.url_of(smallest, self.hub_url, self.source), timeouts)
             self.folder.mkdir(parents=True, exist_ok=True)
             with _only_process(self.folder / ".lock"):
                 for pinned in self._wrong_files():
                     part = self.folder / f"{pinned.name}.part"
-                    hub.download(hub.url_of(pinned, self.hub_url), pinned, part, timeouts)
+                    url = hub.url_of(pinned, self.hub_url, self.source)
+                    expected = pinned
+                    if pinned.sha256 is None:
+                        expected = replace(pinned, size_bytes=hub.size_of(url, timeouts))
+                        if expected.max_bytes > pinned.cap_bytes:
+                            raise hub.HubError(
+                                f"the hub has {expected.max_bytes:,} bytes of {pinned.name}; at "
+                                f"most {pinned.cap_bytes:,} are taken"
+                            )
+                    hub.download(url, expected, part, timeouts)
                     part.replace(self.folder / pinned.name)
         except hub.WrongBytes as wrong:
             raise self._unavailable(
@@ -210,12 +252,13 @@ class _Pretrained:
         width = max(len(pinned.name) for pinned in self.files)
         by_hand = "\n".join(f"  {p.name:<{width}}  {p.expected}" for p in self.files)
         message = (
-            f"The pretrained model commonaccent cannot be used: {reason}.\n"
+            f"The pretrained model {self.source.name} cannot be used: {reason}.\n"
             f"{faults}\n"
             f"To put the files in place by hand, copy these {len(self.files)} into\n"
             f"  {self.folder}\n"
             f"{by_hand}\n"
-            f"They are published at {self.hub_url.rstrip('/')}/{REPOSITORY}/tree/{REVISION}"
+            f"They are published at {self.hub_url.rstrip('/')}/{self.source.repository}/tree/"
+            f"{self.source.revision}"
         )
         return ModelUnavailable(message, reason=reason)
 

@@ -23,7 +23,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils._http import default_client_factory
 from tqdm import tqdm
 
-from aurea.models.pinned import REPOSITORY, REVISION, PinnedFile, description, one_line, say
+from aurea.models.pinned import COMMONACCENT, PinnedFile, Source, description, one_line, say
 
 _MAX_REDIRECTS: Final = 5
 _ATTEMPTS_WITHOUT_PROGRESS: Final = 3
@@ -59,12 +59,36 @@ class WrongBytes(Exception):
     name = ""
 
 
-def url_of(pinned: PinnedFile, hub_url: str) -> str:
+def url_of(pinned: PinnedFile, hub_url: str, source: Source = COMMONACCENT) -> str:
     """Where the hub at `hub_url` has a file; raises `HubError` if that is no address."""
     parts = urlsplit(hub_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise HubError(f"{hub_url!r} is no address of a model hub: it starts with https://")
-    return hf_hub_url(REPOSITORY, pinned.name, revision=REVISION, endpoint=hub_url.rstrip("/"))
+    return hf_hub_url(
+        source.repository, pinned.name, revision=source.revision, endpoint=hub_url.rstrip("/")
+    )
+
+
+def size_of(url: str, timeouts: Timeouts) -> int:
+    """The bytes of a file on the hub. Raises `HubError` if the hub does not say.
+
+    A file whose hash is not known is complete when it has so many.
+    """
+    try:
+        with (
+            hub_client(timeouts) as client,
+            client.stream("GET", url, headers=_HEADERS | {"Range": "bytes=0-0"}) as response,
+        ):
+            size = response.headers.get("content-range", "").rpartition("/")[2]
+            if response.status_code == 200:
+                size = response.headers.get("content-length", "")
+    except (httpx2.HTTPError, OSError, ValueError, ImportError) as error:
+        raise HubError(_reason(error, timeouts)) from error
+    if response.status_code not in (200, 206):
+        raise HubError(f"the hub answered {response.status_code} for {url.rpartition('/')[2]}")
+    if not size.isdecimal():
+        raise HubError(f"the hub does not say how large {url.rpartition('/')[2]} is")
+    return int(size)
 
 
 def probe(url: str, timeouts: Timeouts) -> None:

@@ -1,4 +1,4 @@
-"""The files of the pretrained model as they must be, byte for byte."""
+"""The files of the pretrained models as they must be, byte for byte."""
 
 import sys
 from dataclasses import dataclass
@@ -12,16 +12,34 @@ REVISION: Final = "14bebf44b7e7a34204d0acc2c897935945fb5c51"
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where on a hub a pretrained model is, and what it is called here."""
+
+    name: str
+    repository: str
+    revision: str
+
+    @property
+    def folder_name(self) -> str:
+        """Of its folder in the cache."""
+        return f"{self.name}-{self.revision[:12]}"
+
+
+COMMONACCENT: Final = Source("commonaccent", REPOSITORY, REVISION)
+
+
+@dataclass(frozen=True)
 class PinnedFile:
-    """A file of the pretrained model.
+    """A file of a pretrained model.
 
     `size_bytes` is None where only the hash is known; `cap_bytes` then bounds what is
-    written before the hash can tell.
+    written before the hash can tell. `sha256` is None where nobody has published it and the file
+    was not fetched here yet: the revision alone pins it.
     """
 
     name: str
     size_bytes: int | None
-    sha256: str
+    sha256: str | None
     cap_bytes: int = 100_000_000
 
     @property
@@ -33,11 +51,15 @@ class PinnedFile:
     def expected(self) -> str:
         """Its size and hash, for people."""
         bound = "at most " if self.size_bytes is None else ""
-        return f"{bound}{self.max_bytes:,} bytes, sha256 {self.sha256}"
+        digest = self.sha256 or "not known before the first fetch"
+        return f"{bound}{self.max_bytes:,} bytes, sha256 {digest}"
 
     def is_at(self, path: Path) -> bool:
         """Whether `path` holds these bytes; a file that cannot be read is as wrong as others."""
         try:
+            if self.sha256 is None:
+                size_bytes = path.stat().st_size
+                return path.is_file() and self.size_bytes in (None, size_bytes)
             return path.is_file() and sha256_of(path) == self.sha256
         except OSError:
             return False

@@ -123,7 +123,7 @@ class PackageSettings(CommandLine):
     """Build model_store/NAME.mar: the handler, its package, a model and their settings."""
 
     model: CliPositionalArg[str]
-    """auto, commonaccent, embedded, embedded-ecapa or a folder."""
+    """auto, commonaccent, commonaccent-xlsr, embedded, embedded-ecapa or a folder."""
 
     name: ModelName = ""
     """Name of the archive; the model's if empty."""

@@ -34,7 +34,7 @@ class ServeSettings(CommandLine):
     """End the service that runs from `run_dir`, and start none."""
 
     model: str = "auto"
-    """auto, commonaccent, embedded, embedded-ecapa or a model folder."""
+    """auto, commonaccent, commonaccent-xlsr, embedded, embedded-ecapa or a model folder."""
 
     name: ModelName = ""
     """Name that the model is served under; the model's own if empty."""

@@ -16,18 +16,21 @@ from accent.ecapa.loading import load_model as load_ecapa
 from accent.ecapa.torch_engine import TORCH
 from accent.engine import Engine, PackedEngine, Precision
 from accent.errors import ModelFolderError
-from accent.layout import ECAPA, PROBE, Layout, layout_in, layouts_text
+from accent.layout import ECAPA, PROBE, WAV2VEC2, Layout, layout_in, layouts_text
 from accent.model import LoadedModel, ModelDescription
 from accent.probe import opening as probe
 from accent.probe.loading import REFERENCE as ENCODER
 from accent.probe.loading import describe_probe, load_probe
+from accent.wav2vec2 import opening as wav2vec2
+from accent.wav2vec2.loading import describe_model as describe_wav2vec2
+from accent.wav2vec2.loading import load_model as load_wav2vec2
 
 OpenPacked: TypeAlias = Callable[
     [Path, PackedEngine, CoreShare, int | None], tuple[Engine, ModelDescription]
 ]
 OpenOnGpu: TypeAlias = Callable[
     [Path, Literal["auto"] | Precision, str, int | None],
-    tuple[Engine, ModelDescription, PackedEngine],
+    tuple[Engine, ModelDescription, Precision],
 ]
 
 
@@ -50,6 +53,15 @@ class ModelKind:
 
 
 KINDS: Final = (
+    ModelKind(
+        layout=WAV2VEC2,
+        describe=describe_wav2vec2,
+        load=load_wav2vec2,
+        reference=TORCH,
+        unavailable=wav2vec2.unavailable,
+        open_packed=wav2vec2.open_packed,
+        open_on_gpu=wav2vec2.open_on_gpu,
+    ),
     ModelKind(
         layout=ECAPA,
         describe=describe_ecapa,
@@ -80,7 +92,7 @@ def kind_of(folder: Path) -> ModelKind:
     for kind in KINDS:
         if kind.layout == layout:
             return kind
-    marks = " and no ".join(kind.layout.mark for kind in KINDS)
+    marks = " and no ".join(sorted(kind.layout.mark for kind in KINDS))
     raise ModelFolderError(f"{folder} has no {marks}: a model is {layouts_text()}.")
 
 

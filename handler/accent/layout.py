@@ -17,6 +17,10 @@ ENCODER_FILE: Final = "encoder_model.ort"
 PROBE_WEIGHTS_FILE: Final = "probe.ckpt"
 PROBE_FILE: Final = "probe.json"
 
+WAV2VEC2_FILE: Final = "wav2vec2.ckpt"
+WAV2VEC2_HEAD_FILE: Final = "model.ckpt"
+WAV2VEC2_LABELS_FILE: Final = "label_encoder.txt"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -27,29 +31,49 @@ class Layout:
     """What it is, for people."""
 
     files: tuple[str, ...]
-    """All that a folder of it holds; the last is in no other kind's."""
+    """All that a folder of it holds."""
+
+    mark: str
+    """The file that tells it from the kinds after it."""
+
+    labels: str
+    """The file with the labels."""
+
+    settings: str
+    """The file that describes the network and has the calibration; the others are weights."""
 
     on_gpu: bool = False
     """Whether a GPU computes it, where there is one."""
-
-    @property
-    def mark(self) -> str:
-        """The file that only this kind has."""
-        return self.files[-1]
 
 
 ECAPA: Final = Layout(
     "ecapa",
     "an ECAPA-TDNN in SpeechBrain's layout",
     (EMBEDDING_FILE, CLASSIFIER_FILE, LABELS_FILE, HYPERPARAMS_FILE),
+    mark=HYPERPARAMS_FILE,
+    labels=LABELS_FILE,
+    settings=HYPERPARAMS_FILE,
     on_gpu=True,
 )
 PROBE: Final = Layout(
     "probe",
     "a speech encoder with a probe",
     (ENCODER_FILE, PROBE_WEIGHTS_FILE, LABELS_FILE, PROBE_FILE),
+    mark=PROBE_FILE,
+    labels=LABELS_FILE,
+    settings=PROBE_FILE,
 )
-LAYOUTS: Final = (ECAPA, PROBE)
+WAV2VEC2: Final = Layout(
+    "wav2vec2",
+    "a wav2vec 2.0 in SpeechBrain's layout",
+    (WAV2VEC2_FILE, WAV2VEC2_HEAD_FILE, WAV2VEC2_LABELS_FILE, HYPERPARAMS_FILE),
+    mark=WAV2VEC2_FILE,
+    labels=WAV2VEC2_LABELS_FILE,
+    settings=HYPERPARAMS_FILE,
+    on_gpu=True,
+)
+LAYOUTS: Final = (WAV2VEC2, ECAPA, PROBE)
+"""In the order in which they are looked for: an ECAPA-TDNN's mark is in a wav2vec 2.0 too."""
 
 
 def layout_of(names: Container[str]) -> Layout | None:

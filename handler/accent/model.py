@@ -67,7 +67,9 @@ class DescribedModel(Protocol):
     """What answering needs of a model: every description and every loaded model has it."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """The name of the kind: `ecapa`, `probe` or `wav2vec2`."""
+        ...
 
     @property
     def labels(self) -> tuple[str, ...]: ...

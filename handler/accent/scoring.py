@@ -82,7 +82,7 @@ def answer_document(
             "speech_s": speech_s,
             "scored_s": round(min(scored_s, facts.duration_s), 3),
         },
-        "model": {"name": model_name, "version": model_version},
+        "model": {"name": model_name, "version": model_version, "kind": model.kind},
         "timings": {name: round(seconds, 6) for name, seconds in timings_s.items()},
     }
 

@@ -75,20 +75,21 @@ def open_engine(
 
     A compiled engine computes on `cores`, by default one; torch on the threads that it was set to.
 
-    A GPU computes an ECAPA-TDNN with torch, in fp16 unless another precision is asked for or the
-    archive's reference clips show it to stray. What `auto` passes over is logged with its reason;
-    what was asked for by name is not replaced.
+    A GPU computes an ECAPA-TDNN and a wav2vec 2.0 with torch, in fp16 unless another precision is
+    asked for; an ECAPA-TDNN falls back where the archive's reference clips show it to stray. An
+    encoder with a probe stays on the CPU. What `auto` passes over is logged with its reason; what
+    was asked for by name is not replaced.
 
     Raises `EngineError` if nothing that was asked for can be had here, and
     `ModelFolderError` for a broken folder.
     """
     kind = kind_of(folder)
     if device != "cpu" and settings.engine in (AUTO, "torch") and kind.open_on_gpu is not None:
-        engine, model, computed = kind.open_on_gpu(
+        engine, model, precision = kind.open_on_gpu(
             folder, settings.precision, device, windows_per_pass
         )
-        _log.info("engine: %s on %s", computed.name, device)
-        return OpenedEngine(engine, model, computed.engine, computed.precision)
+        _log.info("engine: torch %s on %s", precision, device)
+        return OpenedEngine(engine, model, "torch", precision)
     engines = packed_engines(folder)
     reasons: list[str] = []
     for packed in _asked_for(engines, settings):

@@ -1,5 +1,6 @@
 """Files of weights, read as plain tensors: nothing in them is run."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +10,19 @@ from torch import Tensor
 from accent.errors import ModelFolderError
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The finite tensors of a checkpoint, by name, on the CPU. Raises `ModelFolderError`."""
+def read_state(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+    """The finite tensors of a checkpoint, by name, on the CPU. Raises `ModelFolderError`.
+
+    If `mapped`, they stay in the file, and processes that read the same one share its memory;
+    files of before torch 1.6 cannot be mapped and are copied.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(
+            path,
+            map_location="cpu",
+            weights_only=True,
+            mmap=(mapped and zipfile.is_zipfile(path)) or None,
+        )
     except Exception as error:
         raise ModelFolderError(
             f"{path.name}: not a checkpoint of plain tensors ({type(error).__name__}). "
@@ -21,9 +31,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(item, Tensor) for item in state.values()):
         raise ModelFolderError(f"{path.name}: not a state dict.")
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not _is_finite(tensor):
             raise ModelFolderError(f"{path.name}: {name} has values that are not finite.")
     return state
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all values are; extremes tell without a second tensor as large as the first."""
+    return not tensor.numel() or bool(torch.isfinite(torch.stack(tensor.aminmax())).all())
 
 
 def require_files(folder: Path, names: Sequence[str]) -> None:

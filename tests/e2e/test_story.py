@@ -1,6 +1,7 @@
-"""A second version from its registration to its end, under constant load.
+"""A second version from its registration to its end, under constant load, and a third's canary.
 
-The first is an ECAPA-TDNN, the second an encoder with a probe: kinds share a service. One test
+The first is an ECAPA-TDNN, the second an encoder with a probe, the third a wav2vec 2.0: kinds
+share a service. One test
 tells the whole story, for each step stands on the ones before. The commands are those of the
 README's section on operations.
 """
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from aurea.models.choice import DEFAULT_EMBEDDED
+from aurea.models.stand_in_wav2vec2 import write_wav2vec2_stand_in
 from aurea.service.packaging import PackagingOrder, build
 from aurea.torchserve.client import TorchServe
 from tests.clips import encode, voice
@@ -38,6 +40,13 @@ def packaged_probe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return build(order, folder).path
 
 
+def packaged_wav2vec2(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small wav2vec 2.0 with random weights as version 3.0 of the other two."""
+    monkeypatch.setenv("PYTHONPATH", str(QUICK_PACKAGING))
+    model = write_wav2vec2_stand_in(folder / "wav2vec2")
+    return build(PackagingOrder(model=model, name="embedded-ecapa", version="3.0"), folder).path
+
+
 @pytest.fixture
 def story(serve: Serve) -> Iterator[RunningService]:
     service = serve()
@@ -54,7 +63,9 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
 ) -> None:
     addresses = addresses_of(story)
     torchserve = TorchServe(addresses)
+    (tmp_path / "third").mkdir()
     second = packaged_probe(tmp_path, monkeypatch)
+    third = packaged_wav2vec2(tmp_path / "third", monkeypatch)
     expected: dict[str, list[float]] = {}
 
     def models(arguments: str) -> Any:
@@ -198,6 +209,26 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
                 page("aurea_proxy_requests_total", version=version) for page in (retired, later)
             ]
             assert (counts[1] > counts[0]) is grows
+
+        # 3.0, of a third kind, gets half of the requests for a while.
+        models(f"register {third} --allow-new-labels")
+        know("3.0")
+        assert torchserve.predict(clips[0], "3.0")["model"]["kind"] == "wav2vec2"
+        assert models("canary 3.0 50")["canary"] == {"version": "3.0", "percent": 50.0}
+        halved_s = time.monotonic()
+        load.await_more(40)
+        halved = load.between(halved_s)
+        assert_answered_by({"1.0", "3.0"}, halved)
+        assert {each.version for each in halved} == {"1.0", "3.0"}
+        first, other = models("compare")["versions"]
+        assert (first["version"], other["version"]) == ("1.0", "3.0")
+        assert first["errors"] == other["errors"] == 0
+        assert first["mean_us_confidence"] != other["mean_us_confidence"]
+        assert models("canary off")["canary"] is None
+        assert models("retire 3.0")["registered"] is False
+        gone_s = time.monotonic()
+        load.await_more(10)
+        assert_answered_by({"1.0"}, load.between(gone_s))
 
         # What the service has counted is what its clients saw.
         load.end()

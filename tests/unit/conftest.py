@@ -10,9 +10,12 @@ import torch
 from accent.ecapa.loading import EcapaModel, load_model
 from accent.model import Calibration
 from accent.probe.loading import ProbeModel, load_probe
+from accent.wav2vec2.loading import Wav2Vec2Model
+from accent.wav2vec2.loading import load_model as load_wav2vec2
 from speechbrain.utils.importutils import LazyModule
 
 from aurea.models.choice import EMBEDDED_ECAPA
+from aurea.models.stand_in_wav2vec2 import write_wav2vec2_stand_in
 from tests.models import (
     REAL_HEAD,
     write_full_width_stand_in,
@@ -69,6 +72,17 @@ def probe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def probe_model(probe_folder: Path) -> ProbeModel:
     return load_probe(probe_folder)
+
+
+@pytest.fixture(scope="session")
+def wav2vec2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small wav2vec 2.0 in SpeechBrain's layout, 3 labels, `us` the second."""
+    return write_wav2vec2_stand_in(tmp_path_factory.mktemp("wav2vec2") / "model")
+
+
+@pytest.fixture(scope="session")
+def wav2vec2_model(wav2vec2_folder: Path) -> Wav2Vec2Model:
+    return load_wav2vec2(wav2vec2_folder)
 
 
 @pytest.fixture(scope="session")

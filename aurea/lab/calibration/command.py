@@ -28,7 +28,7 @@ class CalibrateOptions(CommandLine):
     """Fit a model's scale and US bias on labelled speech."""
 
     model: str
-    """commonaccent, embedded, embedded-ecapa or a folder."""
+    """commonaccent, commonaccent-xlsr, embedded, embedded-ecapa or a folder."""
 
     data: str
     """Folders and CSV files, with spaces between them."""

@@ -3,21 +3,26 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from accent.ecapa.specification import read_spec
+from accent.ecapa.specification import NetworkSpec, read_spec
 from accent.errors import ModelFolderError
 from accent.kinds import kind_of
-from accent.layout import ECAPA, HYPERPARAMS_FILE, PROBE_FILE
+from accent.layout import PROBE, WAV2VEC2
 from accent.model import Calibration
 from accent.probe.loading import read_probe_spec
+from accent.wav2vec2.specification import Wav2Vec2Spec
+from accent.wav2vec2.specification import read_spec as read_wav2vec2_spec
 
 from aurea.files import whole_file
 from aurea.lab.calibration.fitting import CalibrationResult
+
+_Spec = TypeVar("_Spec", NetworkSpec, Wav2Vec2Spec)
 
 
 def write_calibration(model_folder: Path, calibration: Calibration) -> Path:
@@ -27,13 +32,17 @@ def write_calibration(model_folder: Path, calibration: Calibration) -> Path:
 
     Raises `ModelFolderError` if the file would say anything else than before.
     """
-    if kind_of(model_folder).layout == ECAPA:
-        return _into_hyperparams(model_folder / HYPERPARAMS_FILE, calibration)
-    return _into_probe(model_folder / PROBE_FILE, calibration)
+    layout = kind_of(model_folder).layout
+    path = model_folder / layout.settings
+    if layout == PROBE:
+        return _into_probe(path, calibration)
+    if layout == WAV2VEC2:
+        return _into_hyperparams(path, calibration, read_wav2vec2_spec)
+    return _into_hyperparams(path, calibration, read_spec)
 
 
-def _into_hyperparams(path: Path, calibration: Calibration) -> Path:
-    before = read_spec(path)
+def _into_hyperparams(path: Path, calibration: Calibration, read: Callable[[Path], _Spec]) -> Path:
+    before = read(path)
     text = path.read_bytes().decode()
     # A model without a bias gets no entry that says so: its file stays as it was.
     if calibration.us_bias or re.search(r"(?m)^us_bias:", text):
@@ -46,7 +55,7 @@ def _into_hyperparams(path: Path, calibration: Calibration) -> Path:
     )
     with whole_file(path) as part:
         part.write_bytes(text.encode())
-        if read_spec(part) != expected:
+        if read(part) != expected:
             raise ModelFolderError(f"{path}: its calibration could not be set by itself.")
     return path
 
@@ -78,8 +87,10 @@ def calibration_document(
     layout = kind_of(model_folder).layout
     digest = hashlib.sha256()
     for name in layout.files:
-        if name != layout.mark:
-            digest.update((model_folder / name).read_bytes())
+        if name != layout.settings:
+            with (model_folder / name).open("rb") as file:
+                for block in iter(partial(file.read, 1 << 20), b""):
+                    digest.update(block)
     return {
         "softmax_scale": result.after.calibration.scale,
         "us_bias": result.after.calibration.us_bias,

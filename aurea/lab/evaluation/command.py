@@ -38,7 +38,7 @@ class EvaluateOptions(CommandLine):
     """Judge a model, or a service that runs, on labelled speech."""
 
     model: str = "auto"
-    """auto, commonaccent, embedded, embedded-ecapa or a folder."""
+    """auto, commonaccent, commonaccent-xlsr, embedded, embedded-ecapa or a folder."""
 
     url: str = ""
     """A service that runs, in place of a model."""

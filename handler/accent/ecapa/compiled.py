@@ -64,10 +64,10 @@ class CompiledEngine:
             for kernel, dilation in zip(spec.kernel_sizes, spec.dilations, strict=True)
         )
         self._cores = cores
-        self._request = _compile(graph, precision, cores.own_threads)
+        self._request = compile_graph(graph, precision, cores.own_threads)
         self._request_on_all = self._request
         if cores.all_threads > cores.own_threads:
-            self._request_on_all = _compile(graph, precision, cores.all_threads)
+            self._request_on_all = compile_graph(graph, precision, cores.all_threads)
             # The first pass prepares what later ones use, and lasts three times as long.
             self._request_on_all.infer([np.zeros((1, 200, spec.n_mels), np.float32)])
 
@@ -95,7 +95,8 @@ class CompiledEngine:
         return WindowScores(cosines, featured - started, finished - featured)
 
 
-def _compile(graph: Path, precision: Precision, threads: int) -> openvino.InferRequest:
+def compile_graph(graph: Path, precision: Precision, threads: int) -> openvino.InferRequest:
+    """A graph in a file, compiled for the CPU on so many threads. Raises `EngineUnavailable`."""
     hint = _floating_point(precision)
     try:
         compiled = openvino.Core().compile_model(

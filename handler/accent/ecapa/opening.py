@@ -62,7 +62,7 @@ def open_on_gpu(
     precision: Literal["auto"] | Precision,
     device: str,
     windows_per_pass: int | None,
-) -> tuple[Engine, ModelDescription, PackedEngine]:
+) -> tuple[Engine, ModelDescription, Precision]:
     """Torch on a device, in fp16 unless another precision is asked for.
 
     An engine that strays from fp32 on the archive's reference clips by more than its bounds is
@@ -82,7 +82,6 @@ def open_on_gpu(
         if complaint is None or precision != "auto":
             if complaint is not None:
                 _log.warning("engine: torch %s was asked for by name: %s", chosen, complaint)
-            packed = PackedEngine("torch", chosen, None, within_bounds=complaint is None)
-            return engine, model, packed
+            return engine, model, chosen
         _log.warning("engine: not torch %s on %s: %s", chosen, device, complaint)
     raise EngineError(f"Every engine on {device} strays from the CPU's by more than its bounds.")

@@ -1,7 +1,7 @@
 """SpeechBrain's own modules under PyTorch: what every other engine is held against."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 
 from accent.ecapa.network import AccentNetwork
 from accent.engine import PackedEngine, WindowScores, check_finite
+from accent.passes import score_in_passes
 from accent.waveform import Waveform
 
 TORCH: Final = PackedEngine("torch", "fp32", None, within_bounds=True)
@@ -42,31 +43,7 @@ class TorchEngine:
 
     def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
         """See `Engine.score`."""
-        by_length: dict[int, list[int]] = {}
-        for position, window in enumerate(windows):
-            by_length.setdefault(window.size, []).append(position)
-        scores: dict[int, WindowScores | Exception] = {}
-        for positions in by_length.values():
-            for start in range(0, len(positions), self._windows_per_pass):
-                group = positions[start : start + self._windows_per_pass]
-                scores |= self._score_group(windows, group)
-        return [scores[position] for position in range(len(windows))]
-
-    def _score_group(
-        self, windows: Sequence[Waveform], group: Sequence[int]
-    ) -> Mapping[int, WindowScores | Exception]:
-        try:
-            return dict(
-                zip(group, self._pass([windows[position] for position in group]), strict=True)
-            )
-        except Exception as error:
-            if len(group) == 1:
-                return {group[0]: error}
-        # One of them broke the shared pass: computed alone, only that one fails.
-        alone: dict[int, WindowScores | Exception] = {}
-        for position in group:
-            alone |= self._score_group(windows, [position])
-        return alone
+        return score_in_passes(windows, self._windows_per_pass, self._pass)
 
     def _pass(self, windows: Sequence[Waveform]) -> list[WindowScores]:
         with torch.inference_mode():

@@ -82,7 +82,7 @@ def test_the_answer_is_a_full_document_ready_for_json(small_model: EcapaModel) -
     (answer,) = classifier(small_model).classify([clip(12.0)])
 
     assert json.loads(json.dumps(answer.document, allow_nan=False)) == answer.document
-    assert answer.document["model"] == {"name": "small", "version": "2.0"}
+    assert answer.document["model"] == {"name": "small", "version": "2.0", "kind": "ecapa"}
     assert answer.document["audio"]["duration_s"] == 12.0
     assert [window["end_s"] for window in answer.document["windows"]] == [6.0, 12.0]
     timings = answer.document["timings"]

@@ -6,22 +6,31 @@ import pytest
 from accent.engine import ENGINE_NAMES, PRECISIONS, PackedEngine
 from accent.errors import ModelFolderError
 from accent.kinds import KINDS, ModelKind, describe_model, kind_of, load_model
-from accent.layout import ECAPA, LAYOUTS, PROBE, layout_of, layouts_text
+from accent.layout import ECAPA, LAYOUTS, PROBE, WAV2VEC2, layout_of, layouts_text
 
 from tests.clips import voice
 
 
-@pytest.fixture(params=["ecapa", "probe"])
-def folder(request: pytest.FixtureRequest, small_folder: Path, probe_folder: Path) -> Path:
-    return {"ecapa": small_folder, "probe": probe_folder}[request.param]
+@pytest.fixture(params=["ecapa", "probe", "wav2vec2"])
+def folder(
+    request: pytest.FixtureRequest, small_folder: Path, probe_folder: Path, wav2vec2_folder: Path
+) -> Path:
+    folders = {"ecapa": small_folder, "probe": probe_folder, "wav2vec2": wav2vec2_folder}
+    return folders[request.param]
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_folder_is_known_by_its_files(small_folder: Path, probe_folder: Path) -> None:
-    for folder, layout in ((small_folder, ECAPA), (probe_folder, PROBE)):
+def test_a_folder_is_known_by_its_files(
+    small_folder: Path, probe_folder: Path, wav2vec2_folder: Path
+) -> None:
+    for folder, layout in (
+        (small_folder, ECAPA),
+        (probe_folder, PROBE),
+        (wav2vec2_folder, WAV2VEC2),
+    ):
         assert names(folder) == set(layout.files)
         assert layout_of(names(folder)) == layout
         assert kind_of(folder).layout == layout
@@ -41,10 +50,12 @@ def test_a_folder_of_no_kind_is_refused_with_what_there_is(tmp_path: Path) -> No
             assert layouts_text() in str(refusal.value)
 
 
-def test_no_other_kind_has_the_file_that_marks_one() -> None:
+def test_no_kind_that_is_looked_for_later_has_the_file_that_marks_one() -> None:
     assert [kind.layout for kind in KINDS] == list(LAYOUTS)
-    for layout in LAYOUTS:
-        assert [other for other in LAYOUTS if layout.mark in other.files] == [layout]
+    for index, layout in enumerate(LAYOUTS):
+        assert not [later for later in LAYOUTS[index + 1 :] if layout.mark in later.files]
+        assert layout_of(set(layout.files)) == layout
+        assert {layout.mark, layout.labels, layout.settings} <= set(layout.files)
         assert all(name in layouts_text() for name in layout.files)
 
 
@@ -55,14 +66,15 @@ def test_the_reference_of_a_kind_can_be_computed_everywhere(kind: ModelKind) -> 
 
 
 def test_a_kind_computes_no_other_kind_s_engine() -> None:
-    ecapa, probe = kind_named("ecapa"), kind_named("probe")
+    ecapa, probe, wav2vec2 = (kind_named(name) for name in ("ecapa", "probe", "wav2vec2"))
     for engine in ENGINE_NAMES:
         for precision in PRECISIONS:
             packed = PackedEngine(engine, precision, None, within_bounds=True)
             if (engine, precision) != ("onnxruntime", "int8"):
                 assert "onnxruntime int8 alone" in (probe.unavailable(packed) or "")
             if engine == "onnxruntime":
-                assert "torch and openvino alone" in (ecapa.unavailable(packed) or "")
+                for kind in (ecapa, wav2vec2):
+                    assert "torch and openvino alone" in (kind.unavailable(packed) or "")
 
 
 def kind_named(name: str) -> ModelKind:

@@ -86,7 +86,7 @@ def test_an_opened_classifier_answers_by_its_settings_and_its_name(small_folder:
     clips = [encode(voice(length), 16_000, "flac") for length in (1.5, 3.0)]
     score, refusal = opened.classifier.classify(clips)
     assert score.status == 200
-    assert score.document["model"] == {"name": "some", "version": "7"}
+    assert score.document["model"] == {"name": "some", "version": "7", "kind": "ecapa"}
     assert refusal.document["code"] == "audio_too_long"
     assert opened.engine.name == "torch"
     assert torch.get_num_threads() == 1

@@ -147,7 +147,7 @@ def test_the_archive_serves_without_the_repository(built: Archive, tmp_path: Pat
     assert result.returncode == 0, result.stderr
     status, document = json.loads(result.stdout.splitlines()[-1])
     assert status == 200
-    assert document["model"] == {"name": "small", "version": "1.0"}
+    assert document["model"] == {"name": "small", "version": "1.0", "kind": "ecapa"}
     assert 0 <= document["us_confidence"] <= 100
 
 

@@ -110,7 +110,7 @@ def assert_complete(folder: Path) -> None:
 def assert_explains(refusal: ModelUnavailable, name: str, folder: Path) -> None:
     """The message names the file and its hash, and what to put where by hand."""
     message = str(refusal)
-    sha256 = {file.name: file.sha256 for file in FILES}
+    sha256 = {file.name: f"{file.sha256}" for file in FILES}
     assert f"{name}: expected " in message
     assert f"sha256 {sha256[name]}; found " in message
     by_hand = message.split("by hand", 1)[1]

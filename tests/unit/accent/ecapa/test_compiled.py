@@ -296,7 +296,7 @@ def test_a_precision_that_the_processor_silently_replaces_is_refused(
 ) -> None:
     monkeypatch.setattr(openvino, "Core", lambda: MadeUpCore(openvino.Type.f32))
     with pytest.raises(EngineUnavailable, match="OpenVINO has no bf16 on this processor"):
-        compiled._compile(Path("graph.xml"), "bf16", 1)
+        compiled.compile_graph(Path("graph.xml"), "bf16", 1)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_what_is_not_int8_is_computed_in_the_narrowest_type_that_the_processor_h
     core = MadeUpCore()
     monkeypatch.setattr(openvino, "Core", lambda: core)
     monkeypatch.setattr(compiled, "hardware_precisions", lambda: frozenset(hardware))
-    compiled._compile(Path("graph.xml"), precision, 1)
+    compiled.compile_graph(Path("graph.xml"), precision, 1)
     assert core.hint == expected
 
 
