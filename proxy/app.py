@@ -23,6 +23,7 @@ from proxy.access import Access
 from proxy.addresses import OneSpelling
 from proxy.answer.route import add_routes as add_answer
 from proxy.answer.translation import translated
+from proxy.audio_length import AudioLengths
 from proxy.classification import Classification
 from proxy.cors import Cors
 from proxy.description import (
@@ -44,6 +45,7 @@ from proxy.middleware import AccessLog, LastResort, LingeringClose
 from proxy.model_status import ModelStatus
 from proxy.page.routes import add_routes as add_page
 from proxy.problems import Problem, problem_response
+from proxy.pulse import Pulse
 from proxy.routing import Router
 from proxy.schemas import (
     About,
@@ -84,6 +86,7 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
     model_status = ModelStatus(torchserve, settings.model_name, metrics)
     router = Router(settings.routing_file)
     upstream = Upstream(torchserve, model_status, router, metrics, settings.ask_again_after_s)
+    pulse = Pulse(settings.deadline_s / 2)
     classification = Classification(
         upstream=upstream,
         metrics=metrics,
@@ -93,7 +96,11 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
             settings.max_in_flight,
             settings.max_in_flight_per_client,
             lambda: model_status.places(default=settings.max_in_flight),
+            max_audio_s=settings.max_in_flight_audio_s,
+            max_long=model_status.long_places,
         ),
+        lengths=AudioLengths(settings.max_audio_s),
+        pulse=pulse,
         max_upload_bytes=settings.max_upload_bytes,
         min_upload_bytes_per_s=settings.min_upload_bytes_per_s,
         upload_grace_s=settings.upload_grace_s,
@@ -179,9 +186,12 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         responses=answers("internal", "model_unavailable"),
     )
     async def readyz() -> Ready:
-        if drain.started:
+        if drain.started or pulse.is_stuck:
             raise Problem("model_unavailable")
         ready, versions = await asyncio.gather(model_status.readiness(), model_status.versions())
+        if ready is None and model_status.silent and pulse.answered_lately:
+            # What scores clips is ready, whatever keeps TorchServe from saying so.
+            ready, versions = model_status.last_ready, model_status.last_versions
         if ready is None:
             raise Problem("model_unavailable")
         canary = router.routing.canary

@@ -8,15 +8,19 @@ from typing import Any, Final, NamedTuple
 from starlette.requests import ClientDisconnect, Request
 
 from aurea.torchserve.answers import AnyScore, Clip, Detail, Model
+from proxy.audio_length import AudioLengths
 from proxy.drain import Drain
 from proxy.held_bytes import HeldBytes, Lease
 from proxy.logs import REQUEST_ID
 from proxy.metrics import Metrics
+from proxy.middleware import SENDER_ENDED
 from proxy.pace import Pace
 from proxy.problems import Problem
+from proxy.pulse import Pulse
+from proxy.refusals import VERDICTS
 from proxy.turns import Turns, client_of
 from proxy.upload import read_upload
-from proxy.upstream import Upstream
+from proxy.upstream import OnModel, Upstream
 
 CANCEL_AGAIN_S: Final = 0.1
 
@@ -29,6 +33,8 @@ class Classification(NamedTuple):
     drain: Drain
     held: HeldBytes
     turns: Turns
+    lengths: AudioLengths
+    pulse: Pulse
     max_upload_bytes: int
     min_upload_bytes_per_s: float
     upload_grace_s: float
@@ -88,8 +94,23 @@ class Classification(NamedTuple):
         uploaded.set()
         request.state.uploaded_s = time.monotonic()
         self.metrics.upload_bytes.observe(len(audio))
-        async with self.turns.turn(lease.client):
-            return await self.upstream.score(Clip(audio, detail), REQUEST_ID.get(), note_model)
+        cost_s = self.lengths.estimate_s(audio)
+        state = request.scope.setdefault("state", {})
+        async with self.turns.turn(lease.client, cost_s=cost_s, left=lambda: SENDER_ENDED in state):
+            score = await self._ask(Clip(audio, detail), note_model)
+        self.lengths.learn(audio, score.audio.duration_s)
+        return score
+
+    async def _ask(self, clip: Clip, note_model: OnModel) -> AnyScore:
+        try:
+            with self.pulse.asking():
+                score = await self.upstream.score(clip, REQUEST_ID.get(), note_model)
+        except Problem as problem:
+            if problem.code in VERDICTS:
+                self.pulse.beat()
+            raise
+        self.pulse.beat()
+        return score
 
 
 async def _end(tasks: Collection["asyncio.Task[Any]"]) -> None:

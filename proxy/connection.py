@@ -157,9 +157,12 @@ class Connection(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle
         if self._refused or cycle is None or cycle.response_complete or cycle.more_body:
             return False
-        if cycle.keep_alive and not self.conn.trailing_data[0]:
+        if self.conn.trailing_data[0]:
+            return True
+        # Whoever may have left gives up its place first where there are too many clips.
+        cycle.scope["state"][SENDER_ENDED] = True
+        if cycle.keep_alive:
             cycle.keep_alive = False
-            cycle.scope["state"][SENDER_ENDED] = True
             self.loop.call_later(PROBE_AFTER_S, self._probe, cycle)
         return True
 

@@ -10,7 +10,7 @@ from aurea.names import version_order
 from aurea.torchserve.addresses import ALL_VERSIONS
 from aurea.torchserve.answers import Model, RegisteredVersion
 from aurea.torchserve.async_client import AsyncTorchServe
-from aurea.torchserve.errors import ManagementError, NoToken
+from aurea.torchserve.errors import ManagementError, NoToken, Unreachable
 from proxy.metrics import Metrics
 
 logger = logging.getLogger("proxy.upstream")
@@ -57,6 +57,11 @@ class ModelStatus:
         self._readiness = _Cached(self._fetch_readiness, READINESS_TTL_S)
         self._versions = _Cached(self._fetch_versions, READINESS_TTL_S)
         self._places = 0
+        self._workers = 0
+        self._last_ready: Readiness | None = None
+        self._last_versions: list[Readiness] = []
+        self.silent = False
+        """Whether TorchServe did not answer at all when it was last asked."""
         self._look_again_s = 0.0
         self._looking: asyncio.Future[list[Readiness]] | None = None
         self.default_model = self.model(UNKNOWN_VERSION)
@@ -73,6 +78,16 @@ class ModelStatus:
     async def versions(self) -> list[Readiness]:
         """All registered versions in order; none where TorchServe does not say."""
         return await self._versions.get()
+
+    @property
+    def last_ready(self) -> Readiness | None:
+        """The default version as it could answer when TorchServe last said so, or None."""
+        return self._last_ready
+
+    @property
+    def last_versions(self) -> list[Readiness]:
+        """All registered versions as TorchServe last told them."""
+        return self._last_versions
 
     async def ready_workers(self) -> dict[str, int]:
         """READY workers by version; empty where TorchServe does not say in `QUICK_LOOK_S`."""
@@ -102,6 +117,10 @@ class ModelStatus:
             self._looking = asyncio.ensure_future(self.versions())
         return self._places or default
 
+    def long_places(self) -> int:
+        """How many long clips leave a worker to the short ones, as last seen; at least one."""
+        return max(1, self._workers - 1)
+
     async def _fetch_readiness(self) -> Readiness | None:
         described = await self._describe(None)
         ready = self._ready(described[0]) if described else None
@@ -109,6 +128,7 @@ class ModelStatus:
         if ready is None or not ready.workers:
             return None
         self.default_model = ready.model
+        self._last_ready = ready
         return ready
 
     async def _fetch_versions(self) -> list[Readiness]:
@@ -117,13 +137,16 @@ class ModelStatus:
         if described:
             batches = sum(each.ready * each.batch_size for each in described)
             self._places = batches + 1 if batches else 0
+            self._workers = sum(each.ready for each in described)
+            self._last_versions = [self._ready(each) for each in described]
         return [self._ready(each) for each in described]
 
     async def _describe(self, version: str | None) -> list[RegisteredVersion]:
         """Empty where TorchServe does not answer in time, or not with a description."""
         try:
-            return await self._torchserve.describe(version)
+            described = await self._torchserve.describe(version)
         except ManagementError as error:
+            self.silent = isinstance(error, Unreachable)
             if isinstance(error, NoToken):
                 self._metrics.upstream_error("token")
             logger.info(
@@ -131,6 +154,8 @@ class ModelStatus:
             )
             self._metrics.upstream_error("undescribed")
             return []
+        self.silent = False
+        return described
 
     def _ready(self, described: RegisteredVersion) -> Readiness:
         processes = frozenset(each.pid for each in described.workers if each.pid > 0)

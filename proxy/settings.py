@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     client with the most gives up its newest, or else the new one is answered 503."""
     max_in_flight_per_client: int | None = Field(default=None, gt=0)
     """The most of them for one client, which is an API key or else an address, or none for all."""
+    max_in_flight_audio_s: float = Field(default=7_200.0, gt=0)
+    """Seconds of audio, as they seem from their bytes, that those clips may hold together. It is
+    about what two cores score before `deadline_s` is over."""
     max_held_bytes: int = Field(default=256_000_000, gt=0)
     """Bytes of uploads held at once; an upload that passes them is answered 503."""
 

@@ -2,16 +2,46 @@
 
 import asyncio
 import ipaddress
-from collections import deque
+import math
+import sys
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.requests import Request
 
 from proxy.problems import Problem
 
+LONG_S: Final = 30.0
+"""Seconds of audio from which on a clip is long: it takes a worker for a second or more."""
+
+_AUDIO_S_A_SECOND_WAITED: Final = 20.0
+"""A clip of five minutes waits for short ones of its client for 15 s at most."""
+
 _IPV6_SUBSCRIBER_BITS: Final = 64
+
+
+@dataclass(eq=False)
+class _Ticket:
+    """One clip that waits. `cost_s` is how many seconds of audio it seems to hold."""
+
+    cost_s: float
+    left: Callable[[], bool]
+    called: "asyncio.Future[None]"
+    came_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it takes a worker for a moment only."""
+        return self.cost_s <= LONG_S
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The lowest is next: short before long, for as long as the long have not waited long."""
+        waited_s = time.monotonic() - self.came_s
+        return self.left(), self.cost_s - _AUDIO_S_A_SECOND_WAITED * waited_s
 
 
 class Turns:
@@ -19,64 +49,118 @@ class Turns:
 
     TorchServe answers in the order in which it is asked. So it is asked for no more at once
     than keeps its workers busy, and the rest waits here: the next turn goes to the client that
-    has the fewest, and among equals to the one that has waited longest for its own. Where
-    there is no more room, the client that has the most gives up its newest for one that has
-    fewer. What is given up while it waits never reaches the model.
+    has the fewest, and among equals to the one that has waited longest for its own. Of one
+    client, short clips go before long ones, and those whose sender may have left come last.
+    Long clips never have all workers where there are two.
+
+    Clips are admitted up to a number and up to so many seconds of audio. Where there is no more
+    room, one whose sender may have left gives up its place, or else the client that has the
+    most its newest, for one that has fewer. What is given up while it waits never reaches the
+    model.
     """
 
     def __init__(
-        self, max_in_flight: int, max_per_client: int | None, width: Callable[[], int]
+        self,
+        max_in_flight: int,
+        max_per_client: int | None,
+        width: Callable[[], int],
+        *,
+        max_audio_s: float = math.inf,
+        max_long: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
-        """`width` is how many clips the model may have at this moment."""
+        """`width` is how many clips the model may have at this moment, `max_long` long ones.
+
+        `max_audio_s` is how many seconds of audio all admitted clips may have together; one
+        alone may have more.
+        """
         self._max_in_flight = max_in_flight
         self._max_per_client = max_per_client or max_in_flight
         self._width = width
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._max_audio_s = max_audio_s
+        self._max_long = max_long
+        self._waiting: dict[str, list[_Ticket]] = {}
         self._running: dict[str, int] = {}
+        self._running_long = 0
+        self._audio_s = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many clips wait for their turn."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def audio_s(self) -> float:
+        """Seconds of audio, as they seem, of all clips that wait or have their turn."""
+        return self._audio_s
 
     def check_room(self, client: str) -> None:
         """Raises `Problem` (overloaded) if a clip of this client could not be admitted now."""
         own = self._count(client)
-        if own >= self._max_per_client:
+        if own >= self._max_per_client and self._who_left(client) is None:
             raise Problem(
                 "overloaded", f"{own} clips of yours are being scored already. Try again soon."
             )
-        if self._total() >= self._max_in_flight and self._most(own + 1) is None:
+        if self._is_full(0.0) and self._who_left() is None and self._most(own + 1) is None:
             raise Problem("overloaded")
 
     @asynccontextmanager
-    async def turn(self, client: str) -> AsyncGenerator[None, None]:
+    async def turn(
+        self, client: str, *, cost_s: float = 1.0, left: Callable[[], bool] = lambda: False
+    ) -> AsyncGenerator[None, None]:
         """Waits for the turn of one clip of `client`, which ends with the context.
 
-        Raises `Problem` (overloaded).
+        `cost_s` is how many seconds of audio the clip seems to hold, `left` whether its sender
+        may have left. Raises `Problem` (overloaded).
         """
         self.check_room(client)
-        if self._total() >= self._max_in_flight:
-            self._displace(self._count(client) + 1)
-        ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue = self._waiting.setdefault(client, deque())
-        queue.append(ticket)
+        own_left = self._who_left(client) if self._count(client) >= self._max_per_client else None
+        if own_left is not None:
+            self._give_up(*own_left)
+        while self._is_full(cost_s):
+            who = self._who_left() or self._newest_of_most(self._count(client) + 1)
+            if who is None:
+                raise Problem("overloaded")
+            self._give_up(*who)
+        ticket = _Ticket(cost_s, left, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(client, []).append(ticket)
+        self._audio_s += cost_s
         self._call_next()
         try:
-            await ticket
+            await ticket.called
         except BaseException:
-            if ticket.done() and not ticket.cancelled() and ticket.exception() is None:
+            done = ticket.called
+            if done.done() and not done.cancelled() and done.exception() is None:
                 # It was called in the same moment in which it was given up.
-                self._end(client)
-            self._forget(client, ticket)
+                self._end(client, ticket)
+            else:
+                self._forget(client, ticket)
             raise
         try:
             yield
         finally:
-            self._end(client)
+            self._end(client, ticket)
 
-    def _displace(self, least: int) -> None:
+    def _is_full(self, cost_s: float) -> bool:
+        count = self._total()
+        over = count > 0 and self._audio_s + cost_s > self._max_audio_s
+        return over or count >= self._max_in_flight
+
+    def _give_up(self, client: str, ticket: _Ticket) -> None:
+        self._forget(client, ticket)
+        if not ticket.called.done():
+            ticket.called.set_exception(Problem("overloaded"))
+
+    def _who_left(self, client: str | None = None) -> tuple[str, _Ticket] | None:
+        """A clip that waits and whose sender may have left, of all clients or of one."""
+        for each in self._waiting if client is None else [client]:
+            for ticket in self._waiting.get(each, ()):
+                if ticket.left():
+                    return each, ticket
+        return None
+
+    def _newest_of_most(self, least: int) -> tuple[str, _Ticket] | None:
         client = self._most(least)
-        if client is not None:
-            ticket = self._waiting[client][-1]
-            self._forget(client, ticket)
-            if not ticket.done():
-                ticket.set_exception(Problem("overloaded"))
+        return None if client is None else (client, self._waiting[client][-1])
 
     def _most(self, least: int) -> str | None:
         """The client with the most clips, if one of them waits and they are more than `least`."""
@@ -84,28 +168,51 @@ class Turns:
         return most if most is not None and self._count(most) > least else None
 
     def _call_next(self) -> None:
-        while self._waiting and sum(self._running.values()) < max(1, self._width()):
-            client = min(self._waiting, key=lambda each: self._running.get(each, 0))
-            ticket = self._waiting[client][0]
-            self._forget(client, ticket)
+        while sum(self._running.values()) < max(1, self._width()):
+            found = self._next()
+            if found is None:
+                return
+            client, ticket = found
+            self._waiting[client].remove(ticket)
             # To the end of the line of those with as many.
-            if client in self._waiting:
-                self._waiting[client] = self._waiting.pop(client)
-            if ticket.done():
+            queue = self._waiting.pop(client)
+            if queue:
+                self._waiting[client] = queue
+            if ticket.called.done():
                 # Given up, which its own task has yet to see.
+                self._audio_s -= ticket.cost_s
                 continue
             self._running[client] = self._running.get(client, 0) + 1
-            ticket.set_result(None)
+            self._running_long += not ticket.is_short
+            ticket.called.set_result(None)
 
-    def _end(self, client: str) -> None:
+    def _next(self) -> tuple[str, _Ticket] | None:
+        """Whose turn is next; None where only long clips wait and no more of them may run."""
+        long_may_run = self._running_long < max(1, self._max_long())
+        clients = sorted(self._waiting, key=lambda each: self._running.get(each, 0))
+        best: tuple[str, _Ticket] | None = None
+        for client in clients:
+            may_run = [each for each in self._waiting[client] if long_may_run or each.is_short]
+            if not may_run:
+                continue
+            ticket = min(may_run, key=lambda each: each.rank)
+            if not ticket.left():
+                return client, ticket
+            best = best or (client, ticket)
+        return best
+
+    def _end(self, client: str, ticket: _Ticket) -> None:
         self._running[client] -= 1
+        self._running_long -= not ticket.is_short
+        self._audio_s -= ticket.cost_s
         if not self._running[client]:
             del self._running[client]
         self._call_next()
 
-    def _forget(self, client: str, ticket: "asyncio.Future[None]") -> None:
-        queue = self._waiting.get(client)
-        if queue is not None and ticket in queue:
+    def _forget(self, client: str, ticket: _Ticket) -> None:
+        queue = self._waiting.get(client, [])
+        if ticket in queue:
+            self._audio_s -= ticket.cost_s
             queue.remove(ticket)
             if not queue:
                 del self._waiting[client]
@@ -114,7 +221,7 @@ class Turns:
         return self._running.get(client, 0) + len(self._waiting.get(client, ()))
 
     def _total(self) -> int:
-        return sum(self._running.values()) + sum(map(len, self._waiting.values()))
+        return sum(self._running.values()) + self.waiting
 
 
 def client_of(request: Request) -> str:

@@ -186,6 +186,7 @@ class StandIn:
         self.versions: list[str] = [VERSION]
         self.describe_status = 200
         self.batch_size = 64
+        self.management_hangs = False
         self.default_behaviour: Behaviour | None = None
         self.api_key = secrets.token_urlsafe(6)
         self.keys: dict[Kind, str] = {}
@@ -221,6 +222,7 @@ class StandIn:
         self.versions = [VERSION]
         self.describe_status = 200
         self.batch_size = 64
+        self.management_hangs = False
         self.default_behaviour = None
 
     def set_default(self, version: str) -> None:
@@ -294,10 +296,16 @@ class StandIn:
         return JSONResponse({"ok": True})
 
     async def _describe(self, request: Request) -> Response:
+        await self._hang()
         return self._description(request, self.versions[:1])
 
     async def _describe_all(self, request: Request) -> Response:
+        await self._hang()
         return self._description(request, self.versions)
+
+    async def _hang(self) -> None:
+        while self.management_hangs:
+            await asyncio.sleep(0.05)
 
     def _description(self, request: Request, versions: list[str]) -> Response:
         self.describes += 1

@@ -11,12 +11,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from aurea.torchserve.async_client import AsyncTorchServe
+from proxy.audio_length import AudioLengths
 from proxy.classification import Classification
 from proxy.drain import Drain
 from proxy.held_bytes import HeldBytes
 from proxy.metrics import Metrics
 from proxy.model_status import ModelStatus, Readiness
 from proxy.pace import Pace
+from proxy.pulse import Pulse
 from proxy.turns import Turns
 
 Waiting = Callable[[Awaitable[Any]], Awaitable[Any]]
@@ -93,6 +95,8 @@ def test_a_request_whose_client_left_ends_even_if_a_cancellation_was_swallowed()
             metrics=Metrics(),
             drain=Drain(),
             held=HeldBytes(1_000),
+            lengths=AudioLengths(300.0),
+            pulse=Pulse(30.0),
             turns=Turns(1, None, lambda: 1),
             max_upload_bytes=100,
             min_upload_bytes_per_s=1_000,

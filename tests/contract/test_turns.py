@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from proxy import turns as turns_module
 from proxy.problems import Problem
 from proxy.turns import Turns, subscriber
 from tests.contract.proxy_process import CLASSIFY, PLAIN, Proxy, eventually
@@ -29,8 +31,17 @@ class Course:
         self._let_go = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def come(self, *clients: str) -> list["asyncio.Task[None]"]:
-        tasks = [asyncio.create_task(self._pass(client)) for client in clients]
+    async def come(
+        self,
+        *names: str,
+        client: str | None = None,
+        cost_s: float = 1.0,
+        left: Callable[[], bool] = lambda: False,
+    ) -> list["asyncio.Task[None]"]:
+        """Has clips of these names come, each of a client of its own name or all of one."""
+        tasks = [
+            asyncio.create_task(self._pass(name, client or name, cost_s, left)) for name in names
+        ]
         self._tasks += tasks
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -40,14 +51,14 @@ class Course:
         self._let_go.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _pass(self, client: str) -> None:
+    async def _pass(self, name: str, client: str, cost_s: float, left: Callable[[], bool]) -> None:
         try:
-            async with self.turns.turn(client):
-                self.called.append(client)
+            async with self.turns.turn(client, cost_s=cost_s, left=left):
+                self.called.append(name)
                 await self._let_go.wait()
         except Problem as problem:
             assert problem.code == "overloaded"
-            self.refused.append(client)
+            self.refused.append(name)
 
 
 def test_the_polite_come_right_after_what_the_model_has_already() -> None:
@@ -92,6 +103,70 @@ def test_one_client_may_have_no_more_than_its_cap() -> None:
         return course.refused
 
     assert asyncio.run(course()) == [GREEDY] * 2
+
+
+def test_short_clips_go_before_long_ones_of_the_same_client_and_leave_them_a_worker() -> None:
+    async def course() -> list[str]:
+        course = Course(Turns(64, None, lambda: 3, max_long=lambda: 1))
+        await course.come(*["long"] * 30, client=GREEDY, cost_s=300.0)
+        assert course.called == ["long"], "the second place is kept for short ones"
+        await course.come("short", "short", "short", client=GREEDY, cost_s=5.0)
+        assert course.called == ["long", "short", "short"]
+        await course.end()
+        return course.called
+
+    called = asyncio.run(course())
+    assert called[3] == "short"
+    assert called.count("long") == 30
+
+
+def test_a_long_clip_is_not_put_off_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(turns_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    async def course() -> list[str]:
+        nonlocal now_s
+        course = Course(Turns(64, None, lambda: 1))
+        await course.come("first", client=GREEDY)
+        await course.come("long", client=GREEDY, cost_s=300.0)
+        now_s = 16.0
+        await course.come("short", client=GREEDY, cost_s=5.0)
+        await course.end()
+        return course.called
+
+    assert asyncio.run(course()) == ["first", "long", "short"]
+
+
+def test_clips_are_admitted_by_their_seconds_of_audio() -> None:
+    async def course() -> Course:
+        turns = Turns(64, None, lambda: 1, max_audio_s=1_000.0)
+        course = Course(turns)
+        await course.come(*["long"] * 5, client="long", cost_s=300.0)
+        assert (len(course.refused), turns.audio_s) == (2, 900.0)
+        await course.come("alone", client="polite", cost_s=300.0)
+        assert course.refused == ["long"] * 3, "who has fewer gets the place of who has more"
+        await course.end()
+        assert turns.audio_s == 0.0
+        alone = Course(Turns(64, None, lambda: 1, max_audio_s=10.0))
+        await alone.come("more than all", cost_s=300.0)
+        assert alone.called == ["more than all"]
+        await alone.end()
+        return course
+
+    assert asyncio.run(course()).called.count("alone") == 1
+
+
+def test_who_may_have_left_gives_up_its_place_first_and_is_called_last() -> None:
+    async def course() -> list[str]:
+        course = Course(Turns(8, None, lambda: 1))
+        await course.come("first", client=GREEDY)
+        await course.come(*["gone"] * 7, client=GREEDY, left=lambda: True)
+        await course.come(*["here"] * 5, client=GREEDY)
+        assert course.refused == ["gone"] * 5
+        await course.end()
+        return course.called
+
+    assert asyncio.run(course()) == ["first", *["here"] * 5, "gone", "gone"]
 
 
 def test_what_is_given_up_while_it_waits_is_never_called() -> None:
@@ -208,3 +283,32 @@ def test_one_client_with_64_connections_does_not_keep_a_polite_one_waiting(
     assert len(good) >= 0.95 * len(answers)
     # The proxy, its 64 clients and the stand-in share the cores of the machine.
     assert sorted(good)[len(good) // 2] <= 3 * max(calm_s, 0.05)
+
+
+@pytest.mark.slow
+def test_those_who_come_after_a_crowd_that_left_are_served(
+    start: Callable[..., Proxy], standin: StandIn
+) -> None:
+    async def slow(_: Prediction) -> object:
+        await asyncio.sleep(0.1)
+        return document()
+
+    standin.default_behaviour = slow
+    standin.batch_size = 2
+    proxy = start(max_in_flight=16)
+    eventually(lambda: proxy.get("/readyz").status_code == 200)
+    body = b"gone"
+    head = (
+        f"POST {CLASSIFY} HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    crowd = [proxy.connect() for _ in range(100)]
+    for each in crowd:
+        each.sendall(head + body)
+    for each in crowd:
+        each.close()
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: proxy.classify(b"here").status_code, range(12)))
+    assert answers == [200] * 12
+    computed = sum(seen.body == body for seen in standin.predictions)
+    assert computed <= 20

@@ -48,7 +48,7 @@ def open_on_gpu(
 
     Raises `EngineError` and `ModelFolderError`.
     """
-    if precision == "int8" or precision == "tf32":  # noqa: PLR1714
+    if precision == "int8" or precision == "tf32":
         raise EngineError(
             f"A GPU computes this in fp16, fp32 or bf16; the setting precision is {precision}."
         )
