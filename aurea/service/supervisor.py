@@ -100,7 +100,8 @@ class Supervisor:
         addresses = self._write_addresses(configuration, threads)
         self._addresses = addresses
         self._torchserve = self._start_torchserve(configuration, threads)
-        self._proxy = self._start_proxy(notice, addresses)
+        if self._settings.versions is None:
+            self._proxy = self._start_proxy(notice, addresses)
         self._start_again = {
             "torchserve": partial(self._restart_torchserve, configuration, threads),
             "proxy": partial(self._restart_proxy, notice, addresses),
@@ -111,6 +112,8 @@ class Supervisor:
         self._restoring = self._new_restoring(self._management, self._check_alive)
         version = self._restoring.load_default()
         say("Proxy")
+        if self._proxy is None:  # Nobody is answered by a declared version that is not proven.
+            self._proxy = self._start_proxy(notice, addresses)
         self._await_proxy()
         return version
 
@@ -120,14 +123,15 @@ class Supervisor:
             raise RuntimeError("start() has not run")
         self._restoring.load_others()
 
-    def watch(self) -> NoReturn:
-        """Return never: raise `ServiceFailed` when a part has died too often to be started again.
+    def watch(self, also: Callable[[], None] = lambda: None) -> NoReturn:
+        """Call `also` over and over; raise `ServiceFailed` when a part has died too often.
 
         TorchServe comes back with the versions that are registered at that time.
         """
         watch(
             self._keep_alive,
             self._prove_ready,
+            also=also,
             lost_workers_s=self._settings.lost_workers_s,
             model_log=self._log_dir / MODEL_LOG,
         )
@@ -206,6 +210,7 @@ class Supervisor:
             model_log=self._log_dir / MODEL_LOG,
             ready_timeout_s=self._settings.ready_timeout_s,
             check_alive=check_alive,
+            proven=self._settings.versions is not None,
         )
 
     def listening(self) -> list[str]:
