@@ -9,12 +9,10 @@ from http import HTTPStatus
 from typing import Final
 
 from fastapi import FastAPI
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from aurea.names import version_order
 from aurea.torchserve.async_client import AsyncTorchServe
@@ -34,9 +32,10 @@ from proxy.description import (
 from proxy.drain import Drain
 from proxy.held_bytes import HeldBytes
 from proxy.keys import KeyFile
+from proxy.load import Workload
 from proxy.logs import REQUEST_ID
-from proxy.metrics import MEDIA_TYPE as METRICS_MEDIA_TYPE
 from proxy.metrics import Metrics
+from proxy.metrics_pages import PAGES, TorchServePage
 from proxy.middleware import AccessLog, LastResort, LingeringClose
 from proxy.model_status import ModelStatus
 from proxy.problems import Problem, problem_response
@@ -80,16 +79,20 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
     model_status = ModelStatus(torchserve, settings.model_name, metrics)
     router = Router(settings.routing_file)
     upstream = Upstream(torchserve, model_status, router, metrics, settings.ask_again_after_s)
+    turns = Turns(
+        settings.max_in_flight,
+        settings.max_in_flight_per_client,
+        lambda: model_status.places(default=settings.max_in_flight),
+    )
+    workload = Workload(turns.counts)
+    metrics.load = workload.now
+    torchserve_page = TorchServePage(torchserve, settings.torchserve_metrics_url)
     classification = Classification(
         upstream=upstream,
         metrics=metrics,
         drain=drain,
         held=HeldBytes(settings.max_held_bytes),
-        turns=Turns(
-            settings.max_in_flight,
-            settings.max_in_flight_per_client,
-            lambda: model_status.places(default=settings.max_in_flight),
-        ),
+        turns=turns,
         max_upload_bytes=settings.max_upload_bytes,
         min_upload_bytes_per_s=settings.min_upload_bytes_per_s,
         upload_grace_s=settings.upload_grace_s,
@@ -106,10 +109,14 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, ModelStatus | Metrics]]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         if settings.model_notice:
             logger.warning("model %s: %s", settings.model_name, settings.model_notice)
-        yield {"model_status": model_status, "metrics": metrics}
+        yield {
+            "model_status": model_status,
+            "metrics": metrics,
+            "torchserve_page": torchserve_page,
+        }
         await torchserve.aclose()
 
     app = DescribedApp(
@@ -154,6 +161,7 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
             score = await classification.score(request)
         if access:
             access.charge(request, score.audio.duration_s)
+        workload.scored(score.audio.duration_s)
         return Response(
             json.dumps({"us_confidence": score.us_confidence}), media_type="application/json"
         )
@@ -207,19 +215,9 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         )
 
     if settings.metrics_public:
-        app.add_route("/metrics", _metrics, include_in_schema=False)
+        for path, page in PAGES.items():
+            app.add_route(path, page, include_in_schema=False)
     return app
-
-
-def create_metrics_app() -> Starlette:
-    """Builds the application of an address of its own. Needs the state of the other's lifespan."""
-    return Starlette(routes=[Route("/metrics", _metrics)], middleware=[Middleware(OneSpelling)])
-
-
-async def _metrics(request: Request) -> Response:
-    # So that the number of READY workers is of now.
-    await request.state.model_status.readiness()
-    return Response(request.state.metrics.exposition(), media_type=METRICS_MEDIA_TYPE)
 
 
 def _middleware(

@@ -34,6 +34,10 @@ class Turns:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         self._running: dict[str, int] = {}
 
+    def counts(self) -> tuple[int, int]:
+        """How many clips wait for their turn, and how many have it."""
+        return sum(map(len, self._waiting.values())), sum(self._running.values())
+
     def check_room(self, client: str) -> None:
         """Raises `Problem` (overloaded) if a clip of this client could not be admitted now."""
         own = self._count(client)

@@ -125,7 +125,6 @@ class Supervisor:
 
     def watch(self, also: Callable[[], None] = lambda: None) -> NoReturn:
         """Call `also` over and over; raise `ServiceFailed` when a part has died too often.
-
         TorchServe comes back with the versions that are registered at that time.
         """
         watch(
@@ -318,6 +317,7 @@ class Supervisor:
             "AUREA_MODEL_NOTICE": notice,
             "AUREA_TORCHSERVE_SOCKET": str(addresses.inference_socket),
             "AUREA_MANAGEMENT_URL": addresses.management_url,
+            "AUREA_TORCHSERVE_METRICS_URL": addresses.metrics_url,
             "AUREA_KEY_FILE": str(addresses.key_file),
             "AUREA_ROUTING_FILE": str(self._registry.routing_file),
             "AUREA_DRAIN_S": str(self._settings.drain_s),
