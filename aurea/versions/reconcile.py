@@ -7,6 +7,7 @@ from pathlib import Path
 from aurea.archive.errors import ArchiveRefused
 from aurea.torchserve.errors import ManagementError, Unreachable
 from aurea.versions.declared import Declaration, DeclaredVersion, checked_copy, differences
+from aurea.versions.fetching import have_archive
 from aurea.versions.lifecycle import Lifecycle
 from aurea.versions.outcome import CommandRefused, Outcome
 from aurea.versions.registry import Registry, RegistryBusy
@@ -64,6 +65,8 @@ class Reconciliation:
         if record is None or record.failed or record.sha256 != declared.sha256:
             with tempfile.TemporaryDirectory(dir=self._registry.store.parent) as scratch:
                 copy = Path(scratch) / f"{version}.mar"
+                if declared.source:
+                    have_archive(declared, folder)
                 checked_copy(folder / declared.archive, copy, declared.sha256)
                 return self._lifecycle.register(
                     copy,
