@@ -14,7 +14,7 @@ switch = $(if $($(1)),--$(2))
 
 .DEFAULT_GOAL := help
 .PHONY: help serve stop mar models check test test-long lint unit types train speech evaluate \
-    calibrate bench lock setup setup-tools setup-bench setup-dev clean
+    calibrate bench lock setup setup-tools setup-bench setup-dev clean image check-deploy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,16 @@ calibrate: setup-tools ## fit a model's softmax scale (MODEL DATA [INTO OUT JOBS
 
 bench: setup-bench ## the service beside others: under ten minutes ([OPTIONS='--write-readme'])
 	@$(VENV_PYTHON) -m scripts.bench $(OPTIONS)
+
+image: ## build the image ([ENGINE=docker|podman|buildah BASE MODEL=embedded|none TAG])
+	@ENGINE='$(ENGINE)' BASE='$(BASE)' MODEL='$(MODEL)' TAG='$(TAG)' sh deploy/image/build.sh
+
+check-deploy: setup-dev ## judge the manifests and the Dockerfile with tools of their own environment
+	@test -x .venv-deploy/bin/kubectl || { \
+	    $(VENV_PYTHON) -m venv --without-pip .venv-deploy && \
+	    $(VENV_PYTHON) -m pip --python .venv-deploy/bin/python install --quiet \
+	        -r deploy/kubernetes/requirements.txt; }
+	@$(VENV_PYTHON) -m pytest -q tests/unit/deploy
 
 lock: setup-dev ## write the lock from pyproject.toml ([OPTIONS='--upgrade'])
 	@$(VENV_PYTHON) -m scripts.lock $(OPTIONS)
