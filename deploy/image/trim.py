@@ -1,0 +1,58 @@
+"""Takes out of the image what the service never reads, and compiles what is left.
+
+Compiled files carry no time, so that two builds of one commit have the same content.
+"""
+
+import compileall
+import py_compile
+import shutil
+import sys
+from pathlib import Path
+
+# Headers, test suites and tools to build with: a third of the environment.
+UNUSED = (
+    "torch/test",
+    "torch/include",
+    "torch/share",
+    "torch/bin/protoc*",
+    "torch/bin/test_*",
+    "torch/bin/*_test",
+    "torch/lib/*.a",
+    "torch/**/*.pyi",
+    "openvino/include",
+    "openvino/cmake",
+    "numpy/**/tests",
+    "scipy/**/tests",
+    "sympy/**/tests",
+    "networkx/**/tests",
+    "pip",
+    "pip-*.dist-info",
+    "hatchling*",
+    "setuptools/tests",
+)
+
+
+def main(root: Path) -> None:
+    """Trim the environment and the checkout in `root`."""
+    (site,) = (root / ".venv" / "lib").glob("python3*/site-packages")
+    for pattern in UNUSED:
+        for path in sorted(site.glob(pattern)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    for path in sorted(root.rglob("__pycache__")):
+        shutil.rmtree(path)
+    for name in (".cache", ".venv/torch.txt"):
+        path = root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    compileall.compile_dir(
+        root,
+        quiet=2,
+        workers=1,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
