@@ -6,7 +6,7 @@ from pathlib import Path
 from aurea.archive.errors import ArchiveRefused
 from aurea.archive.vetting import archive_labels, vet
 from aurea.service.errors import ServiceFailed
-from aurea.versions.declared import Declaration, checked_copy
+from aurea.versions.declared import Declaration, checked_copy, share_of
 from aurea.versions.outcome import CommandRefused
 from aurea.versions.registry import Registry, RegistryUnwritable
 
@@ -26,7 +26,7 @@ def default_archive(declaration: Declaration, folder: Path, registry: Registry) 
             state.forget(version)
     if declaration.default in state.versions:
         state.make_default(declaration.default)
-    if state.canary != declaration.canary:
+    if share_of(state.canary) != share_of(declaration.canary):
         state.canary = None
     registry.save(state)
     registered = registry.unchanged(declaration.default)

@@ -22,7 +22,7 @@ from pydantic import (
 
 from aurea.names import check_name, check_version, version_order
 from aurea.versions.outcome import CommandRefused
-from aurea.versions.state import State
+from aurea.versions.state import Canary, State
 
 _BLOCK_BYTES: Final = 1 << 20
 _MAX_FILE_BYTES: Final = 1_000_000
@@ -165,7 +165,7 @@ def differences(declaration: Declaration, state: State) -> list[str]:
             found.append(f"{version} has not its {declared.workers} workers")
     if state.default != declaration.default:
         found.append(f"{state.default or 'nothing'} answers, not {declaration.default}")
-    if _share(state.canary) != _share(declaration.canary):
+    if share_of(state.canary) != share_of(declaration.canary):
         found.append("the canary's share is another")
     found += [
         f"{each} is not declared"
@@ -192,12 +192,13 @@ def exported(state: State, model: str, store: Path) -> Declaration:
     return Declaration(
         model=model,
         default=state.default,
-        canary=canary and DeclaredCanary(version=canary.version, percent=canary.percent),
+        canary=DeclaredCanary(version=canary.version, percent=canary.percent) if canary else None,
         versions=versions,
     )
 
 
-def _share(canary: Any) -> tuple[str, float] | None:
+def share_of(canary: Canary | DeclaredCanary | None) -> tuple[str, float] | None:
+    """A canary's version and its share in percent, to compare by; None where there is none."""
     return (canary.version, float(canary.percent)) if canary else None
 
 

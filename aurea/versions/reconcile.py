@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from aurea.archive.errors import ArchiveRefused
@@ -40,12 +41,12 @@ class Reconciliation:
                 "A service serves one model's versions."
             )
         for version, declared in declaration.versions.items():
-            self._attempt(version, lambda v=version, d=declared: self._have(v, d, folder))
+            self._attempt(version, partial(self._have, version, declared, folder))
         self._attempt(declaration.default, lambda: self._answer(declaration))
         self._share(declaration)
         if self._registry.load().default == declaration.default:
             for version in set(self._registry.load().versions) - set(declaration.versions):
-                self._attempt(version, lambda v=version: self._lifecycle.retire(v))
+                self._attempt(version, partial(self._lifecycle.retire, version))
         left = differences(declaration, self._registry.load())
         if not left and not self._refused:
             self._said.append(f"{self._name}: the service serves what is declared")

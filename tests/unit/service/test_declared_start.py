@@ -8,7 +8,7 @@ import pytest
 from aurea.files import sha256_of
 from aurea.service.declared_start import default_archive
 from aurea.service.errors import ServiceFailed
-from aurea.versions.declared import Declaration, DeclaredVersion
+from aurea.versions.declared import Declaration, DeclaredCanary, DeclaredVersion
 from aurea.versions.registry import Registry
 from tests.unit.versions.service import Service
 
@@ -71,3 +71,16 @@ def test_a_default_that_cannot_be_had_ends_the_start_with_the_reason(
         declaration, told = declared(played, "2.0"), "the archive is of version 1.0"
     with pytest.raises(ServiceFailed, match=told):
         default_archive(declaration, played.folder, played.registry)
+
+
+@pytest.mark.parametrize("percent", [10, 11])
+def test_a_canary_is_kept_if_it_is_declared_with_the_same_share(
+    played: Service, percent: int
+) -> None:
+    played.lifecycle.register(played.folder / "2.0.mar")
+    played.lifecycle.canary("2.0", 10)
+    both = {each: declared(played, each).versions[each] for each in ("1.0", "2.0")}
+    canary = DeclaredCanary(version="2.0", percent=percent)
+    declaration = Declaration(model="small", default="1.0", canary=canary, versions=both)
+    default_archive(declaration, played.folder, played.registry)
+    assert (played.state.canary is not None) == (percent == 10)

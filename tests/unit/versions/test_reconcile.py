@@ -1,7 +1,6 @@
 """Bringing a service to what is declared, against a TorchServe that is played."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,23 +10,21 @@ from aurea.versions.declared import Declaration, DeclaredCanary, DeclaredVersion
 from aurea.versions.outcome import CommandRefused, Outcome
 from aurea.versions.reconcile import Reconciliation
 from aurea.versions.state import Canary
-from tests.unit.versions.service import Service
+from tests.unit.versions.service import LIMITS, Service
 
 
-def declared(service: Service, *versions: str, default: str = "1.0", **roles: Any) -> Declaration:
+def declared(
+    service: Service, *versions: str, default: str = "1.0", canary: DeclaredCanary | None = None
+) -> Declaration:
     """Each of `versions` with the archive that the service's folder holds of it."""
     return Declaration(
         model="small",
         default=default,
+        canary=canary,
         versions={
-            each: DeclaredVersion(
-                archive=f"{each}.mar",
-                sha256=sha256_of(service.archive(each)),
-                **roles.get(each, {}),
-            )
+            each: DeclaredVersion(archive=f"{each}.mar", sha256=sha256_of(service.archive(each)))
             for each in versions
         },
-        canary=roles.get("canary"),
     )
 
 
@@ -43,7 +40,8 @@ def test_a_canary_comes_is_promoted_and_rolled_back_by_the_file_alone(service: S
     assert service.state.canary == Canary(version="2.0", percent=10)
     assert service.routing["canary"] == {"version": "2.0", "percent": 10}
     assert reconciled(service, declared(service, "1.0", "2.0", default="2.0")).facts["agreed"]
-    assert (service.torchserve.answering, service.state.canary) == ("2.0", None)
+    assert service.torchserve.answering == "2.0"
+    assert service.routing == {"limits": LIMITS}
     assert reconciled(service, declared(service, "1.0", "2.0")).facts["agreed"]
     assert service.torchserve.answering == "1.0"
 
@@ -65,7 +63,11 @@ def test_what_is_not_declared_is_retired_the_former_default_included(service: Se
 
 
 def test_workers_become_as_many_as_declared(service: Service) -> None:
-    reconciled(service, declared(service, "1.0", "2.0", **{"1.0": {"workers": 3}}))
+    declaration = declared(service, "1.0", "2.0")
+    versions = declaration.versions | {
+        "1.0": declaration.versions["1.0"].model_copy(update={"workers": 3})
+    }
+    reconciled(service, declaration.model_copy(update={"versions": versions}))
     assert len(service.torchserve.workers["1.0"]) == 3
 
 
