@@ -9,19 +9,20 @@ import shutil
 import sys
 from pathlib import Path
 
-# Headers, test suites and tools to build with: a third of the environment.
+# Headers, test suites and tools to build with. Not numpy's tests, which numpy.testing imports.
 UNUSED = (
     "torch/test",
     "torch/include",
     "torch/share",
     "torch/bin/protoc*",
     "torch/bin/test_*",
-    "torch/bin/*_test",
+    "torch/bin/*Test",
+    "torch/bin/*.pt*",
+    "torch/bin/upgrader_models",
     "torch/lib/*.a",
     "torch/**/*.pyi",
     "openvino/include",
     "openvino/cmake",
-    "numpy/**/tests",
     "scipy/**/tests",
     "sympy/**/tests",
     "networkx/**/tests",
