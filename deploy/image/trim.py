@@ -5,11 +5,13 @@ Compiled files carry no time, so that two builds of one commit have the same con
 
 import compileall
 import py_compile
+import re
 import shutil
 import sys
 from pathlib import Path
 
-# Headers, test suites and tools to build with. Not numpy's tests, which numpy.testing imports.
+# Headers, test suites, tools to build with, engines of processors that the image has no drivers
+# for. Not numpy's tests, which numpy.testing imports.
 UNUSED = (
     "torch/test",
     "torch/include",
@@ -22,6 +24,8 @@ UNUSED = (
     "torch/lib/*.a",
     "torch/**/*.pyi",
     "openvino/include",
+    "openvino/libs/libopenvino_intel_gpu_plugin.so",
+    "openvino/libs/libopenvino_intel_npu_plugin.so",
     "openvino/cmake",
     "scipy/**/tests",
     "sympy/**/tests",
@@ -31,6 +35,9 @@ UNUSED = (
     "hatchling*",
     "setuptools/tests",
 )
+
+# What no worker, proxy or supervisor imports: it stays, and is compiled if somebody does.
+NOT_COMPILED = re.compile(r"/(sympy|networkx|setuptools|torch/_inductor|torch/_dynamo)/")
 
 
 def main(root: Path) -> None:
@@ -51,6 +58,7 @@ def main(root: Path) -> None:
         root,
         quiet=2,
         workers=1,
+        rx=NOT_COMPILED,
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
 

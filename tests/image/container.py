@@ -13,6 +13,9 @@ from aurea.paths import ROOT
 
 BASE: Final = "localhost/aurea-base:bookworm"
 TOOLS: Final = ("buildah", "podman", "crun", "mmdebstrap", "unshare")
+NO_DOCUMENTS: Final = tuple(
+    f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale", "info")
+)
 # What the base needs beside the smallest Debian.
 PACKAGES: Final = "python3,python3-venv,ca-certificates,libexpat1"
 
@@ -44,7 +47,14 @@ def ensure_base(folder: Path) -> None:
     if BASE in run("buildah", "images", "--format", "{{.Name}}:{{.Tag}}").splitlines():
         return
     archive = folder / "base.tar"
-    run("mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", archive)
+    run(
+        "mmdebstrap",
+        "--variant=minbase",
+        *NO_DOCUMENTS,
+        f"--include={PACKAGES}",
+        "bookworm",
+        archive,
+    )
     container = run("buildah", "from", "scratch")
     run("buildah", "add", "-q", container, archive, "/")
     run("buildah", "commit", "-q", "--format", "docker", container, BASE)
