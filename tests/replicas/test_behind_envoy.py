@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def load(replicas: list[Replica], tmp_path: Path) -> Iterator[Load]:
         assert text.count(f"port_value: {old}") == 1
         text = text.replace(f"port_value: {old}", f"port_value: {new}")
     (tmp_path / "envoy.yaml").write_text(text)
-    command = [ENVOY, "-c", tmp_path / "envoy.yaml", "--concurrency", "1", "--disable-hot-restart"]
+    command = [str(ENVOY), "-c", str(tmp_path / "envoy.yaml"), "--disable-hot-restart"]
+    command += ["--concurrency", "1"]
     with (tmp_path / "envoy.log").open("wb") as log:
         envoy = subprocess.Popen(command, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
@@ -124,6 +126,10 @@ def is_ready(url: str) -> bool:
         return False
 
 
+def has_more(replica: Replica, clips: int) -> bool:
+    return len(replica.standin.predictions) > clips
+
+
 def eventually(condition: Callable[[], bool], within_s: float = 30) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
@@ -137,7 +143,7 @@ def test_a_rolling_restart_fails_no_request(replicas: list[Replica], load: Load)
         replica.end(signal.SIGTERM)
         replica.start()
         seen = len(replica.standin.predictions)
-        eventually(lambda each=replica, had=seen: len(each.standin.predictions) > had + 5)
+        eventually(partial(has_more, replica, seen + 5))
         assert load.answers.total() > before
     load.end()
     assert set(load.answers) == {200}
