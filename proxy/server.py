@@ -16,13 +16,14 @@ from typing import Any, cast
 import uvicorn
 from typing_extensions import override
 
-from proxy.app import create_app, create_metrics_app
+from proxy.app import create_app
 from proxy.connection import Connection
 from proxy.connection_caps import ConnectionCaps
 from proxy.descriptors import raise_limit, share_out
 from proxy.drain import Drain
 from proxy.keys import KeysUnreadable
 from proxy.logs import configure_logging
+from proxy.metrics_pages import create_metrics_app
 from proxy.settings import Settings
 from proxy.tls import Handshake, Tls
 

@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     """TorchServe's management address."""
     key_file: Path = Path("key_file.json")
     """The file in which TorchServe keeps its tokens."""
+    torchserve_metrics_url: str = ""
+    """TorchServe's own page of metrics, passed on at `/metrics/torchserve`, or none."""
     routing_file: Path | None = None
     """JSON file with the version that gets a share of the requests besides the default, as
     `{"canary": {"version": "2.0", "percent": 10}}`, and with the limits of the default, as

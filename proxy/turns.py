@@ -12,6 +12,7 @@ from typing import Final
 
 from starlette.requests import Request
 
+from proxy.load import Load
 from proxy.problems import Problem
 
 LONG_S: Final = 30.0
@@ -30,7 +31,7 @@ class _Ticket:
     cost_s: float
     left: Callable[[], bool]
     called: "asyncio.Future[None]"
-    came_s: float = field(default_factory=time.monotonic)
+    came_s: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def is_short(self) -> bool:
@@ -92,6 +93,12 @@ class Turns:
     def audio_s(self) -> float:
         """Seconds of audio, as they seem, of all clips that wait or have their turn."""
         return self._audio_s
+
+    def load(self) -> Load:
+        """How many clips wait for their turn and have it, and their seconds of audio."""
+        queued_s = sum(each.cost_s for queue in self._waiting.values() for each in queue)
+        running = sum(self._running.values())
+        return Load(self.waiting, running, queued_s, max(0.0, self._audio_s - queued_s))
 
     def check_room(self, client: str) -> None:
         """Raises `Problem` (overloaded) if a clip of this client could not be admitted now."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from aurea.service.errors import ServiceFailed
+from aurea.torchserve.process import without_own_variables
 
 _PR_SET_PDEATHSIG: Final = 1
 _TAIL_LINES: Final = 15
@@ -96,3 +97,22 @@ def _message(log_line: str) -> str:
     except (ValueError, KeyError, TypeError):
         return log_line
     return str(message).rstrip()
+
+
+def child_environment(temporary: Path) -> dict[str, str]:
+    """What a process of the service gets of this one's environment.
+
+    What a stranger's shell sets for Python or torch must not change what is served. AUREA_
+    variables go through: they are the proxy's documented settings.
+    """
+    environment = {
+        name: value
+        for name, value in without_own_variables(os.environ).items()
+        if not name.startswith(("PYTHON", "MAKE", "MFLAGS"))
+    }
+    return environment | {
+        "TMPDIR": str(temporary),
+        "TEMP": str(temporary),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }

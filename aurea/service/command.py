@@ -1,12 +1,13 @@
 """`make serve` and `make stop`: the service from its model to its end."""
 
+import os
 import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import gettempdir
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 from accent.cores import available_cores
 
@@ -14,8 +15,10 @@ from aurea.archive.build import PackagingError
 from aurea.command_line import read
 from aurea.models.choice import DEFAULT_EMBEDDED, ModelUnavailable, choose_model
 from aurea.service.console import say
+from aurea.service.declared_start import default_archive
 from aurea.service.disk import trouble
 from aurea.service.errors import ServiceFailed, StopRequested
+from aurea.service.following import Following
 from aurea.service.packaging import PackagingOrder, archive_to_serve
 from aurea.service.preflight import (
     check_port,
@@ -28,6 +31,7 @@ from aurea.service.preflight import (
 from aurea.service.settings import ServeSettings, SharedSettings, read_shared_settings
 from aurea.service.supervisor import Supervisor, local_url
 from aurea.versions.capacity import Capacity, free_memory_bytes
+from aurea.versions.declared import DeclarationFaulty, read_declaration
 from aurea.versions.registry import STATE_FOLDER, Registry, RegistryError
 
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -44,6 +48,8 @@ def serve(settings: ServeSettings) -> None:
     with ExitStack() as stack:
         stack.enter_context(only_one(settings.run_dir))
         check_port(settings.host, settings.port)
+        if settings.versions is not None:
+            _serve_declared(settings, settings.versions, shared, stack)
         say(f"Model ({settings.model})")
         choice = choose_model(
             settings.model,
@@ -74,6 +80,28 @@ def serve(settings: ServeSettings) -> None:
         supervisor.watch()
 
 
+def _serve_declared(
+    settings: ServeSettings, file: Path, shared: SharedSettings, stack: ExitStack
+) -> NoReturn:
+    """Serve what `file` declares, from its default on, and follow it."""
+    declaration = read_declaration(file)
+    name, version = declaration.model, declaration.default
+    say(f"Versions ({file})")
+    registry = Registry(settings.run_dir / STATE_FOLDER / name, name)
+    registry.prepare()
+    own = {"version": version, "workers": declaration.versions[version].workers or 0}
+    supervisor = Supervisor(settings.model_copy(update=own), shared, registry, name)
+    stack.callback(supervisor.stop)
+    with registry.locked(_LOCK_TIMEOUT_S):
+        archive = default_archive(declaration, file.parent, registry)
+        answering = supervisor.start(archive, "")
+        _announce(settings, shared, name, answering, supervisor)
+        supervisor.start_others()
+    following = Following(file, registry, run_dir=settings.run_dir, environment=os.environ)
+    stack.callback(following.close)
+    supervisor.watch(following.look)
+
+
 def main() -> None:
     """Start or stop the service as the command line says."""
     settings = read(ServeSettings)
@@ -86,7 +114,13 @@ def main() -> None:
         serve(settings)
     except StopRequested:
         say("Stopped")
-    except (ServiceFailed, PackagingError, ModelUnavailable, RegistryError) as error:
+    except (
+        ServiceFailed,
+        PackagingError,
+        ModelUnavailable,
+        RegistryError,
+        DeclarationFaulty,
+    ) as error:
         sys.exit(f"\n{error}")
     except OSError as error:
         sentence = trouble(error, (settings.run_dir, settings.model_store, Path(gettempdir())))

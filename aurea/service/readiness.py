@@ -86,18 +86,21 @@ def watch(
     *,
     lost_workers_s: float,
     model_log: Path,
+    also: Callable[[], None] = lambda: None,
 ) -> NoReturn:
     """Return never: raise `ServiceFailed` when a part of the service has died for good.
 
     `keep_alive` starts processes that are gone again, or raises it. `prove_ready` returns if a
     worker is READY and raises an exception with the reason if not; after `lost_workers_s` seconds
-    without such a proof the service counts as dead.
+    without such a proof the service counts as dead. `also` is called in between, and must not
+    wait.
     """
     readiness = Readiness(prove_ready)
     readiness.start()
     try:
         while True:
             keep_alive()
+            also()
             if readiness.unproven_s > lost_workers_s:
                 raise ServiceFailed(
                     f"No worker has been READY for {lost_workers_s:g} s: {readiness.complaint}\n"

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from aurea.archive.errors import ArchiveRefused
 from aurea.archive.repacking import check_sound
+from aurea.archive.vetting import Vetted, archive_reference
 from aurea.service.children import tail
 from aurea.service.console import say
 from aurea.service.errors import ServiceFailed
@@ -20,6 +21,8 @@ from aurea.torchserve.client import TorchServe
 from aurea.torchserve.errors import ManagementError
 from aurea.torchserve.workers import await_workers, last_complaint
 from aurea.versions.gpu_profile import batching_of
+from aurea.versions.outcome import CommandRefused
+from aurea.versions.proof import prove
 from aurea.versions.registry import ArchiveChanged, Registry
 from aurea.versions.state import State
 
@@ -39,10 +42,12 @@ class Restoring:
         ready_timeout_s: float,
         check_alive: Callable[[], None],
         cards: int = 0,
+        proven: bool = False,
     ) -> None:
         """`workers` says how many a version gets; `check_alive` raises once a process is gone.
 
-        `cards` is the number of the machine's GPUs.
+        `cards` is the number of the machine's GPUs. With `proven` a version counts as loaded once
+        it scores its reference clips as measured.
         """
         self._name = name
         self._registry = registry
@@ -53,6 +58,7 @@ class Restoring:
         self._ready_timeout_s = ready_timeout_s
         self._check_alive = check_alive
         self._cards = cards
+        self._proven = proven
         self._tried: set[str] = set()
 
     def load_default(self) -> str:
@@ -90,7 +96,7 @@ class Restoring:
         self._tried.add(version)
         try:
             attended(lambda: self._load(version), self._check_alive)
-        except (ManagementError, ArchiveChanged, ArchiveRefused) as error:
+        except (ManagementError, ArchiveChanged, ArchiveRefused, CommandRefused) as error:
             self._check_alive()
             complaint = last_complaint(self._model_log, self._name, version)
             reason = " ".join(f"{error} {complaint}".split())
@@ -127,4 +133,17 @@ class Restoring:
                 # Each may die once, of something that passes.
                 max_deaths=workers,
                 on_ready=show,
+            )
+        if self._proven:
+            self._prove(version)
+
+    def _prove(self, version: str) -> None:
+        record = self._state.versions[version]
+        path = self._registry.store / record.archive
+        reference = archive_reference(path)
+        if reference is not None:
+            prove(
+                self._torchserve,
+                Vetted(path, self._name, version, record.sha256, (), (), reference[0]),
+                lambda what, done, total: None,  # noqa: ARG005
             )

@@ -57,6 +57,11 @@ class ServeSettings(CommandLine):
     model_store: Annotated[Path, AfterValidator(Path.absolute)] = MODEL_STORE
     """Folder that keeps the archive once it is packaged."""
 
+    versions: AbsoluteFile | None = None
+    """File that declares the versions to serve, as `make models ARGS=export` writes it; it is
+    followed while the service runs, and says the model's name, versions and workers instead of
+    the other options. None to serve what is packaged and registered."""
+
     host: str = "127.0.0.1"
     """Address that the proxy listens on."""
 

@@ -4,7 +4,6 @@ Everything that runs keeps its files in one run folder; on the way out the proxy
 then TorchServe stops, and what remains are logs and what was registered.
 """
 
-import os
 import shutil
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import Final, NoReturn
 
 import httpx
 
-from aurea.service.children import Child, tail
+from aurea.service.children import Child, child_environment, tail
 from aurea.service.console import say
 from aurea.service.disk import trouble
 from aurea.service.errors import ServiceFailed
@@ -37,7 +36,6 @@ from aurea.torchserve.process import (
     SERVER_LOG,
     java_command,
     java_environment,
-    without_own_variables,
 )
 from aurea.versions.registry import Registry
 from aurea.versions.state import State
@@ -101,7 +99,8 @@ class Supervisor:
         addresses = self._write_addresses(configuration, threads)
         self._addresses = addresses
         self._torchserve = self._start_torchserve(configuration, threads)
-        self._proxy = self._start_proxy(notice, addresses)
+        if self._settings.versions is None:
+            self._proxy = self._start_proxy(notice, addresses)
         self._start_again = {
             "torchserve": partial(self._restart_torchserve, configuration, threads),
             "proxy": partial(self._restart_proxy, notice, addresses),
@@ -112,6 +111,8 @@ class Supervisor:
         self._restoring = self._new_restoring(self._management, self._check_alive)
         version = self._restoring.load_default()
         say("Proxy")
+        if self._proxy is None:  # Nobody is answered by a declared version that is not proven.
+            self._proxy = self._start_proxy(notice, addresses)
         self._await_proxy()
         return version
 
@@ -121,14 +122,14 @@ class Supervisor:
             raise RuntimeError("start() has not run")
         self._restoring.load_others()
 
-    def watch(self) -> NoReturn:
-        """Return never: raise `ServiceFailed` when a part has died too often to be started again.
-
+    def watch(self, also: Callable[[], None] = lambda: None) -> NoReturn:
+        """Call `also` over and over; raise `ServiceFailed` when a part has died too often.
         TorchServe comes back with the versions that are registered at that time.
         """
         watch(
             self._keep_alive,
             self._prove_ready,
+            also=also,
             lost_workers_s=self._settings.lost_workers_s,
             model_log=self._log_dir / MODEL_LOG,
         )
@@ -209,6 +210,7 @@ class Supervisor:
             model_log=self._log_dir / MODEL_LOG,
             ready_timeout_s=self._settings.ready_timeout_s,
             check_alive=check_alive,
+            proven=self._settings.versions is not None,
         )
 
     def listening(self) -> list[str]:
@@ -300,7 +302,7 @@ class Supervisor:
             "TorchServe",
             java_command(configuration, config_file, self._log_dir),
             java_environment(
-                self._environment(),
+                child_environment(self._temporary),
                 threads_per_worker=threads,
                 cores_folder=self._scratch / "cores",
             ),
@@ -311,7 +313,7 @@ class Supervisor:
 
     def _start_proxy(self, notice: str, addresses: Addresses) -> Child:
         environment = self._machine.proxy_environment(self._registry, self._state)
-        environment |= self._environment() | self._shared.environment()
+        environment |= child_environment(self._temporary) | self._shared.environment()
         environment |= {
             "AUREA_HOST": self._settings.host,
             "AUREA_PORT": str(self._settings.port),
@@ -319,6 +321,7 @@ class Supervisor:
             "AUREA_MODEL_NOTICE": notice,
             "AUREA_TORCHSERVE_SOCKET": str(addresses.inference_socket),
             "AUREA_MANAGEMENT_URL": addresses.management_url,
+            "AUREA_TORCHSERVE_METRICS_URL": addresses.metrics_url,
             "AUREA_KEY_FILE": str(addresses.key_file),
             "AUREA_ROUTING_FILE": str(self._registry.routing_file),
             "AUREA_DRAIN_S": str(self._settings.drain_s),
@@ -332,21 +335,6 @@ class Supervisor:
             output=self._log_dir / "proxy.out",
             logs=[self._log_dir / _PROXY_LOG],
         )
-
-    def _environment(self) -> dict[str, str]:
-        # What a stranger's shell sets for Python or torch must not change what is served.
-        # AUREA_ variables go through: they are the proxy's documented settings.
-        environment = {
-            name: value
-            for name, value in without_own_variables(os.environ).items()
-            if not name.startswith(("PYTHON", "MAKE", "MFLAGS"))
-        }
-        return environment | {
-            "TMPDIR": str(self._temporary),
-            "TEMP": str(self._temporary),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONUNBUFFERED": "1",
-        }
 
     def _workers(self, version: str) -> int:
         wanted = self._state.versions[version].workers or self._settings.workers

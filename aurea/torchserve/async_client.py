@@ -34,6 +34,7 @@ from aurea.torchserve.tokens import TOKEN_ATTEMPTS, Pause, Renewal, TokenKind, T
 _CONNECT_TIMEOUT_S: Final = 2.0
 _MANAGEMENT_TIMEOUT_S: Final = 2.0
 _RENEW_BEFORE_S: Final = 60.0
+_METRICS_TIMEOUT_S: Final = 5.0
 
 DETAIL_HEADER: Final = "X-Aurea-Detail"
 """Tells the handler how much an answer should hold: a `Detail` other than `score`."""
@@ -128,6 +129,17 @@ class AsyncTorchServe:
             raise Unreachable("TorchServe does not answer in time.") from error
         except (httpx.HTTPStatusError, ValidationError) as error:
             raise ManagementError("TorchServe does not describe the model.") from error
+
+    async def metrics(self, url: str) -> bytes:
+        """TorchServe's own metrics, in Prometheus' text format. Raises `ManagementError`."""
+        try:
+            with connection_errors():
+                answer = await asyncio.wait_for(self._client.get(url), _METRICS_TIMEOUT_S)
+        except asyncio.TimeoutError as error:
+            raise Unreachable("TorchServe does not answer in time.") from error
+        if answer.status_code != 200:
+            raise ManagementError(f"TorchServe answers {answer.status_code} for its metrics.")
+        return answer.content
 
     async def _with_token(
         self, kind: TokenKind, call: Callable[[dict[str, str]], Awaitable[httpx.Response]]

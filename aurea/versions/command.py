@@ -19,15 +19,18 @@ from tqdm import tqdm
 
 from aurea.archive.errors import ArchiveRefused
 from aurea.command_line import CommandLine, read
+from aurea.files import write_whole
 from aurea.paths import ROOT
 from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
 from aurea.torchserve.client import TorchServe
 from aurea.torchserve.errors import ManagementError, Unreachable
 from aurea.versions.comparison import compare, samples, since
+from aurea.versions.declared import exported, read_declaration
 from aurea.versions.interruption import Interruption
 from aurea.versions.lifecycle import Lifecycle
 from aurea.versions.outcome import CommandRefused, Outcome
 from aurea.versions.presentation import listed, shown, side_by_side
+from aurea.versions.reconcile import Reconciliation
 from aurea.versions.registry import STATE_FOLDER, Registry, RegistryError
 
 _SCRAPE_TIMEOUT_S: Final = 10.0
@@ -118,6 +121,20 @@ class Compare(Step):
     """Only of so many seconds from now on; 0: of all."""
 
 
+class Export(Step):
+    """Write what is served as the file that VERSIONS= takes."""
+
+    file: CliPositionalArg[Path | None] = None
+    """Where to; standard output, if not given."""
+
+
+class Reconcile(Step):
+    """Make the service serve what such a file declares."""
+
+    file: CliPositionalArg[Path]
+    """The file, such as versions.yaml."""
+
+
 class Models(CommandLine):
     """Register, compare, promote, scale and retire model versions while they serve."""
 
@@ -134,6 +151,8 @@ class Models(CommandLine):
     retire: CliSubCommand[Retire] = Field(description=Retire.__doc__)
     canary: CliSubCommand[Share] = Field(description=Share.__doc__)
     compare: CliSubCommand[Compare] = Field(description=Compare.__doc__)
+    export: CliSubCommand[Export] = Field(description=Export.__doc__)
+    reconcile: CliSubCommand[Reconcile] = Field(description=Reconcile.__doc__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -157,6 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(outcome.facts, ensure_ascii=False, indent=1))
     else:
         print("\n".join(outcome.sentences))
+    if outcome.facts.get("agreed") is False:
+        sys.exit(1)
 
 
 def _run(run_dir: Path, step: Step, interruption: Interruption) -> Outcome:
@@ -175,6 +196,10 @@ def _run(run_dir: Path, step: Step, interruption: Interruption) -> Outcome:
             interruption=interruption,
             on_wait=lambda: print("waiting for another command to end", file=sys.stderr),
         )
+        if isinstance(step, Export):
+            return _export(step, registry, addresses)
+        if isinstance(step, Reconcile):
+            return _reconcile(step, lifecycle, registry, addresses)
         return _perform(step, lifecycle, addresses)
     except Unreachable as error:
         raise CommandRefused(
@@ -221,6 +246,26 @@ def _perform(step: Step, lifecycle: Lifecycle, addresses: Addresses) -> Outcome:
         case _:
             raise AssertionError(step)
     return outcome
+
+
+def _export(step: Export, registry: Registry, addresses: Addresses) -> Outcome:
+    declaration = exported(registry.load(), addresses.model_name, registry.store)
+    facts = declaration.model_dump(exclude_defaults=True)
+    if step.file is None:
+        return Outcome(facts, [declaration.text().rstrip("\n")])
+    try:
+        write_whole(step.file, declaration.text())
+    except OSError as error:
+        raise CommandRefused(f"{step.file} cannot be written: {error.strerror or error}.") from None
+    return Outcome(facts, [f"{step.file} declares what {addresses.model_name} serves now"])
+
+
+def _reconcile(
+    step: Reconcile, lifecycle: Lifecycle, registry: Registry, addresses: Addresses
+) -> Outcome:
+    declaration = read_declaration(step.file)
+    reconciliation = Reconciliation(lifecycle, registry, addresses.model_name)
+    return reconciliation.run(declaration, step.file.absolute().parent)
 
 
 def _addresses(run_dir: Path) -> Addresses:

@@ -20,6 +20,10 @@ LABELS = {
     ERRORS: {"kind"},
     RETRIES: set(),
     "aurea_proxy_model_ready": set(),
+    "aurea_proxy_queued_requests": set(),
+    "aurea_proxy_running_requests": set(),
+    "aurea_proxy_queued_audio_seconds": set(),
+    "aurea_proxy_running_audio_seconds": set(),
     "aurea_build_info": {"version", "python"},
 }
 

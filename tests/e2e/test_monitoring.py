@@ -57,7 +57,6 @@ class Watcher:
         for shipped, mine in (
             ("15s", "1s"),
             ("127.0.0.1:8083", httpx.URL(addresses.proxy_metrics_url).netloc.decode()),
-            ("127.0.0.1:8082", httpx.URL(addresses.metrics_url).netloc.decode()),
         ):
             assert shipped in configuration
             configuration = configuration.replace(shipped, mine)

@@ -8,6 +8,7 @@ import pytest
 
 from aurea.torchserve.addresses import ADDRESSES_FILE, Addresses
 from aurea.versions import command as models
+from aurea.versions.declared import read_declaration
 from aurea.versions.lifecycle import Lifecycle
 from aurea.versions.outcome import Outcome
 from aurea.versions.registry import STATE_FOLDER, Registry
@@ -310,3 +311,41 @@ def test_a_command_that_waits_for_another_says_so(
     with registry.locked(1), pytest.raises(SystemExit, match="Try again"):
         run("rollback", "--timeout-s", "0.1")
     assert "waiting for another command" in capsys.readouterr().err
+
+
+def test_what_is_served_is_exported_to_standard_output_and_to_a_file(
+    run: Run, run_dir: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "versions.yaml"
+    assert "declares what small serves now" in run("export", str(file))
+    declaration = read_declaration(file)
+    assert (declaration.default, set(declaration.versions)) == ("1.0", {"1.0", "2.0"})
+    assert declaration.canary is not None
+    assert declaration.canary.percent == 10
+    assert run("export") == file.read_text()
+    archive = Path(declaration.versions["1.0"].archive)
+    assert archive.is_file()
+    assert archive.is_relative_to(run_dir)
+
+
+def test_a_file_that_cannot_be_followed_ends_with_status_1(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "versions.yaml"
+    file.write_text("model: small")
+    with pytest.raises(SystemExit) as ended:
+        run("reconcile", str(file))
+    assert "default: it is missing" in str(ended.value.code)
+
+
+def test_a_service_that_is_not_what_is_declared_afterwards_ends_with_status_1(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "versions.yaml"
+    run("export", str(file))
+    assert "serves what is declared" in run("reconcile", str(file))
+    declared = file.read_text()
+    file.write_text(declared + "  '3.0': {archive: none.mar, sha256: " + "'" + "0" * 64 + "'}\n")
+    with pytest.raises(SystemExit) as ended:
+        run("reconcile", str(file), "--json")
+    assert ended.value.code == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["agreed"], facts["differences"]) == (False, ["3.0 is not registered"])
