@@ -1,5 +1,6 @@
 """TorchServe's metrics at the proxy's address, and the load that gateways and scalers read."""
 
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -73,16 +74,6 @@ def test_what_waits_and_what_runs_is_told_in_clips_and_in_seconds(
     standin.batch_size = 1
     proxy = start()
     audio_s = 4.0
-
-    async def scored(_: object) -> object:
-        return {
-            "us_confidence": 85.5,
-            "model": {"name": "standin", "version": "1.2"},
-            "audio": {"duration_s": audio_s},
-        }
-
-    standin.behaviours[b"first"] = scored
-    proxy.classify(b"first")
     standin.default_behaviour = hang
     clients = [threading.Thread(target=_left, args=(proxy,)) for _ in range(6)]
     for each in clients:
@@ -105,7 +96,12 @@ def test_what_waits_and_what_runs_is_told_in_clips_and_in_seconds(
     eventually(lambda: value(scrape(proxy), "aurea_proxy_running_requests") == 0)
 
 
+# What a WAV file's header says is what counts before it is decoded.
+_HEADER = b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
+FOUR_SECONDS = _HEADER.ljust(4 * 32_000, b"\0")
+
+
 def _left(proxy: Proxy) -> None:
     """Send a clip and leave before it is scored."""
     with proxy.new_client() as client, pytest.raises(httpx.TimeoutException):
-        client.post("/classify-us-accent", files={"file": b"clip"}, timeout=3)
+        client.post("/classify-us-accent", files={"file": FOUR_SECONDS}, timeout=3)

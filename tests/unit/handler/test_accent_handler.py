@@ -87,7 +87,25 @@ def test_each_item_of_a_mixed_batch_has_its_own_status_and_document(
         assert document.get("code") == code
         assert json.loads(json.dumps(document, allow_nan=False)) == document
     models = [document["model"] for document in documents]
-    assert models == [{"name": "small", "version": "3.1"}] * len(batch)
+    # A refusal is not of a model: only what was scored tells its kind.
+    assert models == [
+        {"name": "small", "version": "3.1", **({} if code else {"kind": "ecapa"})}
+        for _, _, code in batch
+    ]
+
+
+def test_a_request_gets_as_much_as_its_header_asks_for(
+    handler: AccentHandler, small_folder: Path
+) -> None:
+    wanted = [None, "recording", "timeline", "anything"]
+    context = context_of(small_folder, len(wanted))
+    context.request_processor = [
+        RequestProcessor({"X-Aurea-Detail": each} if each else {}) for each in wanted
+    ]
+    documents = handler.handle([{"body": clip(4.0)} for _ in wanted], context)
+    assert ["advice" in each["audio"] for each in documents] == [False, True, True, False]
+    assert ["timeline" in each for each in documents] == [False, False, True, False]
+    assert len({each["us_confidence"] for each in documents}) == 1
 
 
 def test_a_neighbour_changes_nothing(handler: AccentHandler, small_folder: Path) -> None:
