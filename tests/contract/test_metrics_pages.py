@@ -74,6 +74,8 @@ def test_what_waits_and_what_runs_is_told_in_clips_and_in_seconds(
     standin.batch_size = 1
     proxy = start()
     audio_s = 4.0
+    # From the first clip on it is known how many the model takes at once.
+    proxy.classify(b"first")
     standin.default_behaviour = hang
     clients = [threading.Thread(target=_left, args=(proxy,)) for _ in range(6)]
     for each in clients:
