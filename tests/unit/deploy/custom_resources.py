@@ -1,6 +1,6 @@
 """The parts of custom resources that the manifests use, as their operators take them.
 
-Written from the operators' documentation; a key that is not here is a fault, until it is looked up.
+Written from what the operators document, not copied from their CRDs: a key that is not here is a fault, until it is looked up.
 """
 
 from typing import Any, Literal
