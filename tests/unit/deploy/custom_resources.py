@@ -1,6 +1,7 @@
 """The parts of custom resources that the manifests use, as their operators take them.
 
-Written from what the operators document, not copied from their CRDs: a key that is not here is a fault, until it is looked up.
+Written from memory of what the operators document, not made from their CRDs: a key that is not here
+is a fault, until it is looked up.
 """
 
 from typing import Any, Literal
