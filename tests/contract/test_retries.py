@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from starlette.responses import JSONResponse, Response
 
+from proxy.model_status import READINESS_TTL_S
 from tests.contract.proxy_process import Proxy, at_once, eventually, raw_request
 from tests.contract.scraping import RETRIES, scrape, value
 from tests.contract.standin import (
@@ -164,8 +165,10 @@ def test_a_long_queue_is_asked_again_for_one_clip_at_a_time(
 def test_a_clip_that_holds_its_worker_is_not_put_to_another_one(
     impatient: Proxy, standin: StandIn
 ) -> None:
-    # The same processes each time that they are looked at: none of them has died.
+    # The same processes each time that they are looked at: none of them has died. What was seen
+    # for the test before is no longer believed by then.
     standin.deaths = 1
+    time.sleep(READINESS_TTL_S)
 
     async def slow(_: Prediction) -> object:
         await asyncio.sleep(1.0)
@@ -180,6 +183,7 @@ def test_a_silent_clip_is_asked_again_as_soon_as_a_worker_is_seen_to_have_died(
     impatient: Proxy, standin: StandIn
 ) -> None:
     standin.deaths = 1
+    time.sleep(READINESS_TTL_S)
     standin.behaviours[b"clip"] = silent_at_first(answering(JSONResponse(document())))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(impatient.classify, b"clip")
