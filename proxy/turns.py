@@ -5,9 +5,10 @@ import ipaddress
 import math
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from starlette.requests import Request
@@ -80,25 +81,26 @@ class Turns:
         self._max_audio_s = max_audio_s
         self._max_long = max_long
         self._waiting: dict[str, list[_Ticket]] = {}
-        self._running: dict[str, int] = {}
-        self._running_long = 0
-        self._audio_s = 0.0
+        self._running: dict[str, list[_Ticket]] = {}
 
     @property
     def waiting(self) -> int:
         """How many clips wait for their turn."""
-        return sum(map(len, self._waiting.values()))
+        return _clips_in(self._waiting)
 
     @property
     def audio_s(self) -> float:
         """Seconds of audio, as they seem, of all clips that wait or have their turn."""
-        return self._audio_s
+        return _audio_s(self._waiting) + _audio_s(self._running)
 
     def load(self) -> Load:
         """How many clips wait for their turn and have it, and their seconds of audio."""
-        queued_s = sum(each.cost_s for queue in self._waiting.values() for each in queue)
-        running = sum(self._running.values())
-        return Load(self.waiting, running, queued_s, max(0.0, self._audio_s - queued_s))
+        return Load(
+            self.waiting,
+            _clips_in(self._running),
+            _audio_s(self._waiting),
+            _audio_s(self._running),
+        )
 
     def check_room(self, client: str) -> None:
         """Raises `Problem` (overloaded) if a clip of this client could not be admitted now."""
@@ -130,7 +132,6 @@ class Turns:
             self._give_up(*who)
         ticket = _Ticket(cost_s, left, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(client, []).append(ticket)
-        self._audio_s += cost_s
         self._call_next()
         try:
             await ticket.called
@@ -149,7 +150,7 @@ class Turns:
 
     def _is_full(self, cost_s: float) -> bool:
         count = self._total()
-        over = count > 0 and self._audio_s + cost_s > self._max_audio_s
+        over = count > 0 and self.audio_s + cost_s > self._max_audio_s
         return over or count >= self._max_in_flight
 
     def _give_up(self, client: str, ticket: _Ticket) -> None:
@@ -175,7 +176,7 @@ class Turns:
         return most if most is not None and self._count(most) > least else None
 
     def _call_next(self) -> None:
-        while sum(self._running.values()) < max(1, self._width()):
+        while _clips_in(self._running) < max(1, self._width()):
             found = self._next()
             if found is None:
                 return
@@ -187,16 +188,15 @@ class Turns:
                 self._waiting[client] = queue
             if ticket.called.done():
                 # Given up, which its own task has yet to see.
-                self._audio_s -= ticket.cost_s
                 continue
-            self._running[client] = self._running.get(client, 0) + 1
-            self._running_long += not ticket.is_short
+            self._running.setdefault(client, []).append(ticket)
             ticket.called.set_result(None)
 
     def _next(self) -> tuple[str, _Ticket] | None:
         """Whose turn is next; None where only long clips wait and no more of them may run."""
-        long_may_run = self._running_long < max(1, self._max_long())
-        clients = sorted(self._waiting, key=lambda each: self._running.get(each, 0))
+        long = sum(not each.is_short for each in chain(*self._running.values()))
+        long_may_run = long < max(1, self._max_long())
+        clients = sorted(self._waiting, key=lambda each: len(self._running.get(each, ())))
         best: tuple[str, _Ticket] | None = None
         for client in clients:
             may_run = [each for each in self._waiting[client] if long_may_run or each.is_short]
@@ -209,9 +209,7 @@ class Turns:
         return best
 
     def _end(self, client: str, ticket: _Ticket) -> None:
-        self._running[client] -= 1
-        self._running_long -= not ticket.is_short
-        self._audio_s -= ticket.cost_s
+        self._running[client].remove(ticket)
         if not self._running[client]:
             del self._running[client]
         self._call_next()
@@ -219,16 +217,23 @@ class Turns:
     def _forget(self, client: str, ticket: _Ticket) -> None:
         queue = self._waiting.get(client, [])
         if ticket in queue:
-            self._audio_s -= ticket.cost_s
             queue.remove(ticket)
             if not queue:
                 del self._waiting[client]
 
     def _count(self, client: str) -> int:
-        return self._running.get(client, 0) + len(self._waiting.get(client, ()))
+        return len(self._running.get(client, ())) + len(self._waiting.get(client, ()))
 
     def _total(self) -> int:
-        return sum(self._running.values()) + self.waiting
+        return _clips_in(self._running) + self.waiting
+
+
+def _clips_in(tickets: Mapping[str, Sequence[_Ticket]]) -> int:
+    return sum(map(len, tickets.values()))
+
+
+def _audio_s(tickets: Mapping[str, Sequence[_Ticket]]) -> float:
+    return sum(each.cost_s for each in chain(*tickets.values()))
 
 
 def client_of(request: Request) -> str:

@@ -10,7 +10,13 @@ from accent.layout import LABELS_FILE, PROBE_FILE, PROBE_WEIGHTS_FILE
 from accent.probe.loading import ProbeSpec
 
 from aurea.models.encoder import ENCODER, place_encoder
-from aurea.models.stand_in import FULL_CHANNELS, HYPERPARAMS, SMALL_CHANNELS, write_stand_in
+from aurea.models.stand_in import (
+    FULL_CHANNELS,
+    HYPERPARAMS,
+    SMALL_CHANNELS,
+    labels_text,
+    write_stand_in,
+)
 
 __all__ = ["HYPERPARAMS", "PROBE_SPEC", "REAL_HEAD", "SHARED", "SMALL_CHANNELS", "write_stand_in"]
 
@@ -54,10 +60,7 @@ def write_probe_stand_in(
     }
     weights = {name: 0.2 * torch.randn(shape, generator=drawn) for name, shape in shapes.items()}
     torch.save(weights, folder / PROBE_WEIGHTS_FILE)
-    lines = [f"'{label}' => {index}" for index, label in enumerate(labels)]
-    (folder / LABELS_FILE).write_text(
-        "\n".join([*lines, "================", "'starting_index' => 0", ""])
-    )
+    (folder / LABELS_FILE).write_text(labels_text(labels))
     (folder / PROBE_FILE).write_text(json.dumps(asdict(spec)))
     place_encoder(folder)
     return folder

@@ -52,6 +52,12 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
+def labels_text(labels: Sequence[str]) -> str:
+    """A file of labels as SpeechBrain's `CategoricalEncoder` writes it."""
+    lines = [f"'{label}' => {index}" for index, label in enumerate(labels)]
+    return "\n".join([*lines, "================", "'starting_index' => 0", ""])
+
+
 def write_stand_in(
     folder: Path,
     *,
@@ -87,10 +93,7 @@ def write_stand_in(
             torch.nn.init.uniform_(module.get_buffer("running_var"), 0.5, 1.5)
     torch.save(network.embedding_model.state_dict(), folder / EMBEDDING_FILE)
     torch.save(network.classifier.state_dict(), folder / CLASSIFIER_FILE)
-    lines = [f"'{label}' => {index}" for index, label in enumerate(labels)]
-    (folder / LABELS_FILE).write_text(
-        "\n".join([*lines, "================", "'starting_index' => 0", ""])
-    )
+    (folder / LABELS_FILE).write_text(labels_text(labels))
     (folder / HYPERPARAMS_FILE).write_text(
         HYPERPARAMS.format(
             n_labels=len(labels),

@@ -16,6 +16,8 @@ from accent.wav2vec2.checkpoint import KERNELS, EncoderShape, checkpoint_name
 from accent.wav2vec2.network import Wav2Vec2Network
 from torch import Tensor
 
+from aurea.models.stand_in import labels_text
+
 
 @dataclass(frozen=True)
 class StandInWidth:
@@ -105,10 +107,7 @@ def write_wav2vec2_stand_in(
     # As wide as lets random frames tell clips apart without one label taking all.
     head = 3 * torch.randn(len(labels), width.size) / width.size**0.5
     torch.save({"0.w.weight": head}, folder / WAV2VEC2_HEAD_FILE)
-    lines = [f"'{label}' => {index}" for index, label in enumerate(labels)]
-    (folder / WAV2VEC2_LABELS_FILE).write_text(
-        "\n".join([*lines, "================", "'starting_index' => 0", ""])
-    )
+    (folder / WAV2VEC2_LABELS_FILE).write_text(labels_text(labels))
     (folder / HYPERPARAMS_FILE).write_text(
         WAV2VEC2_HYPERPARAMS.format(size=width.size, n_labels=len(labels))
     )

@@ -1,9 +1,28 @@
 """Windows -> passes of equal length, for engines whose windows must not be padded."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import torch
 
 from accent.engine import WindowScores
 from accent.waveform import Waveform
+
+_ON_GPU: Final = 16
+
+
+def usual_windows_per_pass(device: torch.device) -> int:
+    """How many windows of equal length share a pass where no setting says so: on a CPU, none."""
+    return 1 if device.type == "cpu" else _ON_GPU
+
+
+def device_time_s(device: torch.device) -> float:
+    """The clock, once the device has done all that it was given so far."""
+    if device.type == "cuda":
+        # A GPU is only handed its work; without this a stage takes as long as its launch.
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def score_in_passes(

@@ -103,7 +103,7 @@ def _gaps(spans: Sequence[Span], samples: int) -> list[Span]:
 
 
 def _quietest_dbfs(waveform: Waveform) -> float:
-    """Level of the quietest tenth of the blocks of 20 ms that are not digital silence."""
+    """Level below which the quietest tenth of the blocks of 20 ms lies."""
     whole = waveform[: waveform.size // _BLOCK * _BLOCK]
     if not whole.size:
         return _decibels(_power(waveform))

@@ -1,6 +1,5 @@
 """Every word of the whole answer and of problems, by language. Ids never change, words may."""
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -41,11 +40,3 @@ class Words(BaseModel):
 def words(language: Language) -> Words:
     """The words of a language, read once."""
     return Words.model_validate_json((FOLDER / f"{language}.json").read_bytes())
-
-
-def known() -> dict[str, Words]:
-    """The words of every language that there is a file of."""
-    return {
-        path.stem: Words.model_validate(json.loads(path.read_bytes()))
-        for path in sorted(FOLDER.glob("*.json"))
-    }

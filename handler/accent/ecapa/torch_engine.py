@@ -1,6 +1,5 @@
 """SpeechBrain's own modules under PyTorch: what every other engine is held against."""
 
-import time
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -9,7 +8,7 @@ import torch
 
 from accent.ecapa.network import AccentNetwork
 from accent.engine import PackedEngine, WindowScores, check_finite
-from accent.passes import score_in_passes
+from accent.passes import device_time_s, score_in_passes, usual_windows_per_pass
 from accent.waveform import Waveform
 
 TORCH: Final = PackedEngine("torch", "fp32", None, within_bounds=True)
@@ -38,7 +37,7 @@ class TorchEngine:
         self._network = network.to(self._device)
         self._dtype = torch.float32 if precision == "fp32" else _half(self._device)
         if windows_per_pass is None:
-            windows_per_pass = 1 if self._device.type == "cpu" else 16
+            windows_per_pass = usual_windows_per_pass(self._device)
         self._windows_per_pass = windows_per_pass
 
     def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
@@ -47,24 +46,17 @@ class TorchEngine:
 
     def _pass(self, windows: Sequence[Waveform]) -> list[WindowScores]:
         with torch.inference_mode():
-            started = self._time_s()
+            started = device_time_s(self._device)
             features = self._network.features(torch.from_numpy(np.stack(windows)).to(self._device))
-            featured = self._time_s()
+            featured = device_time_s(self._device)
             cosines = self._network.cosines(features, self._dtype).cpu().numpy()
-            finished = self._time_s()
+            finished = device_time_s(self._device)
         check_finite(cosines)
         share = 1.0 / len(windows)
         return [
             WindowScores(row, (featured - started) * share, (finished - featured) * share)
             for row in cosines
         ]
-
-    def _time_s(self) -> float:
-        """The clock, once the device has done all that it was given so far."""
-        if self._device.type == "cuda":
-            # A GPU is only handed its work; without this a stage takes as long as its launch.
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
 
 
 def _half(device: torch.device) -> torch.dtype:

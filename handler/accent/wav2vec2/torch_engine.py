@@ -1,6 +1,5 @@
 """The network under PyTorch: what every other engine is held against."""
 
-import time
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 from accent.engine import WindowScores, check_finite
-from accent.passes import score_in_passes
+from accent.passes import device_time_s, score_in_passes, usual_windows_per_pass
 from accent.wav2vec2.network import Wav2Vec2Network
 from accent.waveform import Waveform
 
@@ -40,7 +39,7 @@ class Wav2Vec2Engine:
         if self._dtype != torch.float32:
             network.wav2vec2.to(self._dtype)
         if windows_per_pass is None:
-            windows_per_pass = 1 if self._device.type == "cpu" else 16
+            windows_per_pass = usual_windows_per_pass(self._device)
         self._windows_per_pass = windows_per_pass
 
     def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
@@ -51,21 +50,14 @@ class Wav2Vec2Engine:
         stacked = np.stack(windows)
         check_finite(stacked)
         with torch.inference_mode():
-            started = self._time_s()
+            started = device_time_s(self._device)
             waveforms = self._normalised(torch.from_numpy(stacked).to(self._device))
-            normalised = self._time_s()
+            normalised = device_time_s(self._device)
             logits = self._network(waveforms.to(self._dtype)).cpu().numpy()
-            finished = self._time_s()
+            finished = device_time_s(self._device)
         check_finite(logits)
         share = 1.0 / len(windows)
         return [
             WindowScores(row, (normalised - started) * share, (finished - normalised) * share)
             for row in logits
         ]
-
-    def _time_s(self) -> float:
-        """The clock, once the device has done all that it was given so far."""
-        if self._device.type == "cuda":
-            # A GPU is only handed its work; without this a stage takes as long as its launch.
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()

@@ -12,6 +12,7 @@ from typing import Any
 from accent.layout import ECAPA, REFERENCE_FILE
 
 from aurea.archive.layout import MANIFEST_FILE
+from aurea.models.stand_in import labels_text
 from aurea.paths import HANDLER
 
 LABELS = ("england", "us", "canada")
@@ -22,8 +23,7 @@ REFERENCE: dict[str, Any] = {
 
 
 def encoder(*labels: str) -> str:
-    lines = [f"'{label}' => {index}" for index, label in enumerate(labels)]
-    return "\n".join([*lines, "================", "'starting_index' => 0", ""])
+    return labels_text(labels)
 
 
 def manifest(**changes: Any) -> str:

@@ -195,7 +195,7 @@ def test_on_a_gpu_the_seconds_are_those_of_the_work_and_not_of_its_launch(
     gpu: Any = PretendGpu(features_s, forward_s)
     monkeypatch.setattr(torch.cuda, "synchronize", gpu.synchronize)
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, _: tensor)
-    monkeypatch.setattr("accent.ecapa.torch_engine.time", gpu)
+    monkeypatch.setattr("accent.passes.time", gpu)
     engine = TorchEngine(gpu, "cuda:1", windows_per_pass)
     scores = engine.score([np.zeros(8_000, np.float32)] * 4)
     launch_s = gpu.LAUNCH_S / min(windows_per_pass, 4)
