@@ -207,7 +207,7 @@ class Upstream:
                 logger.error("the model refused a clip with %d %.40r", answer.status, answer.code)
             raise problem
         if candidate is None:
-            self._status.default_model = Model(name=answer.model.name, version=answer.model.version)
+            self._status.default_model = answer.model
         return answer
 
     async def _predict(self, clip: Clip, version: str | None) -> AnyScore | Refusal | Fault:
