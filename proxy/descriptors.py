@@ -9,6 +9,10 @@ _LONGEST_BACKLOG: Final = 2048
 _KEPT_BACK: Final = 80
 """For logs, listeners, management and what is opened for a moment."""
 _LEAST_CONNECTIONS: Final = 16
+_LEAST_BACKLOG: Final = 16
+_ROUNDS: Final = 3
+"""Turns of asyncio's loop from accepting a connection to the end of the one that it displaces,
+in each of which a whole backlog may be accepted."""
 
 
 class Shares(NamedTuple):
@@ -29,6 +33,6 @@ def raise_limit() -> int:
 
 def share_out(descriptors: int, max_connections: int, max_in_flight: int) -> Shares:
     """What clients get where each clip in flight needs a descriptor of its own behind it."""
-    backlog = min(_LONGEST_BACKLOG, max(_LEAST_CONNECTIONS, descriptors // 4))
-    left = descriptors - _KEPT_BACK - max_in_flight - backlog
+    backlog = min(_LONGEST_BACKLOG, max(_LEAST_BACKLOG, descriptors // 12))
+    left = descriptors - _KEPT_BACK - max_in_flight - _ROUNDS * backlog
     return Shares(max(_LEAST_CONNECTIONS, min(max_connections, left)), backlog)

@@ -30,19 +30,22 @@ class HeldBytes:
 
     TorchServe holds a copy of each, so that this bounds its memory too. Where there is no more
     room, the client whose unfinished uploads hold the most gives up its largest for one that
-    holds less, so that nobody fills it with uploads that never end.
+    holds less, so that nobody fills it with uploads that never end. Where that is nobody else,
+    the client's own newest ends: uploads that come in side by side would each reach a part of
+    the way and end one another otherwise.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._held_bytes = 0
-        self._leases: set[Lease] = set()
+        # In the order in which they came.
+        self._leases: dict[Lease, None] = {}
 
     @contextmanager
     def lease(self, client: str) -> Iterator[Lease]:
         """Yields the lease of one upload. What it holds is given back at the end."""
         lease = Lease(self, client)
-        self._leases.add(lease)
+        self._leases[lease] = None
         try:
             yield lease
         finally:
@@ -53,12 +56,16 @@ class HeldBytes:
         if lease not in self._leases:
             raise Problem("overloaded")
         while self._held_bytes + count > self._limit_bytes:
-            if not self._take_from_another(lease.client, count):
+            least = self._of_another(lease.client, count) or self._newest_after(lease)
+            if least is None:
                 raise Problem("overloaded")
+            self._give_back(least)
+            least.taken_away.set()
         lease.size_bytes += count
         self._held_bytes += count
 
-    def _take_from_another(self, client: str, count: int) -> bool:
+    def _of_another(self, client: str, count: int) -> Lease | None:
+        """The largest unfinished upload of who holds the most, if that is more than `client`."""
         unfinished: Counter[str] = Counter()
         for lease in self._leases:
             if not lease.is_whole:
@@ -66,14 +73,19 @@ class HeldBytes:
         own_bytes = sum(each.size_bytes for each in self._leases if each.client == client)
         most, most_bytes = max(unfinished.items(), key=lambda each: each[1], default=("", 0))
         if most_bytes <= own_bytes + count:
-            return False
+            return None
         of_most = (each for each in self._leases if each.client == most and not each.is_whole)
-        largest = max(of_most, key=lambda each: each.size_bytes)
-        self._give_back(largest)
-        largest.taken_away.set()
-        return True
+        return max(of_most, key=lambda each: each.size_bytes)
+
+    def _newest_after(self, lease: Lease) -> Lease | None:
+        """The newest unfinished upload of the same client, unless that is `lease` itself."""
+        own = [each for each in self._leases if each.client == lease.client]
+        later = [
+            each for each in own[own.index(lease) + 1 :] if each.size_bytes and not each.is_whole
+        ]
+        return later[-1] if later else None
 
     def _give_back(self, lease: Lease) -> None:
         if lease in self._leases:
-            self._leases.remove(lease)
+            del self._leases[lease]
             self._held_bytes -= lease.size_bytes

@@ -1,8 +1,11 @@
 """Connections that do nothing, in any number, and the honest ones beside them."""
 
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -87,7 +90,9 @@ def test_those_that_have_left_count_no_more() -> None:
 def test_descriptors_are_kept_back_for_what_serves_the_connections(descriptors: int) -> None:
     connections, backlog = share_out(descriptors, 4_000, 64)
     assert 16 <= connections <= 4_000
-    assert connections + backlog + 64 + 80 <= descriptors or connections == 16
+    # As many are open at most: asyncio may accept two more backlogs before those of the first
+    # have ended others.
+    assert connections + 3 * backlog + 64 + 80 <= descriptors or connections == 16
 
 
 def test_the_limit_of_descriptors_is_raised_as_far_as_it_may_be(
@@ -99,6 +104,15 @@ def test_the_limit_of_descriptors_is_raised_as_far_as_it_may_be(
     assert line.split()[3:5] == ["400", "400"]
 
 
+def stop_for_a_moment(pid: int) -> None:
+    """As a machine that is busy elsewhere does: what has come meanwhile is accepted at once."""
+    for _ in range(5):
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.1)
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
 def test_more_idle_and_slow_connections_than_descriptors_shut_nobody_out(
@@ -108,11 +122,16 @@ def test_more_idle_and_slow_connections_than_descriptors_shut_nobody_out(
     proxy = start(descriptors=400, max_connections_per_client=1_000)
     heads = [b"", b"GET /healthz HTTP/1.1\r\nHost:", raw_request(b"clip")[:-10]]
     with ExitStack() as stack:
-        for number in range(450):
+
+        def come(number: int) -> None:
             bad = stack.enter_context(
                 socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
             )
             bad.sendall(heads[number % 3])
+
+        with ThreadPoolExecutor(8) as crowd:
+            crowd.submit(stop_for_a_moment, proxy.pid)
+            list(crowd.map(come, range(450)))
         transport = httpx.HTTPTransport(local_address=source, verify=PLAIN)
         with proxy.new_client(transport=transport) as honest:
             answers = [honest.post(CLASSIFY, files={"file": b"clip"}) for _ in range(20)]

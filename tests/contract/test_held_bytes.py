@@ -50,6 +50,24 @@ def test_nobody_gives_up_anything_for_one_that_would_hold_more() -> None:
         assert not first.taken_away.is_set()
 
 
+def test_of_one_client_the_oldest_uploads_come_to_their_end() -> None:
+    """However their bytes come in between one another's."""
+    held = HeldBytes(100)
+    with ExitStack() as stack:
+        leases = [leased(stack, held, "a") for _ in range(8)]
+        ended = set()
+        for turn in range(30):
+            for lease in leases if turn % 2 else leases[::-1]:
+                if lease not in ended:
+                    try:
+                        lease.reserve(1)
+                    except Problem:
+                        ended.add(lease)
+                    lease.is_whole = lease.size_bytes == 30
+        assert [lease.size_bytes for lease in leases if lease.is_whole] == [30] * 3
+        assert all(lease.is_whole for lease in leases[:3])
+
+
 def test_what_is_whole_is_not_taken_away() -> None:
     held = HeldBytes(100)
     with ExitStack() as stack:
