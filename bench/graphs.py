@@ -4,10 +4,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import openvino
 from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import PRECISIONS, Precision
 from accent.layout import ENGINES_FILE
+from accent.openvino_runtime import openvino
 from pydantic_settings import CliPositionalArg
 
 from aurea.archive.documents import EngineEntry, EnginesDocument, write_document

@@ -6,11 +6,10 @@ from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
-import openvino
 import torch
 from accent.ecapa.loading import EcapaModel
 from accent.engine import PRECISIONS, Precision
-from openvino import opset15 as ops
+from accent.openvino_runtime import openvino, ops
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.results import CLIP_S

@@ -17,8 +17,8 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
             return "services"
         if nodeid.startswith("tests/page/"):
             return "page"
-        # These train or judge a model once in a file, for all of its tests.
-        return nodeid.partition("::")[0] if nodeid.startswith("tests/unit/lab/") else nodeid
+        # Many of these make a model, an archive or a process once, for all tests of the file.
+        return nodeid.partition("::")[0]
 
 
 def pytest_configure() -> None:
@@ -27,7 +27,25 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = ("tests/e2e/", "tests/page/", "tests/unit/lab/training/", "tests/unit/lab/")
+"""What is begun first, so that no process is left alone with it at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest first, in the order in which they lie otherwise."""
+
+    def place(item: pytest.Item) -> int:
+        return next(
+            (place for place, each in enumerate(LONGEST) if item.nodeid.startswith(each)),
+            len(LONGEST),
+        )
+
+    items.sort(key=place)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     """Services are started once, and their tests wait for seconds of the clock."""
+    # The order is that of `LONGEST`; by the number of tests, the slowest few would come last.
+    config.option.loadscopereorder = False
     return Scheduling(config, log)

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
-import openvino.opset15 as ops
 import torch
 from accent.ecapa.loading import EcapaModel
 from accent.engine import Precision
+from accent.openvino_runtime import openvino as ov
+from accent.openvino_runtime import ops
 from accent.waveform import Waveform
 from speechbrain.lobes.models.ECAPA_TDNN import SERes2NetBlock, TDNNBlock
 from torch import nn

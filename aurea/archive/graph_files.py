@@ -1,20 +1,19 @@
 """The graphs of a model as files: one a precision, those that are equal once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import openvino
 from accent.ecapa.loading import EcapaModel
 from accent.engine import PRECISIONS, Precision
 from accent.model import LoadedModel
+from accent.openvino_runtime import openvino
 from accent.wav2vec2.loading import Wav2Vec2Model
-from accent.waveform import Waveform
 from tqdm import tqdm
 
 from aurea.archive.graph import build_graph
 from aurea.archive.reference import calibration_speech
-from aurea.archive.wav2vec2_graph import build_wav2vec2_graph
+from aurea.archive.wav2vec2_graph import convert_wav2vec2, quantize_wav2vec2
 
 # Ten times the work of an ECAPA-TDNN a clip: a third of the clips shows the ranges of its layers.
 _CALIBRATION_STEP: Final = 3
@@ -27,11 +26,9 @@ def make_graphs(model: LoadedModel, folder: Path) -> dict[Precision, Path]:
     fp32, for torch computes that from the checkpoint, and an archive need not hold it twice.
     """
     graphs: dict[Precision, Path] = {}
-    precisions = _graph_precisions(model)
-    speech = calibration_speech() if precisions else []
-    for precision in tqdm(precisions, desc="graphs", unit="graph", disable=None, leave=False):
+    made = _graphs_of(model)
+    for precision, graph in tqdm(made, desc="graphs", unit="graph", disable=None, leave=False):
         path = folder / f"accent-{precision}.xml"
-        graph = _graph_of(model, precision, speech)
         # OpenVINO numbers names over the life of a process: equal graphs would not look it.
         for index, node in enumerate(graph.get_ordered_ops()):
             node.set_friendly_name(f"{node.get_type_name()}_{index}")
@@ -46,20 +43,15 @@ def make_graphs(model: LoadedModel, folder: Path) -> dict[Precision, Path]:
     return graphs
 
 
-def _graph_precisions(model: LoadedModel) -> tuple[Precision, ...]:
+def _graphs_of(model: LoadedModel) -> Iterator[tuple[Precision, openvino.Model]]:
     if isinstance(model, EcapaModel):
-        return PRECISIONS
-    return ("bf16", "int8") if isinstance(model, Wav2Vec2Model) else ()
-
-
-def _graph_of(
-    model: LoadedModel, precision: Precision, calibration: Sequence[Waveform]
-) -> openvino.Model:
-    if isinstance(model, EcapaModel):
-        return build_graph(model, precision, calibration)
-    if isinstance(model, Wav2Vec2Model):
-        return build_wav2vec2_graph(model, precision, calibration[::_CALIBRATION_STEP])
-    raise TypeError(f"{type(model).__name__} has no graphs")
+        speech = calibration_speech()
+        for precision in PRECISIONS:
+            yield precision, build_graph(model, precision, speech)
+    elif isinstance(model, Wav2Vec2Model):
+        converted = convert_wav2vec2(model)
+        yield "bf16", converted
+        yield "int8", quantize_wav2vec2(converted, calibration_speech()[::_CALIBRATION_STEP])
 
 
 def graph_files(path: Path) -> tuple[Path, Path]:

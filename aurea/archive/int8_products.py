@@ -2,8 +2,8 @@
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
-import openvino.opset15 as ops
+from accent.openvino_runtime import openvino as ov
+from accent.openvino_runtime import ops
 
 from aurea.archive.quantization import LEVELS, QuantizedProduct
 

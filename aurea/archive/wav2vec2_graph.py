@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import openvino as ov
 import torch
-from accent.engine import Precision
+from accent.openvino_runtime import openvino as ov
 from accent.wav2vec2.compiled import normalised
 from accent.wav2vec2.loading import Wav2Vec2Model
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
@@ -36,30 +35,11 @@ class _SharedInput:
         return np.concatenate([_weights(node) for node in self.products])
 
 
-def build_wav2vec2_graph(
-    model: Wav2Vec2Model, precision: Precision, calibration: Sequence[Waveform]
-) -> ov.Model:
+def convert_wav2vec2(model: Wav2Vec2Model) -> ov.Model:
     """The graph of `model`: (1, samples) float32, normalised -> (1, n_labels) logits.
 
-    "fp32" and "bf16" are the same graph: the runtime's inference precision tells them apart.
-    "int8" has the matrix products of its layers quantized after the activations that the waveforms
-    of `calibration` cause, (samples,) float32 at 16 kHz each; the rest follows the runtime's
-    inference precision.
+    "fp32" and "bf16" are this same graph: the runtime's inference precision tells them apart.
     """
-    if precision == "int8" and not calibration:
-        raise ValueError("int8 needs calibration waveforms")
-    graph = _converted(model)
-    if precision != "int8":
-        return graph
-    inputs = _shared_inputs(graph)
-    quantized = _quantized(graph.clone(), calibration)
-    for index, shared in enumerate(inputs):
-        _replace(shared, quantized[str(index)])
-    graph.validate_nodes_and_infer_types()
-    return graph
-
-
-def _converted(model: Wav2Vec2Model) -> ov.Model:
     with torch.inference_mode(), warnings.catch_warnings():
         # OpenVINO traces with functions that torch means to replace, through checks of shapes.
         warnings.simplefilter("ignore")
@@ -69,6 +49,24 @@ def _converted(model: Wav2Vec2Model) -> ov.Model:
             input=[ov.PartialShape([1, -1])],
         )
     graph.output(0).set_names({"logits"})
+    return graph
+
+
+def quantize_wav2vec2(converted: ov.Model, calibration: Sequence[Waveform]) -> ov.Model:
+    """A copy of a converted graph with the matrix products of its layers in int8.
+
+    They are quantized after the activations that the waveforms of `calibration` cause, (samples,)
+    float32 at 16 kHz each; the rest follows the runtime's inference precision. Raises
+    `ValueError` where there are none.
+    """
+    if not calibration:
+        raise ValueError("int8 needs calibration waveforms")
+    graph = converted.clone()
+    inputs = _shared_inputs(graph)
+    quantized = _quantized(converted.clone(), calibration)
+    for index, shared in enumerate(inputs):
+        _replace(shared, quantized[str(index)])
+    graph.validate_nodes_and_infer_types()
     return graph
 
 

@@ -8,15 +8,15 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import openvino
-import openvino.properties as ov_properties
-import openvino.properties.hint as ov_hints
 import torch
 
 from accent.cores import CoreShare
 from accent.ecapa.features import LogMel
 from accent.ecapa.loading import EcapaDescription
 from accent.engine import Precision, WindowScores, check_finite
+from accent.openvino_runtime import hints as ov_hints
+from accent.openvino_runtime import openvino
+from accent.openvino_runtime import properties as ov_properties
 from accent.waveform import Waveform
 
 DEVICE: Final = "CPU"

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import openvino
 import pytest
 from accent.classifier import AccentClassifier
 from accent.ecapa.compiled import hardware_precisions
@@ -13,6 +12,7 @@ from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
 from accent.layout import ECAPA
 from accent.model import Calibration, LoadedModel
+from accent.openvino_runtime import openvino
 from accent.selection import EngineSettings, open_engine, packed_engines
 
 from aurea.archive import engines

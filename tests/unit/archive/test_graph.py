@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 import pytest
 import torch
 from accent.bounds import MAX_POINTS
 from accent.ecapa.compiled import hardware_precisions
 from accent.ecapa.loading import EcapaModel, load_model
 from accent.engine import Precision
+from accent.openvino_runtime import openvino as ov
 from accent.waveform import Waveform
 
 from aurea.archive.graph import build_graph

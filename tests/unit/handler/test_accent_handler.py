@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import pytest
 import yaml
 from accent.ecapa.loading import load_model
 from accent.engine import EngineError
 from accent.errors import ModelFolderError
+from accent.openvino_runtime import openvino
 from accent_handler import AccentHandler
 from ts.context import Context, RequestProcessor  # type: ignore[import-untyped]
 

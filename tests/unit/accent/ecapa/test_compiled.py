@@ -10,9 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import openvino
-import openvino.properties as ov_properties
-import openvino.properties.hint as ov_hints
 import pytest
 import torch
 from accent.bounds import MAX_POINTS
@@ -22,6 +19,9 @@ from accent.ecapa.compiled import CompiledEngine, EngineUnavailable, hardware_pr
 from accent.ecapa.loading import EcapaModel
 from accent.ecapa.torch_engine import TorchEngine
 from accent.engine import PRECISIONS, Precision, WindowScores
+from accent.openvino_runtime import hints as ov_hints
+from accent.openvino_runtime import openvino
+from accent.openvino_runtime import properties as ov_properties
 from accent.waveform import Waveform
 
 from aurea.models.choice import EMBEDDED_ECAPA as EMBEDDED

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 import pytest
 from accent.cores import CoreShare
 from accent.decode import decode
@@ -15,6 +14,7 @@ from accent.ecapa.compiled import CompiledEngine
 from accent.ecapa.loading import load_model
 from accent.ecapa.torch_engine import TorchEngine
 from accent.engine import Engine, WindowScores
+from accent.openvino_runtime import openvino
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from aurea.archive.graph import build_graph

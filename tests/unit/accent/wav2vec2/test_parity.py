@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 import pytest
 import torch
 from accent.cores import CoreShare
@@ -21,6 +20,7 @@ from accent.layout import (
     WAV2VEC2_HEAD_FILE,
     WAV2VEC2_LABELS_FILE,
 )
+from accent.openvino_runtime import openvino
 from accent.wav2vec2.compiled import CompiledWav2Vec2
 from accent.wav2vec2.loading import load_model
 from accent.wav2vec2.torch_engine import Wav2Vec2Engine
@@ -29,7 +29,7 @@ from speechbrain.nnet.linear import Linear
 from speechbrain.nnet.pooling import StatisticsPooling
 from torch import nn
 
-from aurea.archive.wav2vec2_graph import build_wav2vec2_graph
+from aurea.archive.wav2vec2_graph import convert_wav2vec2
 from aurea.models.stand_in_wav2vec2 import FULL, SMALL, WAV2VEC2_HYPERPARAMS, StandInWidth
 from tests.clips import voice
 
@@ -127,7 +127,7 @@ def test_logits_are_those_of_speechbrain(windows_per_pass: int, published: Publi
 def test_a_graph_in_fp32_gives_the_same(published: Published, tmp_path: Path) -> None:
     model = load_model(published.folder)
     graph = tmp_path / "graph.xml"
-    openvino.save_model(build_wav2vec2_graph(model, "fp32", ()), graph, compress_to_fp16=False)
+    openvino.save_model(convert_wav2vec2(model), graph, compress_to_fp16=False)
     engine = CompiledWav2Vec2(graph, "fp32", CoreShare(1))
     clips = windows((0.5, 1.0, 1.37, 2.0))
     assert largest_difference(engine, published, clips) < TOLERANCE
