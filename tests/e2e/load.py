@@ -26,9 +26,15 @@ class Answered:
 
 
 class Load:
-    """Sends clips from several threads until nobody listens any more, or it is ended."""
+    """Sends clips from several threads until nobody listens any more, or it is ended.
 
-    def __init__(self, url: str, clips: Sequence[bytes], threads: int = 4) -> None:
+    Each thread waits `pause_s` after an answer: without, the load takes all cores for itself.
+    """
+
+    def __init__(
+        self, url: str, clips: Sequence[bytes], threads: int = 4, pause_s: float = 0.2
+    ) -> None:
+        self._pause_s = pause_s
         self.answered: list[Answered] = []
         self.broken: list[str] = []
         self._url = url
@@ -90,6 +96,7 @@ class Load:
                         response.json().get("us_confidence"),
                     )
                 )
+                self._end.wait(self._pause_s)
 
 
 class Page:

@@ -242,7 +242,7 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
     assert not load.broken
 
     # The service ends under load, one that it can finish in time however slow its cores are,
-    with Load(story.url, clips, threads=2) as load:
+    with Load(story.url, clips, threads=2, pause_s=0) as load:
         load.await_more(10)
         story.stop()
     assert not load.broken

@@ -19,7 +19,16 @@ print(telemetry_utils.tm.__name__)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["accent.selection", "accent.ecapa.compiled", "aurea.archive"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "aurea.archive.build",
+        *(
+            pytest.param(each, marks=pytest.mark.long)
+            for each in ("accent.selection", "accent.ecapa.compiled", "bench.limits")
+        ),
+    ],
+)
 def test_an_import_and_a_conversion_leave_no_trace(module: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CONVERTS.format(module=module)],
