@@ -141,7 +141,7 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         with metrics.in_flight.track_inprogress():
             score = await classification.score(request, detail)
         if access:
-            access.charge(request, score.audio.duration_s)
+            access.charge(request.state.key, score.audio.duration_s)
         return score
 
     def refuse(request: Request, problem: Problem) -> Response:

@@ -9,5 +9,7 @@ class Drain:
     def __init__(self) -> None:
         self.started = False
         """No more requests are wanted on connections that are open."""
+        self.begun = asyncio.Event()
+        """The same, for those who wait for it; set a moment later."""
         self.over = asyncio.Event()
         """Requests in flight must be answered now, finished or not."""
