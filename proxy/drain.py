@@ -1,6 +1,10 @@
 """Where the process stands on its way out."""
 
 import asyncio
+from typing import Final
+
+SHUTTING_DOWN: Final = "The server is shutting down."
+"""What is told to whom a drain leaves without an answer."""
 
 
 class Drain:
