@@ -71,7 +71,7 @@ def test_the_examples_of_jobs_fit_their_schemas(proxy: Proxy) -> None:
     for path in (JOBS, f"{JOBS}/{{job_id}}"):
         for operation in described["paths"][path].values():
             for status, answer in operation["responses"].items():
-                assert "422" != status
+                assert status != "422"
                 content = answer.get("content", {}).get("application/json", {})
                 if "example" in content:
                     schema = {**content["schema"], "components": described["components"]}
