@@ -269,14 +269,17 @@ class Turns:
 
     def _call_next(self) -> None:
         while self._line.clips_running + self._background.clips_running < max(1, self._width()):
-            long = self._line.long_running + self._background.long_running
-            long_may_run = long < max(1, self._max_long())
-            line, found = self._line, self._line.next(long_may_run)
+            line, found = self._line, self._line.next(self._line.long_running < self._long_places)
             if found is None and self._background_may_run():
-                line, found = self._background, self._background.next(long_may_run)
+                long = self._line.long_running + self._background.long_running
+                line, found = self._background, self._background.next(long < self._long_places)
             if found is None:
                 return
             line.call(*found)
+
+    @property
+    def _long_places(self) -> int:
+        return max(1, self._max_long())
 
     def _background_may_run(self) -> bool:
         running = self._background.clips_running

@@ -22,6 +22,14 @@ _SHORTEST_PAUSE_S: Final = 0.1
 _BUSY_STATUS: Final = 503
 
 
+class _KeyWaits(Exception):
+    """A clip has its turn, but its key has used up what it may do in a minute."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
+
+
 class JobScoring(NamedTuple):
     """Scores the files of jobs. `retry_after_s`: how long a file waits where the model is busy."""
 
@@ -64,26 +72,39 @@ class JobScoring(NamedTuple):
         """Raises `Problem`, but waits where waiting helps: the job's own time bounds it."""
         if not job.clip(index):
             raise Problem("empty_file")
-        key = job.owner.key
-        if self.access is not None and key is not None:
-            while wait_s := self.access.wait_s(key):
-                await asyncio.sleep(wait_s)
+        is_counted = False
+
+        def on_turn() -> None:
+            nonlocal is_counted
+            if not is_counted and (wait_s := self._key_waits_s(job)):
+                raise _KeyWaits(wait_s)
+            is_counted = True
+            job.note(index, "running")
+
         while True:
+            clip = Clip(job.clip(index), job.detail)
             try:
                 score = await self.classification.score_behind_others(
-                    Clip(job.clip(index), job.detail),
-                    job.owner.client,
-                    lambda: job.note(index, "running"),
+                    clip, job.owner.client, on_turn
                 )
+            except _KeyWaits as told:
+                pause_s = told.wait_s
             except Problem as problem:
                 if problem.status != _BUSY_STATUS:
                     raise
+                pause_s = self.retry_after_s
             else:
                 break
             job.note(index, "waiting")
-            await asyncio.sleep(max(self.retry_after_s, _SHORTEST_PAUSE_S))
-        if self.access is not None and key is not None:
-            self.access.charge(key, score.audio.duration_s)
+            await asyncio.sleep(max(pause_s, _SHORTEST_PAUSE_S))
+        if self.access is not None and job.owner.key is not None:
+            self.access.charge(job.owner.key, score.audio.duration_s)
         if not isinstance(score, WholeScore):
             raise Problem("internal")
         return score
+
+    def _key_waits_s(self, job: Job) -> float:
+        """Counts a clip of a job's key and returns 0, or the seconds until it may come."""
+        if self.access is None or job.owner.key is None:
+            return 0.0
+        return self.access.wait_s(job.owner.key)

@@ -95,9 +95,13 @@ def events(response: httpx.Response) -> Iterator[Event]:
             fields = {}
 
 
-def all_events(proxy: Proxy, address: str, **headers: str) -> list[Event]:
+def all_events(
+    proxy: Proxy, address: str, *, last_event_id: str = "", **headers: str
+) -> list[Event]:
     """All events but comments of a job, until its stream ends."""
-    accepting = {"Accept": "text/event-stream", **headers}
+    accepting: dict[str, str | bytes] = {"Accept": "text/event-stream", **headers}
+    if last_event_id:
+        accepting["Last-Event-ID"] = last_event_id.encode("latin-1")
     with proxy.new_client() as client, client.stream("GET", address, headers=accepting) as stream:
         assert stream.status_code == 200, stream.read()
         return [each for each in events(stream) if each.name]
