@@ -99,9 +99,9 @@ def all_events(
     proxy: Proxy, address: str, *, last_event_id: str = "", **headers: str
 ) -> list[Event]:
     """All events but comments of a job, until its stream ends."""
-    accepting: dict[str, str | bytes] = {"Accept": "text/event-stream", **headers}
+    accepting = httpx.Headers({"Accept": "text/event-stream", **headers}, encoding="latin-1")
     if last_event_id:
-        accepting["Last-Event-ID"] = last_event_id.encode("latin-1")
+        accepting["Last-Event-ID"] = last_event_id
     with proxy.new_client() as client, client.stream("GET", address, headers=accepting) as stream:
         assert stream.status_code == 200, stream.read()
         return [each for each in events(stream) if each.name]

@@ -112,6 +112,38 @@ def test_a_preflight_that_is_refused_says_so_as_a_problem(
     assert (line["method"], line["status"], line["code"]) == ("OPTIONS", 400, "preflight_refused")
 
 
+@pytest.mark.parametrize("asked", [None, "last-event-id", "Authorization, X-Request-ID"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_job_can_be_read_from_its_last_event_and_deleted(
+    browsers: Proxy, method: str, asked: str | None
+) -> None:
+    response = preflight(browsers, asked, method=method, path="/v1/jobs/none")
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("path", "request_of"),
+    [
+        ("/v1/jobs", {"method": "DELETE"}),
+        ("/v1/jobs/none", {"method": "PUT"}),
+        ("/v1/jobs/none", {"method": "DELETE", "origin": STRANGER}),
+        ("/v1/jobs/none", {"headers": "X-Other"}),
+    ],
+)
+def test_nothing_else_of_jobs_is_allowed(
+    browsers: Proxy, path: str, request_of: dict[str, str]
+) -> None:
+    response = preflight(browsers, path=path, **request_of)
+    assert (response.status_code, response.json()["code"]) == (400, "preflight_refused")
+
+
+def test_a_page_learns_the_address_of_its_job(browsers: Proxy) -> None:
+    response = browsers.client.post("/v1/jobs", files={"file": b"RIFF"}, headers={"Origin": ORIGIN})
+    assert response.status_code == 202
+    assert "Location" in response.headers["access-control-expose-headers"]
+
+
 def test_without_configured_origins_a_preflight_is_a_plain_question(proxy: Proxy) -> None:
     response = preflight(proxy, "Authorization")
     assert (response.status_code, response.headers["allow"]) == (204, "OPTIONS, POST")
