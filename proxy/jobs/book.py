@@ -92,13 +92,14 @@ class Jobs:
         entry = self._find(job_id, key)
         self._forget(entry)
         await self._stop(entry, "cancelled", None)
-        entry.held.close()
+        self._drop(entry)
 
     async def interrupt_at_drain(self) -> None:
         """Waits for the drain, then ends all jobs; their results can be read until the end."""
         await self._drain.begun.wait()
-        for entry in list(self._entries.values()):
-            await self._stop(entry, "interrupted", Problem("model_unavailable", SHUTTING_DOWN))
+        problem = Problem("model_unavailable", SHUTTING_DOWN)
+        entries = list(self._entries.values())
+        await asyncio.gather(*(self._stop(each, "interrupted", problem) for each in entries))
 
     async def _run(self, entry: _Entry) -> None:
         job = entry.job
@@ -134,9 +135,13 @@ class Jobs:
 
     def _expire(self, entry: _Entry) -> None:
         self._forget(entry)
-        entry.held.close()
+        self._drop(entry)
 
     def _forget(self, entry: _Entry) -> None:
-        del self._entries[entry.job.id]
+        self._entries.pop(entry.job.id, None)
         if entry.expiry is not None:
             entry.expiry.cancel()
+
+    def _drop(self, entry: _Entry) -> None:
+        entry.job.forget()
+        entry.held.close()

@@ -1,6 +1,7 @@
 """What is told of a job, and of each of its files."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Final, Literal
 
@@ -84,15 +85,22 @@ def job_document(job: Job) -> JobDocument:
     )
 
 
-async def job_with_results(job: Job, language: Language, notice: str) -> JobWithResults:
-    """Where a job stands at this moment, with all its files in the words of a language."""
-    head, files = job_document(job), list(job.files)
-    results = []
-    for each in files:
-        results.append(file_document(each, language, notice))
-        # A hundred timelines take a while, in which others are served.
+async def job_with_results(
+    job: Job, language: Language, notice: str
+) -> AsyncGenerator[bytes, None]:
+    """A `JobWithResults` in the words of a language, as JSON.
+
+    It comes file by file: a hundred timelines are megabytes, which no reader that is slow shall
+    have held for it, and take a while, in which others are served. So a file may have got its
+    result after the counts were taken.
+    """
+    head = job_document(job).model_dump_json(exclude_none=True)
+    yield f'{head[:-1]},"results":['.encode()
+    for index in range(len(job.files)):
+        document = file_document(job.files[index], language, notice)
+        yield (b"," if index else b"") + document.model_dump_json(exclude_none=True).encode()
         await asyncio.sleep(0)
-    return JobWithResults(**dict(head), results=results)
+    yield b"]}"
 
 
 def file_document(file: FileResult, language: Language, notice: str) -> FileDocument:

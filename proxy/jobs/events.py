@@ -1,5 +1,6 @@
 """A job as server-sent events: a result as it comes, and a last one with its end."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from proxy.answer.language import Language
@@ -17,7 +18,7 @@ def seen_of(last_event_id: str) -> int:
 
 def has_seen_the_end(job: Job, seen: int) -> bool:
     """Whether a client asks again for a stream that has ended, as browsers do by themselves."""
-    return job.has_ended and seen > len(job.finished)
+    return job.has_ended and seen > len(job.files)
 
 
 async def events(
@@ -25,7 +26,7 @@ async def events(
 ) -> AsyncGenerator[bytes, None]:
     """The events after the first `seen`, until the job ends; a comment where nothing happens.
 
-    An event's id is how many came up to it.
+    An event's id is how many came up to it, and that of the last one more than there are files.
     """
     while True:
         while seen < len(job.finished):
@@ -33,9 +34,11 @@ async def events(
             seen += 1
             document = file_document(file, language, notice)
             yield _event("result", seen, document.model_dump_json(exclude_none=True))
+            # Many that are there already take a while, in which others are served.
+            await asyncio.sleep(0)
         if job.has_ended:
             last = job_document(job).model_dump_json(exclude_none=True)
-            yield _event("done", len(job.finished) + 1, last)
+            yield _event("done", len(job.files) + 1, last)
             return
         if not await job.change(keep_alive_s):
             yield b": still running\n\n"

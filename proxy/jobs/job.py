@@ -123,6 +123,11 @@ class Job:
         self.ended = _now()
         self._change()
 
+    def forget(self) -> None:
+        """Lets go of all results, which somebody who reads slowly may still be on the way to."""
+        self.finished.clear()
+        self.files = [replace(each, score=None, problem=None) for each in self.files]
+
     async def change(self, timeout_s: float) -> bool:
         """Waits until something changes; returns whether it has in so many seconds."""
         waiting = asyncio.ensure_future(self._changed.wait())

@@ -80,9 +80,8 @@ class JobRoutes(NamedTuple):
             headers = {"Content-Language": language, "Vary": "Accept, Accept-Language"}
             if prefers(_EVENTS, DOCUMENT, request.headers.getlist("accept")):
                 return self._stream(request, job, language, headers)
-            document = await job_with_results(job, language, self.notice)
-            return Response(
-                document.model_dump_json(exclude_none=True),
+            return StreamingResponse(
+                job_with_results(job, language, self.notice),
                 media_type="application/json",
                 headers=headers,
             )

@@ -1,14 +1,17 @@
 """One job: its states, and what it holds."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from aurea.torchserve.answers import WholeScore
 from proxy.held_bytes import HeldBytes, Lease
-from proxy.jobs.events import has_seen_the_end, seen_of
+from proxy.jobs.document import job_with_results
+from proxy.jobs.events import events, has_seen_the_end, seen_of
 from proxy.jobs.files_form import File
 from proxy.jobs.job import Job, Owner
 from proxy.problems import Problem
@@ -137,3 +140,26 @@ def test_only_what_has_ended_can_have_been_seen_to_its_end() -> None:
         assert [has_seen_the_end(job, seen) for seen in (0, 1, 2)] == [False, False, True]
 
     on_a_job(act, b"a")
+
+
+def test_who_reads_slowly_holds_no_results_of_a_job_that_is_forgotten() -> None:
+    async def run() -> tuple[bytes, list[Any]]:
+        with HeldBytes(100).lease("client") as lease:
+            owner, files = Owner("client", None), [File("a", b"a"), File("b", b"b")]
+            job = Job(owner, files, "recording", lease, "id", live_s=1.0, kept_s=1.0)
+            job.scored(0, SCORE)
+            job.scored(1, SCORE)
+            job.end("done", TIMEOUT)
+            streams = events(job, 0, "en", "", 1.0), job_with_results(job, "en", "")
+            first, head = [await anext(each) for each in streams]
+            assert b'"us_confidence":85.5' in first
+            job.forget()
+            assert not any(each.score for each in job.files)
+            rest = b"".join([each async for each in streams[0]])
+            document = json.loads(head + b"".join([each async for each in streams[1]]))
+            return rest, document["results"]
+
+    rest, results = asyncio.run(run())
+    assert rest.startswith(b"id: 3\nevent: done\n")
+    assert [each["name"] for each in results] == ["a", "b"]
+    assert not any("answer" in each for each in results)
