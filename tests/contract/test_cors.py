@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.contract.jobs import ended
 from tests.contract.proxy_process import CLASSIFY, Proxy
 from tests.contract.standin import StandIn
 
@@ -142,6 +143,7 @@ def test_a_page_learns_the_address_of_its_job(browsers: Proxy) -> None:
     response = browsers.client.post("/v1/jobs", files={"file": b"RIFF"}, headers={"Origin": ORIGIN})
     assert response.status_code == 202
     assert "Location" in response.headers["access-control-expose-headers"]
+    ended(browsers, response.headers["location"])
 
 
 def test_without_configured_origins_a_preflight_is_a_plain_question(proxy: Proxy) -> None:
