@@ -22,6 +22,9 @@ LONG_S: Final = 30.0
 _AUDIO_S_A_SECOND_WAITED: Final = 20.0
 """A clip of five minutes waits for short ones of its client for 15 s at most."""
 
+_STARVED_S: Final = 5.0
+"""Seconds without a clip in the background after which one gets a turn beside busy workers."""
+
 _IPV6_SUBSCRIBER_BITS: Final = 64
 
 
@@ -129,7 +132,8 @@ class Turns:
     model.
 
     Clips in the background have a line of their own. They get a turn only where no other clip
-    waits, never all of the model, and count for nothing where others are admitted.
+    waits and a worker stays free, or one every few seconds where none ever does, and count for
+    nothing where others are admitted.
     """
 
     def __init__(
@@ -143,7 +147,7 @@ class Turns:
         max_background: Callable[[], int] = lambda: 1,
     ) -> None:
         """`width` is how many clips the model may have at this moment, `max_long` long ones,
-        `max_background` ones in the background.
+        `max_background` all of them where the last one is in the background.
 
         `max_audio_s` is how many seconds of audio all admitted clips may have together; one
         alone may have more.
@@ -156,6 +160,7 @@ class Turns:
         self._max_background = max_background
         self._line = _Line()
         self._background = _Line()
+        self._background_called_s = time.monotonic()
 
     @property
     def waiting(self) -> int:
@@ -275,6 +280,8 @@ class Turns:
                 line, found = self._background, self._background.next(long < self._long_places)
             if found is None:
                 return
+            if line is self._background:
+                self._background_called_s = time.monotonic()
             line.call(*found)
 
     @property
@@ -282,8 +289,17 @@ class Turns:
         return max(1, self._max_long())
 
     def _background_may_run(self) -> bool:
-        running = self._background.clips_running
-        return not self._line.waiting and running < max(1, self._max_background())
+        """Whether nobody waits, and a worker stays free for whoever comes next.
+
+        TorchServe has a queue of its own, in which clips that have their turn may still wait.
+        """
+        if self._line.waiting:
+            return False
+        running = self._line.clips_running + self._background.clips_running
+        if running < max(1, self._max_background()):
+            return True
+        starved_s = time.monotonic() - self._background_called_s
+        return not self._background.clips_running and starved_s > _STARVED_S
 
     def _end(self, line: _Line, client: str, ticket: _Ticket) -> None:
         line.end(client, ticket)

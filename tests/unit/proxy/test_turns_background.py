@@ -3,9 +3,11 @@
 import asyncio
 import random
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 
+from proxy import turns as turns_module
 from proxy.problems import Problem
 from proxy.turns import Turns
 from tests.contract.course import Course
@@ -37,6 +39,45 @@ def test_one_worker_is_left_to_others_where_there_are_two(workers: int, at_once:
         return course
 
     assert asyncio.run(course()).called.count("job") == 20
+
+
+def test_none_comes_into_the_queue_of_a_model_whose_workers_others_keep_busy() -> None:
+    async def course() -> list[str]:
+        # Two workers that take eight clips each: TorchServe gets more than they have begun.
+        turns = Turns(64, None, lambda: 17, max_background=lambda: 1)
+        course = Course(turns)
+        await course.come("a")
+        await course.come(*["job"] * 3, background=True)
+        await course.come("b", "c")
+        assert course.called == ["a", "b", "c"]
+        await course.end()
+        return course.called
+
+    assert asyncio.run(course()) == ["a", "b", "c", *["job"] * 3]
+
+
+def test_they_are_not_put_off_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(turns_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    async def course() -> list[str]:
+        nonlocal now_s
+        course = Course(Turns(64, None, lambda: 17, max_background=lambda: 1))
+        await course.come("a", "b")
+        await course.come("job", "job", background=True)
+        now_s = 4.0
+        await course.come("c")
+        assert "job" not in course.called
+        now_s = 6.0
+        await course.come("d")
+        assert course.called == ["a", "b", "c", "d", "job"], "one, and after who waits"
+        now_s = 60.0
+        await course.come("e")
+        assert course.called.count("job") == 1, "never a second one beside it"
+        await course.end()
+        return course.called
+
+    assert asyncio.run(course()).count("job") == 2
 
 
 def test_no_number_of_them_refuses_or_gives_up_another_clip() -> None:
@@ -76,7 +117,7 @@ def test_jobs_share_what_is_left_and_short_clips_of_one_go_first() -> None:
 
 def test_a_long_one_waits_for_the_long_clips_of_others_but_they_never_for_it() -> None:
     async def course() -> list[str]:
-        turns = Turns(64, None, lambda: 4, max_long=lambda: 1, max_background=lambda: 2)
+        turns = Turns(64, None, lambda: 4, max_long=lambda: 1, max_background=lambda: 3)
         course = Course(turns)
         await course.come("long job", cost_s=300.0, background=True)
         await course.come("long", cost_s=300.0)
@@ -148,7 +189,8 @@ def test_no_turn_is_lost_whatever_is_given_up_and_when(seed: int) -> None:
 
 def test_what_is_given_up_lets_those_behind_it_pass() -> None:
     async def course() -> list[str]:
-        course = Course(Turns(64, None, lambda: 2, max_long=lambda: 1))
+        turns = Turns(64, None, lambda: 3, max_long=lambda: 1, max_background=lambda: 2)
+        course = Course(turns)
         await course.come("long", cost_s=300.0)
         (gone,) = await course.come("second long", cost_s=300.0)
         await course.come("job", background=True)
