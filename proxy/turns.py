@@ -22,6 +22,10 @@ LONG_S: Final = 30.0
 _AUDIO_S_A_SECOND_WAITED: Final = 20.0
 """A clip of five minutes waits for short ones of its client for 15 s at most."""
 
+_QUIET_S: Final = 0.5
+"""Seconds without any other clip before one in the background, of one worker or two: a clip alone
+computes on all cores, for which whoever comes meanwhile has to wait."""
+
 _STARVED_S: Final = 5.0
 """Seconds without a clip in the background after which one gets a turn beside busy workers."""
 
@@ -67,6 +71,11 @@ class _Line:
     @property
     def long_running(self) -> int:
         return sum(not each.is_short for each in chain(*self.running.values()))
+
+    @property
+    def waiting_since_s(self) -> float:
+        """When the one that has waited longest came (`time.monotonic()`), or infinity."""
+        return min((each.came_s for each in chain(*self.waiting.values())), default=math.inf)
 
     def count(self, client: str) -> int:
         """How many clips of one client wait or have their turn."""
@@ -132,8 +141,8 @@ class Turns:
     model.
 
     Clips in the background have a line of their own. They get a turn only where no other clip
-    waits and a worker stays free, or one every few seconds where none ever does, and count for
-    nothing where others are admitted.
+    waits and a worker stays free, of few workers once there was no other for a moment, or one
+    every few seconds where that never is; and count for nothing where others are admitted.
     """
 
     def __init__(
@@ -160,7 +169,9 @@ class Turns:
         self._max_background = max_background
         self._line = _Line()
         self._background = _Line()
-        self._background_called_s = time.monotonic()
+        self._background_called_s = -math.inf
+        self._busy_s = -math.inf
+        self._looking_again: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
@@ -279,6 +290,7 @@ class Turns:
                 long = self._line.long_running + self._background.long_running
                 line, found = self._background, self._background.next(long < self._long_places)
             if found is None:
+                self._call_next_later()
                 return
             if line is self._background:
                 self._background_called_s = time.monotonic()
@@ -295,14 +307,29 @@ class Turns:
         """
         if self._line.waiting:
             return False
-        running = self._line.clips_running + self._background.clips_running
-        if running < max(1, self._max_background()):
+        now_s = time.monotonic()
+        since_s = max(self._background_called_s, self._background.waiting_since_s)
+        if not self._background.clips_running and now_s - since_s > _STARVED_S:
             return True
-        starved_s = time.monotonic() - self._background_called_s
-        return not self._background.clips_running and starved_s > _STARVED_S
+        places = max(1, self._max_background())
+        if self._line.clips_running + self._background.clips_running >= places:
+            return False
+        return places > 1 or now_s - self._busy_s >= _QUIET_S
+
+    def _call_next_later(self) -> None:
+        """Looks again once it may have been quiet for long enough."""
+        if self._looking_again is None and self._background.clips_waiting:
+            loop = asyncio.get_running_loop()
+            self._looking_again = loop.call_later(_QUIET_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looking_again = None
+        self._call_next()
 
     def _end(self, line: _Line, client: str, ticket: _Ticket) -> None:
         line.end(client, ticket)
+        if line is self._line:
+            self._busy_s = time.monotonic()
         self._call_next()
 
     def _total(self) -> int:

@@ -296,9 +296,7 @@ def test_interactive_clips_go_before_a_job_of_a_hundred_files(
     alone = ask(40)
     address = created(proxy, *[b"job %d" % index for index in range(100)])
     beside = ask(40)
-    job = read(proxy, address).json()
-    assert job["counts"]["waiting"] > 0, "the job ran all the while"
-    assert job["counts"]["scored"] > 0
+    assert read(proxy, address).json()["counts"]["waiting"] > 0, "the job was there all the while"
     # One worker is left to them, so that they wait for nobody; the rest is the machine's noise.
     assert beside[len(beside) // 2] < alone[len(alone) // 2] + 0.02
     assert ended(proxy, address)["counts"]["scored"] == 100

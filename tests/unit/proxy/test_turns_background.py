@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -11,6 +12,11 @@ from proxy import turns as turns_module
 from proxy.problems import Problem
 from proxy.turns import Turns
 from tests.contract.course import Course
+
+
+@pytest.fixture(autouse=True)
+def no_quiet_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "_QUIET_S", 0.0)
 
 
 def test_a_clip_in_the_background_gets_a_turn_only_where_no_other_waits() -> None:
@@ -78,6 +84,27 @@ def test_they_are_not_put_off_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         return course.called
 
     assert asyncio.run(course()).count("job") == 2
+
+
+def test_of_few_workers_it_waits_until_there_was_no_other_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns_module, "_QUIET_S", 0.05)
+
+    async def waited_s(workers: int) -> float:
+        turns = Turns(64, None, lambda: workers + 1, max_background=lambda: workers - 1)
+        async with turns.turn("before"):
+            pass
+        ended_s = time.monotonic()
+        async with turns.turn("job", background=True):
+            first_s = time.monotonic() - ended_s
+        async with turns.turn("job", background=True):
+            assert time.monotonic() - ended_s - first_s < 0.04, "nobody else came in between"
+        return first_s
+
+    for workers in (1, 2):
+        assert 0.05 <= asyncio.run(waited_s(workers)) < 1
+    assert asyncio.run(waited_s(3)) < 0.04
 
 
 def test_no_number_of_them_refuses_or_gives_up_another_clip() -> None:
