@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Final
 
 from fuzz.target import Broken, Check, Target
+from tests.contract.jobs import JOBS
 from tests.contract.proxy_process import Proxy, form, raw_request
-from tests.contract.raw_http import chunked, head
+from tests.contract.raw_http import FORM_TYPE, chunked, field, head, multipart
 from tests.contract.standin import StandIn
 
 _CLIP: Final = b"RIFF----WAVE" + bytes(range(64))
 _ANSWER_S: Final = 15.0
 _HONEST_EVERY: Final = 50
 _REMEMBERED: Final = 5
+_ANY_NUMBER: Final = 1_000_000
 _LOGGED_S: Final = 0.1
 _SHOWN_CHARS: Final = 6_000
 _FAILURE: Final = "Traceback"
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
-_UNDERSTOOD: Final = {100, 200, 204, 307, 400, 404, 405, 408, 411, 413, 415, 422, 431}
+_UNDERSTOOD: Final = {100, 200, 202, 204, 307, 400, 404, 405, 408, 411, 413, 415, 422, 431}
 """Whatever is sent, the server is to blame for nothing."""
 _WORDS: Final = (
     *(b"\r\n", b"\n", b"\r", b"\0", b": ", b"--", b"--standin-boundary\r\n", b"\r\n\r\n"),
@@ -42,6 +44,7 @@ _WORDS: Final = (
 @cache
 def _sound() -> Sequence[bytes]:
     body, content_type = form(_CLIP)
+    files = multipart(field("file", _CLIP, "a.wav"), field("file", b""), field("note"))
     bare = head("Content-Type: audio/wav", f"Content-Length: {len(_CLIP)}") + _CLIP
     return [
         raw_request(_CLIP),
@@ -50,6 +53,7 @@ def _sound() -> Sequence[bytes]:
         head("Content-Type: audio/wav", "Transfer-Encoding: chunked") + chunked(_CLIP, 7),
         raw_request(_CLIP, "Connection: close", "X-Request-ID: abc", "Origin: http://a"),
         bare + bare,
+        head(f"Content-Type: {FORM_TYPE}", f"Content-Length: {len(files)}", target=JOBS) + files,
         *(head(method="GET", target=each) for each in ("/", "/healthz", "/readyz", "/docs")),
         head("Origin: http://a", "Access-Control-Request-Method: POST", method="OPTIONS"),
     ]
@@ -60,7 +64,13 @@ class _Proxy:
 
     def __init__(self, folder: Path) -> None:
         self._standin = StandIn(folder)
-        self._proxy = Proxy(self._standin, deadline_s=_ANSWER_S)
+        self._proxy = Proxy(
+            self._standin,
+            deadline_s=_ANSWER_S,
+            max_jobs=_ANY_NUMBER,
+            max_jobs_per_client=_ANY_NUMBER,
+            job_kept_s=_ANSWER_S,
+        )
         self._latest: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._tried = 0
 

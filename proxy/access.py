@@ -26,9 +26,17 @@ class Access:
         self._allowances: dict[str, Allowance] = {}
 
     def admit(self, request: Request) -> None:
-        """Finds out who calls, and notes the name in the request's state as `key`.
+        """Finds out who calls, as `identify` does, and counts the request.
 
         Raises `Problem` (unauthorized, rate_limited).
+        """
+        if wait_s := self._allowance(self.identify(request)).admit():
+            raise Problem("rate_limited", headers={"Retry-After": str(math.ceil(wait_s))})
+
+    def identify(self, request: Request) -> Key:
+        """Finds out who calls, and notes the name in the request's state as `key`.
+
+        Raises `Problem` (unauthorized).
         """
         presented = _presented(request)
         key = self._keys.find(presented) if presented else None
@@ -36,12 +44,14 @@ class Access:
             fault = ', error="invalid_token"' if presented else ""
             raise Problem("unauthorized", headers={"WWW-Authenticate": CHALLENGE + fault})
         request.state.key = key.name
-        if wait_s := self._allowance(key).admit():
-            raise Problem("rate_limited", headers={"Retry-After": str(math.ceil(wait_s))})
+        return key
 
-    def charge(self, request: Request, duration_s: float) -> None:
-        """Counts the audio of a clip that was scored for an admitted request."""
-        name: str = request.state.key
+    def wait_s(self, name: str) -> float:
+        """Counts a clip of a key that was admitted before and returns 0, or the seconds to wait."""
+        return self._allowances[name].admit()
+
+    def charge(self, name: str, duration_s: float) -> None:
+        """Counts the audio of a clip that was scored for a key that was admitted."""
         self._allowances[name].charge_audio(duration_s)
         self._metrics.key_audio_s.labels(name).inc(duration_s)
 

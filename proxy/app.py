@@ -35,6 +35,11 @@ from proxy.description import (
 )
 from proxy.drain import Drain
 from proxy.held_bytes import HeldBytes
+from proxy.jobs.book import Jobs
+from proxy.jobs.files_form import Bounds
+from proxy.jobs.routes import JobRoutes
+from proxy.jobs.scoring import JobScoring
+from proxy.jobs.upload import JobUpload
 from proxy.keys import KeyFile
 from proxy.logs import REQUEST_ID
 from proxy.metrics import Metrics
@@ -56,6 +61,7 @@ from proxy.schemas import (
     UsConfidence,
 )
 from proxy.settings import Settings
+from proxy.tasks import end_tasks
 from proxy.turns import Turns
 from proxy.upstream import Upstream
 
@@ -91,6 +97,8 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         lambda: model_status.places(default=settings.max_in_flight),
         max_audio_s=settings.max_in_flight_audio_s,
         max_long=model_status.long_places,
+        # As many as leave a worker to those who wait for their answer.
+        max_background=model_status.long_places,
     )
     metrics.load = turns.load
     torchserve_page = TorchServePage(torchserve, settings.torchserve_metrics_url)
@@ -108,6 +116,14 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         deadline_s=settings.deadline_s,
     )
 
+    jobs = Jobs(
+        JobScoring(classification, access, metrics, settings.retry_after_s).work,
+        drain,
+        max_jobs=settings.max_jobs,
+        max_per_client=settings.max_jobs_per_client,
+    )
+    metrics.show_jobs(lambda: jobs.running, lambda: jobs.kept, lambda: jobs.waiting_clips)
+
     def limits() -> Limits:
         of_audio = router.routing.limits or settings
         return Limits(
@@ -121,11 +137,13 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         if settings.model_notice:
             logger.warning("model %s: %s", settings.model_name, settings.model_notice)
+        interrupting = asyncio.create_task(jobs.interrupt_at_drain())
         yield {
             "model_status": model_status,
             "metrics": metrics,
             "torchserve_page": torchserve_page,
         }
+        await end_tasks({interrupting})
         await torchserve.aclose()
 
     app = DescribedApp(
@@ -141,7 +159,7 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         with metrics.in_flight.track_inprogress():
             score = await classification.score(request, detail)
         if access:
-            access.charge(request, score.audio.duration_s)
+            access.charge(request.state.key, score.audio.duration_s)
         return score
 
     def refuse(request: Request, problem: Problem) -> Response:
@@ -180,6 +198,16 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         )
 
     add_answer(app, classify, settings.model_notice)
+    JobRoutes(
+        jobs,
+        _job_upload(settings, drain, metrics),
+        HeldBytes(settings.max_jobs_held_bytes),
+        access,
+        settings.model_notice,
+        live_s=settings.job_s,
+        kept_s=settings.job_kept_s,
+        keep_alive_s=settings.job_silence_s,
+    ).add_to(app)
 
     @app.get("/healthz", summary="Whether the process lives", responses=answers("internal"))
     async def healthz() -> Alive:
@@ -239,6 +267,13 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
         for path, page in PAGES.items():
             app.add_route(path, page, include_in_schema=False)
     return app
+
+
+def _job_upload(settings: Settings, drain: Drain, metrics: Metrics) -> JobUpload:
+    bounds = Bounds(settings.max_job_files, settings.max_upload_bytes, settings.max_job_bytes)
+    return JobUpload(
+        bounds, drain, metrics, settings.min_upload_bytes_per_s, settings.upload_grace_s
+    )
 
 
 def _middleware(

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Collection
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
 
 from aurea.torchserve.answers import AnyScore, Clip, Detail, Model
 from proxy.audio_length import AudioLengths
-from proxy.drain import Drain
+from proxy.drain import SHUTTING_DOWN, Drain
 from proxy.held_bytes import HeldBytes, Lease
 from proxy.logs import REQUEST_ID
 from proxy.metrics import Metrics
@@ -18,11 +18,10 @@ from proxy.pace import Pace
 from proxy.problems import Problem
 from proxy.pulse import Pulse
 from proxy.refusals import VERDICTS
+from proxy.tasks import end_tasks
 from proxy.turns import Turns, client_of
 from proxy.upload import read_upload
 from proxy.upstream import OnModel, Upstream
-
-CANCEL_AGAIN_S: Final = 0.1
 
 
 class Classification(NamedTuple):
@@ -73,13 +72,13 @@ class Classification(NamedTuple):
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _end(tasks)
+            await end_tasks(tasks)
         if working in done:
             return working.result()
         if leaving in done:
             raise ClientDisconnect
         if drained in done:
-            raise Problem("model_unavailable", "The server is shutting down.")
+            raise Problem("model_unavailable", SHUTTING_DOWN)
         raise Problem("overloaded" if displaced in done else "timeout")
 
     async def _work(
@@ -101,6 +100,27 @@ class Classification(NamedTuple):
         self.lengths.learn(audio, score.audio.duration_s)
         return score
 
+    async def score_behind_others(
+        self, clip: Clip, client: str, on_turn: Callable[[], None]
+    ) -> AnyScore:
+        """The score of a clip for which nobody waits. `on_turn` is called when it has its turn.
+
+        Raises `Problem` (those of the model; overloaded; timeout).
+        """
+        cost_s = self.lengths.estimate_s(clip.audio)
+        async with self.turns.turn(client, cost_s=cost_s, background=True):
+            on_turn()
+            asking = asyncio.create_task(self._ask(clip, lambda _: None))
+            try:
+                done, _ = await asyncio.wait({asking}, timeout=self.deadline_s)
+            finally:
+                await end_tasks({asking})
+            if not done:
+                raise Problem("timeout")
+            score = asking.result()
+        self.lengths.learn(clip.audio, score.audio.duration_s)
+        return score
+
     async def _ask(self, clip: Clip, note_model: OnModel) -> AnyScore:
         try:
             with self.pulse.asking():
@@ -111,14 +131,3 @@ class Classification(NamedTuple):
             raise
         self.pulse.beat()
         return score
-
-
-async def _end(tasks: Collection["asyncio.Task[Any]"]) -> None:
-    """Cancels tasks until they have ended: libraries may swallow a cancellation, once."""
-    unfinished = {task for task in tasks if task.cancel()}
-    while unfinished:
-        ended, unfinished = await asyncio.wait(unfinished, timeout=CANCEL_AGAIN_S)
-        # Looked at, or asyncio complains of faults that nobody wanted to know any more.
-        await asyncio.gather(*ended, return_exceptions=True)
-        for task in unfinished:
-            task.cancel()

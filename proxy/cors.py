@@ -9,6 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
+from proxy.description import JOBS
 from proxy.logs import REQUEST_ID
 from proxy.problems import Problem, problem_response
 
@@ -19,6 +20,7 @@ class Cors(CORSMiddleware):
     """Starlette's, with refusals as problems and in the log under their code.
 
     `headers` may be sent beside Content-Type, which Starlette always allows, and X-Request-ID.
+    Jobs may also be deleted, and their events be asked for from the last one that was had.
     """
 
     def __init__(self, app: ASGIApp, origins: Sequence[str], headers: Sequence[str]) -> None:
@@ -27,7 +29,15 @@ class Cors(CORSMiddleware):
             allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["X-Request-ID", *headers],
-            expose_headers=["X-Model", "X-Request-ID", "Retry-After", "WWW-Authenticate"],
+            expose_headers=[
+                *("X-Model", "X-Request-ID", "Retry-After", "WWW-Authenticate", "Location"),
+            ],
+        )
+        self._of_jobs = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=["GET", "DELETE"],
+            allow_headers=["X-Request-ID", "Last-Event-ID", *headers],
         )
 
     @override
@@ -42,7 +52,8 @@ class Cors(CORSMiddleware):
     async def _answer_preflight(
         self, headers: Headers, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        response = self.preflight_response(headers)
+        is_job = scope["path"].startswith(f"{JOBS}/")
+        response = (self._of_jobs if is_job else self).preflight_response(headers)
         if response.status_code != HTTPStatus.OK:
             faults = bytes(response.body).decode().removeprefix(_REFUSAL)
             problem = Problem(

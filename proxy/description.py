@@ -15,8 +15,15 @@ from proxy.upload import AUDIO_FAMILIES, AUDIO_TYPES, FORM_TYPE
 SERVICE: Final = "AureaVoice accent classification"
 CLASSIFY: Final = "/classify-us-accent"
 ACCENT: Final = "/v1/accent"
+JOBS: Final = "/v1/jobs"
 CLASSIFY_CODES: Final = [
-    code for code in TABLE if code not in ("not_found", "method_not_allowed", "preflight_refused")
+    code
+    for code in TABLE
+    if code
+    not in (
+        *("not_found", "method_not_allowed", "preflight_refused"),
+        *("job_not_found", "too_many_files"),
+    )
 ]
 FORMATS: Final = [
     "WAV (PCM, float, A-law, µ-law, ADPCM, GSM, G.722)",
@@ -107,16 +114,18 @@ class DescribedApp(FastAPI):
         if self._needs_keys:
             document["components"]["securitySchemes"] = SECURITY_SCHEMES
         for path in (CLASSIFY, ACCENT):
-            operation = document["paths"][path]["post"]
-            operation["requestBody"] = upload_description(self._limits())
-            if self._needs_keys:
-                operation["security"] = needed
+            document["paths"][path]["post"]["requestBody"] = upload_description(self._limits())
+        if self._needs_keys:
+            for path, operations in document["paths"].items():
+                if path.startswith((CLASSIFY, ACCENT, JOBS)):
+                    for operation in operations.values():
+                        operation["security"] = needed
         return document
 
 
-def answers(*codes: str) -> dict[int | str, dict[str, Any]]:
+def answers(*codes: str, success: int = 200) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's descriptions of all answers of a route that may refuse with `codes`."""
-    described: dict[int | str, dict[str, Any]] = {200: {"headers": _COMMON_HEADERS}}
+    described: dict[int | str, dict[str, Any]] = {success: {"headers": _COMMON_HEADERS}}
     for status in sorted({TABLE[code].status for code in codes}):
         of_status = [code for code in codes if TABLE[code].status == status]
         schema = ProblemDocument.model_json_schema()

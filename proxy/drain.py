@@ -1,6 +1,10 @@
 """Where the process stands on its way out."""
 
 import asyncio
+from typing import Final
+
+SHUTTING_DOWN: Final = "The server is shutting down."
+"""What is told to whom a drain leaves without an answer."""
 
 
 class Drain:
@@ -9,5 +13,7 @@ class Drain:
     def __init__(self) -> None:
         self.started = False
         """No more requests are wanted on connections that are open."""
+        self.begun = asyncio.Event()
+        """The same, for those who wait for it; set a moment later."""
         self.over = asyncio.Event()
         """Requests in flight must be answered now, finished or not."""

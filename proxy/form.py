@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from typing_extensions import override
 
 from proxy.problems import Problem, printable
 
@@ -31,7 +32,7 @@ class Disposition(NamedTuple):
     has_file_name: bool
 
 
-class _Part:
+class Part:
     """One part. Only those of the field `file` keep their bytes."""
 
     def __init__(self) -> None:
@@ -42,15 +43,16 @@ class _Part:
         self.chunks: list[bytes] = []
 
 
-class _Parts:
+class Parts:
     """What the parser has found so far: its callbacks, and what they make of the parts.
 
-    Knows nothing of the parser, so that its bytes are free as soon as nobody wants them.
+    Knows nothing of the parser, so that its bytes are free as soon as nobody wants them. Those
+    who want one clip or many say in `admit` and `grown` what they take.
     """
 
     def __init__(self) -> None:
-        self._part = _Part()
-        self._parts: list[_Part] = []
+        self._part = Part()
+        self.parts: list[Part] = []
         self._header_name = b""
         self._header_value = b""
         self._ended = False
@@ -68,20 +70,34 @@ class _Parts:
             "on_end": self._end,
         }
 
-    def clip(self) -> bytes:
-        """See `Form.clip`."""
+    def admit(self, part: Part) -> None:
+        """Called with each part once its headers are known. Raises `Problem` to refuse it."""
+
+    def grown(self, part: Part) -> None:
+        """Called with each part of the field `file` as it grows. Raises `Problem`."""
+
+    def clips(self) -> list[Part]:
+        """All parts of the field `file`, once the form has been read.
+
+        Raises `Problem` (malformed_request, missing_file).
+        """
         if not self._ended:
             raise Problem("malformed_request", "The form ends before its closing boundary.")
-        clips = [part for part in self._parts if part.name == FIELD]
-        clip = next((part for part in clips if part.has_file_name), clips[0] if clips else None)
-        if clip is None:
+        clips = [part for part in self.parts if part.name == FIELD]
+        if not clips:
             raise Problem("missing_file", self._what_there_is())
-        if not clip.has_file_name and any(part.has_file_name for part in self._parts):
-            raise self._too_many_files()
-        return b"".join(clip.chunks)
+        return clips
+
+    def refuse_more_fields(self, others: int) -> None:
+        """Raises `Problem` where a form has so many text fields beside its clips."""
+        if others > MAX_TEXT_FIELDS:
+            raise Problem(
+                "malformed_request",
+                f"The form has more than {MAX_TEXT_FIELDS} fields beside its file.",
+            )
 
     def _what_there_is(self) -> str:
-        names = list(dict.fromkeys(f"'{printable(part.name)}'" for part in self._parts))
+        names = list(dict.fromkeys(f"'{printable(part.name)}'" for part in self.parts))
         told = ", ".join(names[:MAX_NAMES_SHOWN]) or "no fields"
         more = len(names) - MAX_NAMES_SHOWN
         return (
@@ -89,13 +105,8 @@ class _Parts:
             f"{f' and {more} more' if more > 0 else ''}."
         )
 
-    def _too_many_files(self) -> Problem:
-        return Problem(
-            "malformed_request", f"The form has more than one file. Send one, as '{FIELD}'."
-        )
-
     def _begin_part(self) -> None:
-        self._part = _Part()
+        self._part = Part()
 
     def _take_header_name(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
@@ -117,21 +128,12 @@ class _Parts:
                 "A part of the form has no Content-Disposition with a name.",
             )
         part.name, part.has_file_name = disposition.name, disposition.has_file_name
-        self._parts.append(part)
+        self.parts.append(part)
         if part.name == FIELD:
             self._refuse_encoded(part)
-        named = [each for each in self._parts if each.has_file_name]
-        unnamed = [each for each in self._parts if not each.has_file_name]
-        unnamed_clips = [each for each in unnamed if each.name == FIELD]
-        if len(named) > 1 or len(unnamed_clips) > 1:
-            raise self._too_many_files()
-        if len(unnamed) - len(unnamed_clips) > MAX_TEXT_FIELDS:
-            raise Problem(
-                "malformed_request",
-                f"The form has more than {MAX_TEXT_FIELDS} fields beside its file.",
-            )
+        self.admit(part)
 
-    def _refuse_encoded(self, part: _Part) -> None:
+    def _refuse_encoded(self, part: Part) -> None:
         encoding = part.headers.get("content-transfer-encoding", "").lower()
         if encoding not in _UNCODED:
             raise Problem(
@@ -145,6 +147,7 @@ class _Parts:
         part.size_bytes += end - start
         if part.name == FIELD:
             part.chunks.append(data[start:end])
+            self.grown(part)
         elif not part.has_file_name and part.size_bytes > MAX_TEXT_BYTES:
             raise Problem(
                 "malformed_request",
@@ -156,15 +159,36 @@ class _Parts:
         self._ended = True
 
 
-class Form:
-    """Takes a body in pieces and has the clip in the end.
+class _OneClip(Parts):
+    """What a form with one clip may have."""
 
-    The clip is the part `file`, whether it has a file name or not: many clients send none, or
-    one in the notation of RFC 5987 alone. A part `file` with a file name goes before one
-    without, which is then an ordinary text field.
-    """
+    @override
+    def admit(self, part: Part) -> None:
+        named = [each for each in self.parts if each.has_file_name]
+        unnamed = [each for each in self.parts if not each.has_file_name]
+        unnamed_clips = [each for each in unnamed if each.name == FIELD]
+        if len(named) > 1 or len(unnamed_clips) > 1:
+            raise self._too_many_files()
+        self.refuse_more_fields(len(unnamed) - len(unnamed_clips))
 
-    def __init__(self, content_type: str) -> None:
+    def clip(self) -> bytes:
+        """See `Form.clip`."""
+        clips = self.clips()
+        clip = next((part for part in clips if part.has_file_name), clips[0])
+        if not clip.has_file_name and any(part.has_file_name for part in self.parts):
+            raise self._too_many_files()
+        return b"".join(clip.chunks)
+
+    def _too_many_files(self) -> Problem:
+        return Problem(
+            "malformed_request", f"The form has more than one file. Send one, as '{FIELD}'."
+        )
+
+
+class FormReader:
+    """Takes a body in pieces and has `parts` made of it."""
+
+    def __init__(self, content_type: str, parts: Parts) -> None:
         """Raises `Problem` (malformed_request) where the header names no usable boundary."""
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
@@ -173,9 +197,8 @@ class Form:
                 "The Content-Type multipart/form-data names no boundary: let the library that "
                 "builds the form set the header.",
             )
-        self._parts = _Parts()
         try:
-            self._parser = MultipartParser(boundary, self._parts.callbacks)
+            self._parser = MultipartParser(boundary, parts.callbacks)
         except FormParserError as error:
             raise _broken(error) from error
 
@@ -188,6 +211,20 @@ class Form:
             self._parser.write(chunk)
         except FormParserError as error:
             raise _broken(error) from error
+
+
+class Form(FormReader):
+    """A form with one clip, which is there in the end.
+
+    The clip is the part `file`, whether it has a file name or not: many clients send none, or
+    one in the notation of RFC 5987 alone. A part `file` with a file name goes before one
+    without, which is then an ordinary text field.
+    """
+
+    def __init__(self, content_type: str) -> None:
+        """Raises `Problem` (malformed_request) where the header names no usable boundary."""
+        self._parts = _OneClip()
+        super().__init__(content_type, self._parts)
 
     def clip(self) -> bytes:
         """The bytes of the clip, once the body has been fed.
@@ -203,15 +240,34 @@ def read_disposition(header: str) -> Disposition:
     The library's own reader drops that notation, as RFC 7578 forbids it to senders; but what
     is sent is sent.
     """
+    found = _parameters(header)
+    return Disposition(
+        _text(found, "name"), any(key.partition("*")[0] == "filename" for key in found)
+    )
+
+
+def read_file_name(header: str) -> str:
+    """The file name in a part's Content-Disposition, in either notation, or nothing."""
+    found = _parameters(header)
+    # RFC 6266 4.3: the extended notation says it better where both are there.
+    extended = {key: value for key, value in found.items() if key != "filename"}
+    return _text(extended, "filename") or found.get("filename", "")
+
+
+def _parameters(header: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in _PARAMETER.findall(header):
         if value.startswith('"'):
             value = re.sub(r"\\(.)", r"\1", value[1:].removesuffix('"'))
         found.setdefault(key.lower(), value.strip())
-    name = found.get("name")
-    if name is None and "name*" in found:
-        name = unquote(found["name*"].rpartition("'")[2])
-    return Disposition(name, any(key.partition("*")[0] == "filename" for key in found))
+    return found
+
+
+def _text(parameters: dict[str, str], name: str) -> str | None:
+    extended = f"{name}*"
+    if name not in parameters and extended in parameters:
+        return unquote(parameters[extended].rpartition("'")[2])
+    return parameters.get(name)
 
 
 def _decoded(value: bytes) -> str:

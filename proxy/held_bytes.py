@@ -24,6 +24,10 @@ class Lease:
         """Counts bytes that have come in. Raises `Problem` (overloaded)."""
         self._held.reserve(self, count)
 
+    def shrink_to(self, size_bytes: int) -> None:
+        """Gives back all but so many bytes; a lease never grows by it."""
+        self._held.shrink(self, size_bytes)
+
 
 class HeldBytes:
     """The bytes of all uploads that the process holds at once, kept under a limit.
@@ -63,6 +67,13 @@ class HeldBytes:
             least.taken_away.set()
         lease.size_bytes += count
         self._held_bytes += count
+
+    def shrink(self, lease: Lease, size_bytes: int) -> None:
+        """Gives back what a lease holds beyond `size_bytes`."""
+        if lease in self._leases:
+            less = max(0, lease.size_bytes - size_bytes)
+            lease.size_bytes -= less
+            self._held_bytes -= less
 
     def _of_another(self, client: str, count: int) -> Lease | None:
         """The largest unfinished upload of who holds the most, if that is more than `client`."""

@@ -102,6 +102,12 @@ class Metrics:
             ("key",),
             registry=self._registry,
         )
+        self.job_clips = Counter(
+            "aurea_proxy_job_clips",
+            "Clips of jobs by code of the problem or ok.",
+            ("code",),
+            registry=self._registry,
+        )
         self.model_ready = Gauge(
             "aurea_proxy_model_ready",
             "READY workers of the default version.",
@@ -140,6 +146,17 @@ class Metrics:
         for name, text, measure in shown:
             gauge = Gauge(name, text, registry=self._registry)
             gauge.set_function(partial(lambda tell: tell(self.load()), measure))
+
+    def show_jobs(
+        self, running: Callable[[], int], kept: Callable[[], int], waiting: Callable[[], int]
+    ) -> None:
+        """Have every scrape tell how many jobs there are, and how many of their clips wait."""
+        for name, text, measure in (
+            ("aurea_proxy_jobs_running", "Jobs at work.", running),
+            ("aurea_proxy_jobs_kept", "Jobs that have ended, kept for their results.", kept),
+            ("aurea_proxy_jobs_waiting_clips", "Clips of jobs that wait.", waiting),
+        ):
+            Gauge(name, text, registry=self._registry).set_function(measure)
 
     def answered(
         self,

@@ -25,9 +25,15 @@ TABLE: dict[str, Row] = {
         401, "A valid API key is needed, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
     ),
     "not_found": Row(404, "There is nothing at this address."),
+    "job_not_found": Row(
+        404,
+        "There is no such job. It was deleted, has expired, belongs to another API key or never "
+        "was; or the server has been started again, which keeps jobs in its memory alone.",
+    ),
     "method_not_allowed": Row(405, "This address does not take this method."),
     "upload_too_slow": Row(408, "The upload came too slowly, or stopped."),
     "file_too_large": Row(413, "The file is too large."),
+    "too_many_files": Row(413, "The form has more files than a job may have."),
     "audio_too_long": Row(413, "The audio is too long."),
     "unsupported_audio": Row(415, "The file cannot be decoded as audio."),
     "unsupported_encoding": Row(415, "The file comes encoded in a way that is not decoded."),

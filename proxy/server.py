@@ -99,6 +99,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains, then ends the app."""
         logger.info("draining, %d connections", len(self.server_state.connections))
+        self._drain.begun.set()
         await self._until(lambda: self._hurried, self._signalled_s + LAME_DUCK_S)
         await self._stop_accepting()
         self._idle_until_s = time.monotonic() + IDLE_GRACE_S

@@ -122,9 +122,32 @@ class Settings(BaseSettings):
     about what two cores score before `deadline_s` is over."""
     max_held_bytes: int = Field(default=256_000_000, gt=0)
     """Bytes of uploads held at once; an upload that passes them is answered 503."""
+    max_jobs: int = Field(default=64, gt=0)
+    """Jobs in memory at once, at work or ended; one more is answered 503."""
+    max_jobs_per_client: int = Field(default=8, gt=0)
+    """The most of them for one client, which is an API key or else an address."""
+    max_job_files: int = Field(default=100, gt=0)
+    """Files of one job; a form with more is answered 413."""
+    max_job_bytes: int = Field(default=64_000_000, gt=0)
+    """Largest size of all files of one job together, in bytes. More is answered 413."""
+    max_jobs_held_bytes: int = Field(default=128_000_000, gt=0)
+    """Bytes of all jobs' files and results held at once, beside `max_held_bytes`; an upload of a
+    job that passes them is answered 503. At least `max_job_bytes`."""
+    job_s: float = Field(default=3_600.0, gt=0, allow_inf_nan=False)
+    """Seconds after which a job ends, whatever it still has to score."""
+    job_kept_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    """Seconds from a job's end for which its results can be read."""
+    job_silence_s: float = Field(default=15.0, gt=0, allow_inf_nan=False)
+    """Seconds after which a job's stream of events sends a comment where nothing happens."""
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> "Settings":
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("AUREA_TLS_CERTIFICATE and AUREA_TLS_KEY go together")
+        return self
+
+    @model_validator(mode="after")
+    def _a_job_fits(self) -> "Settings":
+        if self.max_job_bytes > self.max_jobs_held_bytes:
+            raise ValueError("AUREA_MAX_JOB_BYTES is more than AUREA_MAX_JOBS_HELD_BYTES")
         return self

@@ -36,7 +36,7 @@ async def read_upload(
     unsupported_encoding, upload_too_slow), whatever `reserve` raises, and Starlette's
     `ClientDisconnect`.
     """
-    _refuse_encoded(request.headers.getlist("content-encoding"))
+    refuse_encoded(request.headers.getlist("content-encoding"))
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
     too_large = Problem(
@@ -54,7 +54,7 @@ async def read_upload(
         raise too_large
     received_bytes = 0
     chunks: list[bytes] = []
-    async for chunk in _received(request, pace):
+    async for chunk in received(request, pace):
         received_bytes += len(chunk)
         if received_bytes > max_body_bytes:
             raise too_large
@@ -73,7 +73,8 @@ async def read_upload(
     return clip
 
 
-async def _received(request: Request, pace: Pace) -> AsyncGenerator[bytes, None]:
+async def received(request: Request, pace: Pace) -> AsyncGenerator[bytes, None]:
+    """The pieces of a body as they come in. Raises `Problem` and `ClientDisconnect`."""
     more = True
     while more:
         message = await pace.receive_from(request.receive)
@@ -89,7 +90,8 @@ def _is_audio(media_type: str) -> bool:
     return not media_type or media_type in AUDIO_TYPES or media_type.startswith(AUDIO_FAMILIES)
 
 
-def _refuse_encoded(fields: list[str]) -> None:
+def refuse_encoded(fields: list[str]) -> None:
+    """Raises `Problem` (unsupported_encoding) for these values of `Content-Encoding`."""
     encodings = [each.strip() for each in ",".join(fields).split(",")]
     coded = [each for each in encodings if each.lower() not in ("", "identity")]
     if coded:

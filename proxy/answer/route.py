@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from aurea.torchserve.answers import AnyScore, Detail, WholeScore
 from proxy.answer.document import WholeAnswer, whole_answer
 from proxy.answer.language import preferred
+from proxy.answer.timeline import TIMELINE_PARAMETER, wants_timeline
 from proxy.description import ACCENT, CLASSIFY_CODES, REQUEST_ID_PARAMETER, answers
 from proxy.problems import Problem
 
@@ -34,15 +35,12 @@ def add_routes(app: FastAPI, classify: Classify, notice: str) -> None:
         response_model=WholeAnswer,
         response_model_exclude_none=True,
         responses=answers(*CLASSIFY_CODES),
-        openapi_extra={"parameters": [REQUEST_ID_PARAMETER, LANGUAGE_PARAMETER]},
+        openapi_extra={
+            "parameters": [REQUEST_ID_PARAMETER, LANGUAGE_PARAMETER, TIMELINE_PARAMETER]
+        },
     )
-    async def accent(
-        request: Request,
-        timeline: bool = Query(
-            False, description="Whether to score every few seconds by themselves too."
-        ),
-    ) -> Response:
-        score = await classify(request, "timeline" if timeline else "recording")
+    async def accent(request: Request) -> Response:
+        score = await classify(request, "timeline" if wants_timeline(request) else "recording")
         if not isinstance(score, WholeScore):
             raise Problem("internal")
         language = preferred(request.headers.get("accept-language", ""))

@@ -2,7 +2,7 @@
 
 from starlette.requests import Request
 
-from proxy.answer.language import DEFAULT, preferred
+from proxy.answer.language import DEFAULT, Language, preferred
 from proxy.answer.words import words
 from proxy.problems import Problem
 
@@ -15,7 +15,11 @@ def translated(problem: Problem, request: Request) -> Problem:
     """
     if not request.url.path.startswith("/v1/"):
         return problem
-    language = preferred(request.headers.get("accept-language", ""))
+    return in_language(problem, preferred(request.headers.get("accept-language", "")))
+
+
+def in_language(problem: Problem, language: Language) -> Problem:
+    """The same problem, with its code, status and headers, in a language."""
     if language == DEFAULT:
         return problem
     told = words(language)

@@ -36,6 +36,19 @@ def proxy(shared_proxy: Proxy, standin: StandIn) -> Proxy:  # noqa: ARG001
 
 
 @pytest.fixture(scope="session")
+def shared_roomy_proxy(shared_standin: StandIn) -> Iterator[Proxy]:
+    proxy = Proxy(shared_standin, max_jobs=1_000, max_jobs_per_client=1_000, job_silence_s=0.1)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def roomy(shared_roomy_proxy: Proxy, standin: StandIn) -> Proxy:  # noqa: ARG001
+    """A proxy that takes any number of jobs and whose events pause for 0.1 s at most, shared."""
+    return shared_roomy_proxy
+
+
+@pytest.fixture(scope="session")
 def shared_impatient_proxy(shared_standin: StandIn) -> Iterator[Proxy]:
     proxy = Proxy(shared_standin, ask_again_after_s=0.2)
     yield proxy

@@ -24,6 +24,9 @@ LABELS = {
     "aurea_proxy_running_requests": set(),
     "aurea_proxy_queued_audio_seconds": set(),
     "aurea_proxy_running_audio_seconds": set(),
+    "aurea_proxy_jobs_running": set(),
+    "aurea_proxy_jobs_kept": set(),
+    "aurea_proxy_jobs_waiting_clips": set(),
     "aurea_build_info": {"version", "python"},
 }
 

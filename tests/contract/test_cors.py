@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.contract.jobs import ended
 from tests.contract.proxy_process import CLASSIFY, Proxy
 from tests.contract.standin import StandIn
 
@@ -110,6 +111,39 @@ def test_a_preflight_that_is_refused_says_so_as_a_problem(
     assert "Origin" in response.headers["vary"]
     line = browsers.await_event(request_id)
     assert (line["method"], line["status"], line["code"]) == ("OPTIONS", 400, "preflight_refused")
+
+
+@pytest.mark.parametrize("asked", [None, "last-event-id", "Authorization, X-Request-ID"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_job_can_be_read_from_its_last_event_and_deleted(
+    browsers: Proxy, method: str, asked: str | None
+) -> None:
+    response = preflight(browsers, asked, method=method, path="/v1/jobs/none")
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("path", "request_of"),
+    [
+        ("/v1/jobs", {"method": "DELETE"}),
+        ("/v1/jobs/none", {"method": "PUT"}),
+        ("/v1/jobs/none", {"method": "DELETE", "origin": STRANGER}),
+        ("/v1/jobs/none", {"headers": "X-Other"}),
+    ],
+)
+def test_nothing_else_of_jobs_is_allowed(
+    browsers: Proxy, path: str, request_of: dict[str, str]
+) -> None:
+    response = preflight(browsers, path=path, **request_of)
+    assert (response.status_code, response.json()["code"]) == (400, "preflight_refused")
+
+
+def test_a_page_learns_the_address_of_its_job(browsers: Proxy) -> None:
+    response = browsers.client.post("/v1/jobs", files={"file": b"RIFF"}, headers={"Origin": ORIGIN})
+    assert response.status_code == 202
+    assert "Location" in response.headers["access-control-expose-headers"]
+    ended(browsers, response.headers["location"])
 
 
 def test_without_configured_origins_a_preflight_is_a_plain_question(proxy: Proxy) -> None:

@@ -2,9 +2,10 @@
 
 import json
 
+import jsonschema
 from fastapi.openapi.models import OpenAPI
 
-from proxy.description import ACCENT
+from proxy.description import ACCENT, JOBS
 from proxy.problems import TABLE
 from tests.contract.proxy_process import CLASSIFY, Proxy
 
@@ -14,7 +15,11 @@ OF_STATUS = {"401": {"WWW-Authenticate"}, "429": {"Retry-After"}, "503": {"Retry
 def test_the_description_is_valid_openapi(proxy: Proxy) -> None:
     described = OpenAPI.model_validate(proxy.description)
     assert described.openapi.startswith("3.1")
-    assert set(proxy.description["paths"]) == {CLASSIFY, ACCENT, "/healthz", "/readyz", "/"}
+    of_jobs = {JOBS, f"{JOBS}/{{job_id}}"}
+    assert set(proxy.description["paths"]) == {
+        *(CLASSIFY, ACCENT, "/healthz", "/readyz", "/"),
+        *of_jobs,
+    }
     components = proxy.description.get("components", {}).get("schemas", {})
     text = json.dumps(proxy.description)
     for reference in text.split('"#/components/schemas/')[1:]:
@@ -41,7 +46,10 @@ def test_the_description_tells_the_upload_and_every_answer_to_it(proxy: Proxy) -
             "enum"
         ]
     }
-    elsewhere = {"not_found", "method_not_allowed", "preflight_refused"}
+    elsewhere = {
+        *("not_found", "method_not_allowed", "preflight_refused"),
+        *("job_not_found", "too_many_files"),
+    }
     assert told == {(row.status, code) for code, row in TABLE.items() if code not in elsewhere}
     for status, answer in operation["responses"].items():
         assert set(answer["headers"]) == {"X-Model", "X-Request-ID"} | OF_STATUS.get(status, set())
@@ -55,6 +63,21 @@ def test_the_examples_in_the_description_fit_their_schemas(proxy: Proxy) -> None
                 assert example["value"]["code"] == code
                 assert str(example["value"]["status"]) == status
                 assert set(example["value"]) == set(content["schema"]["required"]) | {"type"}
+
+
+def test_the_examples_of_jobs_fit_their_schemas(proxy: Proxy) -> None:
+    described = proxy.description
+    examples = 0
+    for path in (JOBS, f"{JOBS}/{{job_id}}"):
+        for operation in described["paths"][path].values():
+            for status, answer in operation["responses"].items():
+                assert status != "422"
+                content = answer.get("content", {}).get("application/json", {})
+                if "example" in content:
+                    schema = {**content["schema"], "components": described["components"]}
+                    jsonschema.validate(content["example"], schema)
+                    examples += 1
+    assert examples == 2
 
 
 def test_the_documentation_page_is_there(proxy: Proxy) -> None:

@@ -36,6 +36,13 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("AUREA_TRUSTED_PROXIES", '["*"]'),
         ("AUREA_TRUSTED_PROXIES", '["proxy.example"]'),
         ("AUREA_LOG_ADDRESSES", "perhaps"),
+        ("AUREA_MAX_JOBS", "0"),
+        ("AUREA_MAX_JOB_FILES", "0"),
+        ("AUREA_MAX_JOB_BYTES", "128000001"),
+        ("AUREA_MAX_JOBS_HELD_BYTES", "63999999"),
+        ("AUREA_JOB_S", "inf"),
+        ("AUREA_JOB_KEPT_S", "nan"),
+        ("AUREA_JOB_SILENCE_S", "0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(

@@ -13,9 +13,8 @@ import websocket
 
 WAIT_S: Final = 30.0
 _PREFERENCES: Final = {
-    # A microphone that hums, which nobody is asked about.
+    # A microphone that hums.
     "media.navigator.streams.fake": True,
-    "media.navigator.permission.disabled": True,
     "intl.accept_languages": "en-US",
     "browser.shell.checkDefaultBrowser": False,
     "app.update.enabled": False,
@@ -23,6 +22,10 @@ _PREFERENCES: Final = {
     "toolkit.telemetry.enabled": False,
     "browser.startup.page": 0,
 }
+_ALLOWED: Final = {"media.navigator.permission.disabled": True}
+"""Nobody is asked about the microphone."""
+_DENIED: Final = {"permissions.default.microphone": 2}
+"""As for somebody who has said no, and that it be remembered."""
 _LISTENING: Final = re.compile(r"WebDriver BiDi listening on (ws://\S+)")
 
 
@@ -30,9 +33,12 @@ class Firefox:
     """One headless Firefox with one page, and the addresses that the page asked for.
 
     `document` is what `POST /v1/accent` answers; the clips that came are counted in `sent`.
+    `microphone` says whether the page may use it.
     """
 
-    def __init__(self, path: str, folder: Path, document: dict[str, Any]) -> None:
+    def __init__(
+        self, path: str, folder: Path, document: dict[str, Any], *, microphone: bool = True
+    ) -> None:
         self.document = document
         self.sent = 0
         self.hosts: set[str] = set()
@@ -40,7 +46,8 @@ class Firefox:
         self._number = 0
         profile = folder / "profile"
         profile.mkdir()
-        lines = [f"user_pref({json.dumps(k)}, {json.dumps(v)});" for k, v in _PREFERENCES.items()]
+        preferences = {**_PREFERENCES, **(_ALLOWED if microphone else _DENIED)}
+        lines = [f"user_pref({json.dumps(k)}, {json.dumps(v)});" for k, v in preferences.items()]
         (profile / "user.js").write_text("\n".join(lines))
         output = folder / "firefox.out"
         with output.open("wb") as told:

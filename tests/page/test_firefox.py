@@ -13,11 +13,24 @@ from tests.page.firefox import Firefox
 
 
 @pytest.fixture(scope="module")
-def firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
+def installed() -> str:
     path = shutil.which("firefox-esr") or shutil.which("firefox")
     if path is None:
         pytest.skip("there is no Firefox: apt-get install firefox-esr")
-    started = Firefox(path, tmp_path_factory.mktemp("firefox"), answer())
+    return path
+
+
+@pytest.fixture(scope="module")
+def firefox(installed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
+    started = Firefox(installed, tmp_path_factory.mktemp("firefox"), answer())
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def refusing(installed: str, tmp_path: Path) -> Iterator[Firefox]:
+    """A Firefox that lets no page use the microphone."""
+    started = Firefox(installed, tmp_path, answer(), microphone=False)
     yield started
     started.close()
 
@@ -55,3 +68,20 @@ def test_the_whole_way_in_firefox(
     assert firefox.sent == 3
     assert firefox.hosts == {proxy.url}
     assert not firefox.complaints
+
+
+def test_a_denied_microphone_is_named_in_firefox_and_a_file_still_works(
+    refusing: Firefox, proxy: Proxy, clip: bytes, tmp_path: Path
+) -> None:
+    refusing.open(f"{proxy.url}/")
+    refusing.click("#record")
+    refusing.await_true("!document.getElementById('failure').hidden")
+    assert "The microphone is not allowed" in refusing.text("#failure")
+    assert refusing.evaluate("document.activeElement.id") == "failure"
+    assert refusing.sent == 0
+    file = tmp_path / "clip.wav"
+    file.write_bytes(clip)
+    refusing.choose(file)
+    refusing.await_true("!document.getElementById('result').hidden")
+    assert refusing.text("#result .figure") == "78.4"
+    assert (refusing.sent, refusing.hosts) == (1, {proxy.url})
