@@ -1,6 +1,6 @@
 """Where the process stands on its way out."""
 
-import asyncio
+from proxy.flag import Flag
 
 
 class Drain:
@@ -9,5 +9,5 @@ class Drain:
     def __init__(self) -> None:
         self.started = False
         """No more requests are wanted on connections that are open."""
-        self.over = asyncio.Event()
+        self.over = Flag()
         """Requests in flight must be answered now, finished or not."""
