@@ -23,6 +23,11 @@ _BAND_WIDTH: Final = 10
 _LINES: Final = logging.StreamHandler
 """What a worker logs with, to the pipe that TorchServe reads."""
 
+_TORCHSERVES_OWN: Final = "PredictionTime"
+"""What TorchServe writes for every batch by itself, whether or not it is declared."""
+
+_WRITTEN_BY: Final = "ts.metrics.caching_metric"
+
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +44,11 @@ class AnswerMetrics:
         self._labels = {"model": model, "version": version}
         kinds = cache.cache.values() if cache is not None else ()
         self._metrics = {name: metric for kind in kinds for name, metric in kind.items()}
+        if _TORCHSERVES_OWN in self._metrics:
+            logging.getLogger(_WRITTEN_BY).removeFilter(_is_declared)
+        else:
+            # Java reads each line, looks it up and throws this one away.
+            logging.getLogger(_WRITTEN_BY).addFilter(_is_declared)
 
     def started(self, model_dir: Path) -> None:
         """A worker has loaded the model of `model_dir`: count it, and report its reference."""
@@ -82,6 +92,10 @@ class AnswerMetrics:
             metric.add_or_update(
                 round(value, 6), [values[dimension] for dimension in metric.dimension_names]
             )
+
+
+def _is_declared(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(f"[METRICS]{_TORCHSERVES_OWN}.")
 
 
 @contextmanager

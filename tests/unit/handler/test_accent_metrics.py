@@ -228,3 +228,18 @@ def test_what_failed_midway_is_logged_where_it_always_is(cache: Any, pipe: Write
     AnswerMetrics(cache, **MODEL).record([broken], 0.5)
     assert "accent_outcomes_total" in pipe.flushed[0]
     assert "KeyError" in pipe.flushed[1]
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_what_torchserve_adds_is_written_only_where_it_is_declared(
+    cache: Any, pipe: Writes, declared: bool
+) -> None:
+    cache.model_name = "small"
+    if declared:
+        cache.add_time("PredictionTime", 1.0)
+        pipe.flushed.clear()
+    metrics = AnswerMetrics(cache, **MODEL)
+    metrics.record([refused()], 0.5)
+    cache.add_time("PredictionTime", 12.5)
+    assert len(pipe.flushed) == (2 if declared else 1)
+    assert declared == any("PredictionTime.Milliseconds:12.5" in text for text in pipe.flushed)
