@@ -24,6 +24,7 @@ from bench.preparing import (
     say,
 )
 from bench.processes import RivalFailed, adopt_orphans, end_all
+from bench.profiling import PROFILE, profile_report
 from bench.report import print_report, write_reports
 from bench.results import Measured
 from bench.run import Run
@@ -98,6 +99,12 @@ def main() -> None:
             model, what = choose_folder(settings)
             say(f"Model: {what}")
             print(gpu_report(model, gpu_here()))
+            return
+        if settings.only == [PROFILE]:
+            model, what = choose_folder(settings)
+            say(f"Model: {what}")
+            folder = settings.kept / "clips"
+            print(profile_report(model, make_clips(folder), folder))
             return
         measured = bench(settings)
         if "the bench itself" in measured.failures:

@@ -111,14 +111,21 @@ class Tree:
     def cpu_s_by_part(self) -> dict[str, float]:
         """The same by what the processes of our service are; none of other servers'."""
         spent: dict[str, float] = {}
+        for part in _PARTS:
+            for process in self.of_part(part):
+                with suppress(psutil.Error):
+                    times = process.cpu_times()
+                    spent[part] = spent.get(part, 0.0) + times.user + times.system
+        return spent
+
+    def of_part(self, part: str) -> list[psutil.Process]:
+        """The processes of our service that are `workers`, `TorchServe` or `proxy`."""
+        found = []
         for process in self.processes():
             with suppress(psutil.Error):
-                command = " ".join(process.cmdline())
-                times = process.cpu_times()
-                for part, mark in _PARTS.items():
-                    if mark in command:
-                        spent[part] = spent.get(part, 0.0) + times.user + times.system
-        return spent
+                if _PARTS[part] in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
     def check(self) -> None:
         """Raise `RivalFailed` if the first process has ended."""

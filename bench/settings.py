@@ -19,7 +19,8 @@ class BenchSettings(CommandLine):
     """auto (the pretrained model where its cache has it, else a stand-in) or a model folder."""
 
     only: list[str] = Field(default=[])
-    """Contestants, with commas between; none: all; engine: only the engine on a GPU, in a table."""
+    """Contestants, with commas between; none: all; engine: only the engine on a GPU, in a table;
+    profile: only where the service's processor time goes, by process, thread and function."""
 
     rounds: int = Field(default=3, ge=0)
     """How often everything is gone through."""

@@ -1,8 +1,10 @@
 """TorchServe's metrics endpoint: a thin adapter between answers and the server's cache."""
 
+import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
@@ -18,6 +20,13 @@ _STAGES: Final = {
     "whole": "total_s",
 }
 _BAND_WIDTH: Final = 10
+_LINES: Final = logging.StreamHandler
+"""What a worker logs with, to the pipe that TorchServe reads."""
+
+_TORCHSERVES_OWN: Final = "PredictionTime"
+"""What TorchServe writes for every batch by itself, whether or not it is declared."""
+
+_WRITTEN_BY: Final = "ts.metrics.caching_metric"
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +44,11 @@ class AnswerMetrics:
         self._labels = {"model": model, "version": version}
         kinds = cache.cache.values() if cache is not None else ()
         self._metrics = {name: metric for kind in kinds for name, metric in kind.items()}
+        if _TORCHSERVES_OWN in self._metrics:
+            logging.getLogger(_WRITTEN_BY).removeFilter(_is_declared)
+        else:
+            # Java reads each line, looks it up and throws this one away.
+            logging.getLogger(_WRITTEN_BY).addFilter(_is_declared)
 
     def started(self, model_dir: Path) -> None:
         """A worker has loaded the model of `model_dir`: count it, and report its reference."""
@@ -50,7 +64,8 @@ class AnswerMetrics:
         by its code.
         """
         try:
-            self._record(answers, busy_s)
+            with _in_one_write():
+                self._record(answers, busy_s)
         except Exception:
             # The clips have their answers, and those must go out.
             _log.exception("recording metrics failed")
@@ -77,6 +92,30 @@ class AnswerMetrics:
             metric.add_or_update(
                 round(value, 6), [values[dimension] for dimension in metric.dimension_names]
             )
+
+
+def _is_declared(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(f"[METRICS]{_TORCHSERVES_OWN}.")
+
+
+@contextmanager
+def _in_one_write() -> Iterator[None]:
+    """Have all that is logged meanwhile leave the process at once.
+
+    TorchServe's metrics are a dozen lines of log a clip, and each write wakes a thread of java.
+    """
+    handlers = [each for each in logging.getLogger().handlers if type(each) is _LINES]
+    held = [(each, io.StringIO(), each.stream) for each in handlers]
+    for handler, lines, _ in held:
+        handler.setStream(lines)
+    try:
+        yield
+    finally:
+        for handler, lines, stream in held:
+            with handler.lock:  # type: ignore[union-attr] # every handler has one
+                handler.setStream(stream)
+                stream.write(lines.getvalue())
+                handler.flush()
 
 
 def reference_us_confidence(model_dir: Path) -> float | None:

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from aurea.torchserve.answers import AnyScore, Clip, Detail, Model
 from proxy.audio_length import AudioLengths
 from proxy.drain import SHUTTING_DOWN, Drain
+from proxy.flag import Flag
 from proxy.held_bytes import HeldBytes, Lease
 from proxy.logs import REQUEST_ID
 from proxy.metrics import Metrics
@@ -53,24 +54,24 @@ class Classification(NamedTuple):
 
     async def _score(self, request: Request, lease: Lease, detail: Detail) -> AnyScore:
         uploaded = asyncio.Event()
+        deadline = Flag()
 
         async def client_leaves() -> None:
             await uploaded.wait()
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-
-        async def time_passes() -> None:
-            await uploaded.wait()
-            await asyncio.sleep(self.deadline_s)
+            timer = asyncio.get_running_loop().call_later(self.deadline_s, deadline.set)
+            try:
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+            finally:
+                timer.cancel()
 
         working = asyncio.create_task(self._work(request, lease, uploaded, detail))
         leaving = asyncio.create_task(client_leaves())
-        drained = asyncio.create_task(self.drain.over.wait())
-        late = asyncio.create_task(time_passes())
-        displaced = asyncio.create_task(lease.taken_away.wait())
-        tasks = (working, leaving, drained, late, displaced)
+        drained, displaced = self.drain.over.reached(), lease.taken_away.reached()
+        tasks = (working, leaving)
+        ends = (*tasks, drained, displaced, deadline.reached())
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await end_tasks(tasks)
         if working in done:

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Final
 
+from proxy.flag import Flag
+
 SHUTTING_DOWN: Final = "The server is shutting down."
 """What is told to whom a drain leaves without an answer."""
 
@@ -15,5 +17,5 @@ class Drain:
         """No more requests are wanted on connections that are open."""
         self.begun = asyncio.Event()
         """The same, for those who wait for it; set a moment later."""
-        self.over = asyncio.Event()
+        self.over = Flag()
         """Requests in flight must be answered now, finished or not."""

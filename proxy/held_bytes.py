@@ -1,10 +1,10 @@
 """How much of uploads the process holds in memory at once."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from proxy.flag import Flag
 from proxy.problems import Problem
 
 
@@ -16,7 +16,7 @@ class Lease:
         self.size_bytes = 0
         self.is_whole = False
         """Set once all has come in, after which nothing takes it away again."""
-        self.taken_away = asyncio.Event()
+        self.taken_away = Flag()
         """Set where the upload has to end: another needs the room."""
         self._held = held
 

@@ -56,6 +56,24 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class _LogFile(RotatingFileHandler):
+    """Formats each line once; the library's own does so twice, first to see whether it fits."""
+
+    _line: str | None = None
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        self._line = None
+        super().emit(record)
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line of the record that is being written."""
+        if self._line is None:
+            self._line = super().format(record)
+        return self._line
+
+
 def log_event(logger: logging.Logger, event: str, **fields: Any) -> None:
     """Logs an event whose fields are for machines to read."""
     logger.info(event, extra={"fields": fields})
@@ -66,11 +84,14 @@ def configure_logging(log_file: Path | None) -> None:
 
     A file that cannot be opened hinders nobody: standard error takes its place, and says so.
     """
+    # No line says these, and each record would look them up, the last in the stack.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     handler: logging.Handler = logging.StreamHandler()
     failure: OSError | None = None
     if log_file is not None:
         try:
-            handler = RotatingFileHandler(
+            handler = _LogFile(
                 log_file, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8"
             )
         except OSError as error:

@@ -252,7 +252,8 @@ def _encrypted(config: uvicorn.Config, settings: Settings, caps: ConnectionCaps)
 
 def _config(settings: Settings, caps: ConnectionCaps | None, **options: Any) -> uvicorn.Config:
     return uvicorn.Config(
-        loop="asyncio",
+        # uvloop may read a client's first words of TLS before `start_tls` has been reached.
+        loop="asyncio" if settings.tls_certificate else "uvloop",
         # Called as the class would be.
         http=cast(type[asyncio.Protocol], partial(Connection, caps=caps, head_s=settings.head_s)),
         ws="none",

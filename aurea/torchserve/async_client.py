@@ -29,6 +29,7 @@ from aurea.torchserve.errors import (
     Unreachable,
     connection_errors,
 )
+from aurea.torchserve.socket_transport import SocketTransport
 from aurea.torchserve.tokens import TOKEN_ATTEMPTS, Pause, Renewal, TokenKind, Tokens, bearer
 
 _CONNECT_TIMEOUT_S: Final = 2.0
@@ -65,25 +66,26 @@ class AsyncTorchServe:
         limits = httpx.Limits(max_connections=max_connections)
         # One for both, for each reads all certificate authorities anew.
         tls = httpx.create_ssl_context(trust_env=False)
-        socket = str(inference_socket)
-        mounts = (
-            {inference_url: httpx.AsyncHTTPTransport(uds=socket, verify=tls, limits=limits)}
-            if inference_socket
-            else {}
-        )
         # No read timeout: whoever asks for a score knows how long it may take.
+        timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)
+        # Clips go without a client, whose cookies, redirects and default headers cost more than
+        # the exchange: each header goes on to a worker, which reads it piece by piece.
+        self._inference: httpx.AsyncBaseTransport = (
+            SocketTransport(inference_socket)
+            if inference_socket
+            else httpx.AsyncHTTPTransport(verify=tls, limits=limits, trust_env=False)
+        )
+        self._inference_extensions = {"timeout": timeout.as_dict()}
+        self._prediction_urls: dict[str | None, httpx.URL] = {}
         self._client = httpx.AsyncClient(
-            mounts=mounts,
-            verify=tls,
-            limits=limits,
-            timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
-            trust_env=False,
+            verify=tls, limits=limits, timeout=timeout, trust_env=False
         )
         self._tokens = Tokens(key_file, _RENEW_BEFORE_S)
         self._renewing = asyncio.Lock()
 
     async def aclose(self) -> None:
         """End all connections."""
+        await self._inference.aclose()
         await self._client.aclose()
 
     async def predict(
@@ -95,17 +97,26 @@ class AsyncTorchServe:
 
         Raises `NoScore` where a success is no score, and `Unreachable`. Sets no deadline.
         """
-        url = self._inference_url + prediction_path(self._model_name, version)
+        url = self._prediction_url(version)
         # TorchServe hands the headers of a request to the handler, but no query.
         wanted = {} if detail == "score" else {DETAIL_HEADER: detail}
-        answer = await self._with_token(
-            "inference",
-            lambda token: self._client.post(
+
+        async def send(token: dict[str, str]) -> httpx.Response:
+            request = httpx.Request(
+                "POST",
                 url,
                 content=audio,
                 headers={"Content-Type": "application/octet-stream", **wanted, **token},
-            ),
-        )
+                extensions=self._inference_extensions,
+            )
+            response = await self._inference.handle_async_request(request)
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+            return response
+
+        answer = await self._with_token("inference", send)
         if answer.status_code != 200:
             return read_error(answer)
         try:
@@ -140,6 +151,12 @@ class AsyncTorchServe:
         if answer.status_code != 200:
             raise ManagementError(f"TorchServe answers {answer.status_code} for its metrics.")
         return answer.content
+
+    def _prediction_url(self, version: str | None) -> httpx.URL:
+        if version not in self._prediction_urls:
+            path = prediction_path(self._model_name, version)
+            self._prediction_urls[version] = httpx.URL(self._inference_url + path)
+        return self._prediction_urls[version]
 
     async def _with_token(
         self, kind: TokenKind, call: Callable[[dict[str, str]], Awaitable[httpx.Response]]

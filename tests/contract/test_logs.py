@@ -129,6 +129,29 @@ def test_the_log_file_is_bounded(tmp_path: Path) -> None:
     assert messages[-1] == "line 499"
 
 
+def test_a_line_for_a_file_is_made_once(tmp_path: Path) -> None:
+    code = (
+        "import logging, pathlib, sys\n"
+        "from proxy import logs\n"
+        "made, make = [], logs.JsonLines.format\n"
+        "logs.JsonLines.format = lambda *args: made.append(1) or make(*args)\n"
+        "logs.configure_logging(pathlib.Path(sys.argv[1]))\n"
+        "for text in ('one', 'two', 'two'):\n"
+        "    logging.getLogger('test').info(text)\n"
+        "print(len(made))\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "proxy.log"],
+        check=True,
+        timeout=WAIT_S,
+        capture_output=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert told.stdout.split() == [b"3"]
+    lines = (tmp_path / "proxy.log").read_text().splitlines()
+    assert [json.loads(line)["message"] for line in lines] == ["one", "two", "two"]
+
+
 def test_a_log_file_that_cannot_be_opened_hinders_nobody(tmp_path: Path) -> None:
     code = (
         "import logging, pathlib, sys\n"

@@ -1,4 +1,7 @@
+import io
 import json
+import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,3 +183,63 @@ def test_the_handler_tells_of_every_clip_of_a_batch(
     }
     assert 0 < stages["decode"] + stages["forward"] <= stages["whole"]
     assert stages["whole"] <= told["accent_batch_seconds"]
+
+
+class Writes(io.StringIO):
+    """Keeps each write by itself, as a pipe hands it on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flushed: list[str] = []
+
+    def flush(self) -> None:
+        if text := self.getvalue():
+            self.flushed.append(text)
+            self.seek(0)
+            self.truncate()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Writes]:
+    """What a worker logs to, set up as TorchServe does it."""
+    root, pipe = logging.getLogger(), Writes()
+    handler = logging.StreamHandler(pipe)
+    level = root.level
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    yield pipe
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+def test_the_metrics_of_a_batch_leave_the_worker_in_one_write(cache: Any, pipe: Writes) -> None:
+    metrics = AnswerMetrics(cache, **MODEL)
+    metrics.record([scored(85.5), refused()], 0.5)
+    (text,) = pipe.flushed
+    lines = text.splitlines()
+    assert len(lines) == 12
+    assert all(re.match(r"\[METRICS\]accent_\w+\.\w+:", line) for line in lines)
+    logging.getLogger("later").info("a line")
+    assert pipe.flushed[1:] == ["a line\n"]
+
+
+def test_what_failed_midway_is_logged_where_it_always_is(cache: Any, pipe: Writes) -> None:
+    broken = Answer(200, {"us_confidence": 85.5})
+    AnswerMetrics(cache, **MODEL).record([broken], 0.5)
+    assert "accent_outcomes_total" in pipe.flushed[0]
+    assert "KeyError" in pipe.flushed[1]
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_what_torchserve_adds_is_written_only_where_it_is_declared(
+    cache: Any, pipe: Writes, declared: bool
+) -> None:
+    cache.model_name = "small"
+    if declared:
+        cache.add_time("PredictionTime", 1.0)
+        pipe.flushed.clear()
+    metrics = AnswerMetrics(cache, **MODEL)
+    metrics.record([refused()], 0.5)
+    cache.add_time("PredictionTime", 12.5)
+    assert len(pipe.flushed) == (2 if declared else 1)
+    assert declared == any("PredictionTime.Milliseconds:12.5" in text for text in pipe.flushed)
