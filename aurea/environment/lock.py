@@ -28,8 +28,8 @@ SERVICE = "What the service runs on."
 TOOLS = "What training, speech synthesis and the reports add: make train, speech, evaluate, ..."
 DEV = "What make check, test and lock add."
 BENCH = (
-    "What make bench adds, in an environment of its own (.venv-bench) that sees .venv: uvicorn\n"
-    "# would use uvloop and httptools where it finds them, and the service is measured without."
+    "What make bench adds, in an environment of its own (.venv-bench) that sees .venv: the\n"
+    "# servers that it compares bring much that the service is measured without."
 )
 
 
