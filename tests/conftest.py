@@ -17,8 +17,10 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
             return "services"
         if nodeid.startswith("tests/page/"):
             return "page"
-        # These train or judge a model once in a file, for all of its tests.
-        return nodeid.partition("::")[0] if nodeid.startswith("tests/unit/lab/") else nodeid
+        # These train or judge a model, or start decoders, once in a file for all of its tests.
+        if nodeid.startswith(("tests/unit/lab/", "tests/unit/accent/test_decoding_pool.py")):
+            return nodeid.partition("::")[0]
+        return nodeid
 
 
 def pytest_configure() -> None:

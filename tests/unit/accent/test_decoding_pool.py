@@ -14,11 +14,10 @@ import psutil
 import pytest
 from accent.classifier import Clip, decode_clip
 from accent.decoding_pool import DecodingPool
-from accent.decoding_process import DecodingSettings, described, read_clip
+from accent.decoding_process import DecodingSettings
 from accent.errors import EmptyFile, InternalError, NoSpeech, UnsupportedAudio
 from accent.limits import AudioLimits
 from accent.speech import SpeechGate
-from accent.trimming import TrimSettings
 
 from aurea.paths import HANDLER
 from tests.clips import voice
@@ -204,20 +203,3 @@ def test_decoders_end_with_their_worker_however_it_ends(tmp_path: Path) -> None:
         decoder = psutil.Process(int(worker.stdout.readline()))
         worker.kill()
     decoder.wait(5)
-
-
-def test_decoders_that_do_not_start_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accent.decoding_pool._RUN", "import sys; sys.exit(3)  # {path}")
-    with pytest.raises(RuntimeError, match=r"a decoder ended \(status 3\) while it started"):
-        DecodingPool(1, SETTINGS, 1.0)
-
-
-def test_audio_goes_beside_what_describes_it() -> None:
-    clip = decode_clip(wav(voice(9.0), 16_000), AudioLimits(), SpeechGate(), TrimSettings())
-    memory = os.memfd_create("test")
-    try:
-        description = described(clip, memory)
-        assert len(description) < 5_000
-        assert_same([read_clip(description, memory)], [clip])
-    finally:
-        os.close(memory)
