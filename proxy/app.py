@@ -34,7 +34,6 @@ from proxy.description import (
     answers,
 )
 from proxy.drain import Drain
-from proxy.held_bytes import HeldBytes
 from proxy.keys import KeyFile
 from proxy.logs import REQUEST_ID
 from proxy.metrics import Metrics
@@ -43,7 +42,6 @@ from proxy.middleware import AccessLog, LastResort, LingeringClose
 from proxy.model_status import ModelStatus
 from proxy.page.routes import add_routes as add_page
 from proxy.problems import Problem, problem_response
-from proxy.pulse import Pulse
 from proxy.routing import Router
 from proxy.schemas import (
     About,
@@ -56,7 +54,7 @@ from proxy.schemas import (
     UsConfidence,
 )
 from proxy.settings import Settings
-from proxy.turns import Turns
+from proxy.shared import Shared
 from proxy.upstream import Upstream
 
 logger = logging.getLogger(__name__)
@@ -65,13 +63,18 @@ _MANAGEMENT_CONNECTIONS: Final = 16
 """Connections beside those of the uploads in flight."""
 
 
-def create_app(settings: Settings, drain: Drain) -> FastAPI:
+def create_app(settings: Settings, drain: Drain, shared: Shared | None = None) -> FastAPI:
     """Builds the ASGI application. Talks to TorchServe only once requests come in.
+
+    `shared` is what this process has in common with others, if there are any.
 
     Raises `KeysUnreadable` where the settings name a file of keys that cannot be used.
     """
+    shared = shared or Shared(settings)
     metrics = Metrics()
-    access = Access(KeyFile(settings.keys_file), metrics) if settings.keys_file else None
+    access = None
+    if settings.keys_file:
+        access = Access(KeyFile(settings.keys_file), metrics, shared.allowance)
     torchserve = AsyncTorchServe(
         settings.model_name,
         inference_url=settings.torchserve_url,
@@ -83,22 +86,21 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
     )
     model_status = ModelStatus(torchserve, settings.model_name, metrics)
     router = Router(settings.routing_file)
-    upstream = Upstream(torchserve, model_status, router, metrics, settings.ask_again_after_s)
-    pulse = Pulse(settings.deadline_s / 2)
-    turns = Turns(
-        settings.max_in_flight,
-        settings.max_in_flight_per_client,
-        lambda: model_status.places(default=settings.max_in_flight),
-        max_audio_s=settings.max_in_flight_audio_s,
-        max_long=model_status.long_places,
+    upstream = Upstream(
+        torchserve, model_status, router, metrics, settings.ask_again_after_s, shared
+    )
+    pulse = shared.pulse()
+    turns = shared.turns(
+        lambda: model_status.places(default=settings.max_in_flight), model_status.long_places
     )
     metrics.load = turns.load
+    metrics.scraped = shared.scraped(metrics)
     torchserve_page = TorchServePage(torchserve, settings.torchserve_metrics_url)
     classification = Classification(
         upstream=upstream,
         metrics=metrics,
         drain=drain,
-        held=HeldBytes(settings.max_held_bytes),
+        held=shared.held(),
         turns=turns,
         lengths=AudioLengths(settings.max_audio_s),
         pulse=pulse,

@@ -25,6 +25,7 @@ from proxy.keys import KeysUnreadable
 from proxy.logs import configure_logging
 from proxy.metrics_pages import create_metrics_app
 from proxy.settings import Settings
+from proxy.shared import Shared
 from proxy.tls import Handshake, Tls
 
 logger = logging.getLogger(__name__)
@@ -123,13 +124,16 @@ class Server(uvicorn.Server):
                 lambda: config.http_protocol_class(  # type: ignore[call-arg]
                     config, self.server_state, self.lifespan.state
                 ),
-                config.host,
-                config.port,
+                **self._metrics_address(config),
                 start_serving=False,
             )
         except OSError as error:
             logger.error("no address for metrics: %s", error)
             sys.exit(STARTUP_FAILURE)
+
+    def _metrics_address(self, config: uvicorn.Config) -> dict[str, Any]:
+        """Where metrics are served, as `create_server` is told."""
+        return {"host": config.host, "port": config.port}
 
     def _connections(self) -> list[Connection]:
         return cast(list[Connection], list(self.server_state.connections))
@@ -189,8 +193,17 @@ def _drop_handshakes(listener_fd: int) -> None:
         )
 
 
-def serve(settings: Settings) -> None:
-    """Serves until a signal ends it. Exits with `STARTUP_FAILURE` where a file is no good."""
+def serve(
+    settings: Settings,
+    shared: Shared | None = None,
+    build: "Callable[..., Server] | None" = None,
+    listeners: list[socket.socket] | None = None,
+) -> None:
+    """Serves until a signal ends it. Exits with `STARTUP_FAILURE` where a file is no good.
+
+    One of several processes has what is `shared`, `listeners` that others have too, and is of
+    another kind, which `build` makes.
+    """
     configure_logging(settings.log_file)
     drain = Drain()
     shares = share_out(raise_limit(), settings.max_connections, settings.max_in_flight)
@@ -200,7 +213,7 @@ def serve(settings: Settings) -> None:
     try:
         config = _config(
             settings,
-            app=create_app(settings, drain),
+            app=create_app(settings, drain, shared),
             host=settings.host,
             port=settings.port,
             lifespan="on",
@@ -208,7 +221,7 @@ def serve(settings: Settings) -> None:
             ssl_keyfile=settings.tls_key,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies,
-            backlog=shares.backlog,
+            backlog=1 if listeners else shares.backlog,
             caps=caps,
         )
         config.load()
@@ -230,7 +243,7 @@ def serve(settings: Settings) -> None:
             caps=None,
         )
     tls = _encrypted(config, settings, caps)
-    Server(config, drain, settings.drain_s, metrics_config, tls).run()
+    (build or Server)(config, drain, settings.drain_s, metrics_config, tls).run(listeners)
 
 
 def _encrypted(config: uvicorn.Config, settings: Settings, caps: ConnectionCaps) -> Tls | None:

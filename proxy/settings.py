@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     """File to log to, renewed every 10 MB with three kept, or none for standard error."""
     log_addresses: bool = False
     """Whether the log line of a request has its client's address."""
+    processes: int = Field(default=1, gt=0, le=64)
+    """Processes that serve the public port together. The caps and limits here are of them all."""
     metrics_host: str = "127.0.0.1"
     """Address that `metrics_port` is bound to."""
     metrics_port: int = Field(default=8083, ge=0, le=65535)
