@@ -19,6 +19,9 @@ _COUNTING_TIMEOUT_S: Final = 60.0
 _USUAL_IN_FLIGHT: Final = 64
 """Requests that TorchServe lets wait, and the proxy's own default."""
 
+_MOST_PROXIES: Final = 4
+_CORES_A_PROXY: Final = 4
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -42,10 +45,21 @@ class Machine:
         profile = self._profile(registry, state, state.default)
         return _USUAL_IN_FLIGHT if profile is None else profile.in_flight
 
+    def proxies(self, registry: Registry, state: State) -> int:
+        """How many proxy processes there are: one where CPUs compute, for they have no core left.
+
+        A GPU answers more than one of them passes on.
+        """
+        if self._profile(registry, state, state.default) is None:
+            return 1
+        return max(1, min(_MOST_PROXIES, self.cores // _CORES_A_PROXY))
+
     def proxy_environment(self, registry: Registry, state: State) -> dict[str, str]:
         """Settings of the proxy that the machine has other defaults for."""
         in_flight = self.in_flight(registry, state)
-        return {} if in_flight == _USUAL_IN_FLIGHT else {"AUREA_MAX_IN_FLIGHT": str(in_flight)}
+        found = {} if in_flight == _USUAL_IN_FLIGHT else {"AUREA_MAX_IN_FLIGHT": str(in_flight)}
+        proxies = self.proxies(registry, state)
+        return found if proxies == 1 else found | {"AUREA_PROCESSES": str(proxies)}
 
     def _profile(self, registry: Registry, state: State, version: str) -> GpuProfile | None:
         return profile_of(registry.store / state.versions[version].archive, self.cards)

@@ -71,6 +71,10 @@ class ServeSettings(CommandLine):
     workers: int = Field(default=0, ge=0)
     """Model workers of a version that was not scaled; 0: one per core."""
 
+    proxies: int = Field(default=0, ge=0, le=64)
+    """Proxy processes on the port; 0: one, and on a machine with a GPU one for every four cores,
+    up to four."""
+
     force: bool = False
     """Start as many workers as asked for, even if the machine does not hold them."""
 

@@ -58,19 +58,23 @@ def served(folder: Path, layout: Layout) -> tuple[Registry, State]:
 
 
 @pytest.mark.parametrize(
-    ("machine", "layout", "workers", "in_flight"),
+    ("machine", "layout", "workers", "in_flight", "proxies"),
     [
-        (Machine(16, 1), ECAPA, 1, 256),
-        (Machine(16, 2), ECAPA, 2, 512),
-        (Machine(16, 0), ECAPA, 16, 64),
-        (Machine(16, 2), PROBE, 16, 64),
+        (Machine(16, 1), ECAPA, 1, 256, 4),
+        (Machine(16, 2), ECAPA, 2, 512, 4),
+        (Machine(96, 2), ECAPA, 2, 512, 4),
+        (Machine(8, 1), ECAPA, 1, 256, 2),
+        (Machine(2, 1), ECAPA, 1, 256, 1),
+        (Machine(16, 0), ECAPA, 16, 64, 1),
+        (Machine(16, 2), PROBE, 16, 64, 1),
     ],
 )
-def test_a_version_gets_a_worker_a_card_or_one_a_core(
-    machine: Machine, layout: Layout, workers: int, in_flight: int, tmp_path: Path
+def test_a_version_gets_a_worker_a_card_or_one_a_core_and_a_fast_card_more_than_one_proxy(
+    machine: Machine, layout: Layout, workers: int, in_flight: int, proxies: int, tmp_path: Path
 ) -> None:
     registry, state = served(tmp_path, layout)
     assert machine.workers(registry, state, "1.0") == workers
     assert machine.in_flight(registry, state) == in_flight
     proxy = machine.proxy_environment(registry, state)
-    assert proxy == ({} if in_flight == 64 else {"AUREA_MAX_IN_FLIGHT": str(in_flight)})
+    expected = {} if in_flight == 64 else {"AUREA_MAX_IN_FLIGHT": str(in_flight)}
+    assert proxy == expected | ({} if proxies == 1 else {"AUREA_PROCESSES": str(proxies)})
