@@ -1,6 +1,8 @@
 """Sockets that listen, for processes to share: one queue, of which each takes what it can."""
 
+import os
 import socket
+from typing import Any
 
 
 def open_listeners(host: str, port: int, backlog: int) -> list[socket.socket]:
@@ -15,7 +17,7 @@ def open_listeners(host: str, port: int, backlog: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 # The other family has a socket of its own.
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(address)
+            _bind(listener, address)
             listener.setblocking(False)
             listener.listen(backlog)
     except OSError:
@@ -23,3 +25,14 @@ def open_listeners(host: str, port: int, backlog: int) -> list[socket.socket]:
             listener.close()
         raise
     return listeners
+
+
+def _bind(listener: socket.socket, address: Any) -> None:
+    try:
+        listener.bind(address)
+    except OSError as error:
+        # As asyncio says it where one process opens its own.
+        why = os.strerror(error.errno or 0).lower()
+        raise OSError(
+            error.errno, f"error while attempting to bind on address {address!r}: {why}"
+        ) from None

@@ -33,6 +33,7 @@ GRACE_S: Final = 1.0
 FORGOTTEN_AFTER_S: Final = 600.0
 MOST_DEATHS: Final = 5
 """Of one process within `FORGOTTEN_AFTER_S`; the next one ends all of them."""
+_MEMORY: Final = "/dev/shm"  # noqa: S108
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 10.0
 
@@ -40,7 +41,9 @@ _LONGEST_PAUSE_S: Final = 10.0
 def serve_with_processes(settings: Settings) -> None:
     """Serves until a signal ends it. Exits with another status than 0 where it cannot go on."""
     configure_logging(settings.log_file)
-    folder = Path(tempfile.mkdtemp(prefix="aurea-proxy-"))
+    # Counts are files, which a full disk must not keep from being written.
+    memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="aurea-proxy-", dir=memory))
     try:
         status = asyncio.run(Parent(settings, folder).run())
     finally:

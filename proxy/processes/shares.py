@@ -21,8 +21,8 @@ from proxy.shared import Shared
 from proxy.suspects import Suspects, digest_of
 from proxy.turns import Turns
 
-LOOK_EVERY_S: Final = 0.1
-"""How often a clip that waits is looked at, whether its sender may have left."""
+LOOK_EVERY_S: Final = 0.02
+"""How often clips that wait are looked at, whether their senders may have left."""
 
 
 class SharedByAll(Shared):
@@ -66,6 +66,8 @@ class _Turns(Turns):
         self._link = link
         self._width = width
         self._max_long = max_long
+        self._waiting: dict[int, Callable[[], bool]] = {}
+        self._looking: asyncio.Task[None] | None = None
 
     @override
     def check_room(self, client: str) -> None:
@@ -83,17 +85,26 @@ class _Turns(Turns):
         link, number = self._link, self._link.number()
         called = link.call(number)
         link.say(messages.TURN, number, client, options, self._width(), self._max_long())
+        self._waiting[number] = left
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
         try:
-            told = False
-            while not (await asyncio.wait({called}, timeout=LOOK_EVERY_S))[0]:
-                if not told and left():
-                    told = True
-                    link.say(messages.LEFT, number)
-            called.result()
+            await called
+            self._waiting.pop(number, None)
             yield
         finally:
+            self._waiting.pop(number, None)
             link.forget(number)
             link.say(messages.END, number, self._width(), self._max_long())
+
+    async def _look(self) -> None:
+        """Tells the parent whose sender may have left, for as long as any clip waits."""
+        while self._waiting:
+            for number in [each for each, left in self._waiting.items() if left()]:
+                del self._waiting[number]
+                self._link.say(messages.LEFT, number)
+            await asyncio.sleep(LOOK_EVERY_S)
+        self._looking = None
 
 
 class _HeldBytes(HeldBytes):
