@@ -5,10 +5,8 @@ import contextlib
 import logging
 import os
 import resource
-import shutil
 import socket
 import sys
-import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
@@ -20,6 +18,7 @@ from proxy.descriptors import raise_limit, share_out
 from proxy.logs import configure_logging
 from proxy.processes import messages
 from proxy.processes.coordinator import Coordinator, Processes, Session
+from proxy.processes.counts_folder import counts_folder, usual_place
 from proxy.processes.listeners import open_listeners
 from proxy.processes.log_relay import LogRelay
 from proxy.processes.worker import LEAVING
@@ -33,7 +32,6 @@ GRACE_S: Final = 1.0
 FORGOTTEN_AFTER_S: Final = 600.0
 MOST_DEATHS: Final = 5
 """Of one process within `FORGOTTEN_AFTER_S`; the next one ends all of them."""
-_MEMORY: Final = "/dev/shm"  # noqa: S108
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 10.0
 
@@ -41,13 +39,12 @@ _LONGEST_PAUSE_S: Final = 10.0
 def serve_with_processes(settings: Settings) -> None:
     """Serves until a signal ends it. Exits with another status than 0 where it cannot go on."""
     configure_logging(settings.log_file)
-    # Counts are files, which a full disk must not keep from being written.
-    memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-    folder = Path(tempfile.mkdtemp(prefix="aurea-proxy-", dir=memory))
     try:
-        status = asyncio.run(Parent(settings, folder).run())
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with counts_folder(usual_place()) as folder:
+            status = asyncio.run(Parent(settings, folder).run())
+    except OSError as error:
+        logger.error("no folder to count in: %s", error)
+        status = STARTUP_FAILURE
     if status:
         sys.exit(status)
 

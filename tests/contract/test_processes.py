@@ -242,8 +242,12 @@ def test_a_clip_that_took_workers_with_it_is_known_to_all(several: Proxy, standi
 
 
 def test_a_key_has_its_limits_once_and_not_with_each_process(
-    start: Callable[..., Proxy], tmp_path: Path
+    start: Callable[..., Proxy], standin: StandIn, tmp_path: Path
 ) -> None:
+    async def of_five_seconds(_: Prediction) -> object:
+        return document() | {"audio": {"duration_s": 5.0, "codec": "pcm"}}
+
+    standin.default_behaviour = of_five_seconds
     file = tmp_path / "keys"
     file.write_text("\n".join(line_for(name, SECRETS[name], KEYS[name]) for name in KEYS))
     proxy = start(processes=PROCESSES, keys_file=file)
@@ -256,7 +260,7 @@ def test_a_key_has_its_limits_once_and_not_with_each_process(
             return sorted(answer.status_code for answer in answers)
 
     assert statuses("few", 15) == [200] * 5 + [429] * 10
-    # Of 5 s each, one after the other: the fourth goes into debt.
+    # One after the other: the fourth goes into debt.
     assert [statuses("brief", 1)[0] for _ in range(9)] == [200] * 4 + [429] * 5
     assert statuses("app", 15) == [200] * 15
 
@@ -329,5 +333,5 @@ def test_what_no_process_can_start_with_ends_all(
 
 
 def test_a_port_that_is_taken_is_told(several: Proxy, start: Callable[..., Proxy]) -> None:
-    with pytest.raises(AssertionError, match="Address already in use"):
+    with pytest.raises(AssertionError, match="address already in use"):
         start(processes=PROCESSES, port=several.port)
