@@ -7,7 +7,10 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, ExitStack
+from functools import partial
 from typing import Any, Final, NamedTuple
+
+from typing_extensions import override
 
 from proxy.held_bytes import Lease
 from proxy.problems import Problem
@@ -162,9 +165,7 @@ class Session:
         if kind == messages.CHECK_ROOM:
             return held.turns.check_room(*rest)
         if kind == messages.RESERVE:
-            number, count = rest
-            # A lease that was taken away refuses by itself.
-            return self._leases[number][0].reserve(count)
+            return self._reserve(*rest)
         if kind == messages.ALLOW:
             name, limits = rest
             return held.allowance(name, Limits(*limits)).admit()
@@ -187,15 +188,11 @@ class Session:
             self._left.add(rest[0])
         elif kind == messages.END:
             self._end(*rest)
-        elif kind == messages.LEASE:
-            self._begin_lease(*rest)
         elif kind == messages.WHOLE:
             self._leases[rest[0]][0].is_whole = True
         elif kind == messages.CHARGE:
             name, limits, duration_s = rest
             held.allowance(name, Limits(*limits)).charge_audio(duration_s)
-        elif kind == messages.BEAT:
-            held.pulse.beat()
         elif kind == messages.BLAME:
             held.blame(bytes.fromhex(rest[0]))
         elif kind == messages.READY:
@@ -219,25 +216,38 @@ class Session:
         self.say(messages.CALLED, number, None)
         await self._loop.create_future()
 
-    def _end(self, number: int, width: int = 0, max_long: int = 0) -> None:
+    def _end(self, number: int, width: int = 0, max_long: int = 0, answered: bool = False) -> None:
         if width:
             self._coordinator.width, self._coordinator.max_long = width, max_long
+        if answered:
+            self._coordinator.pulse.beat()
         self._left.discard(number)
         if number in self._leases:
             self._end_lease(number)
         elif (task := self._scopes.pop(number, None)) is not None:
             task.cancel()
 
-    def _begin_lease(self, number: int, client: str) -> None:
-        stack = ExitStack()
-        lease = stack.enter_context(self._coordinator.held.lease(client))
-        watching = self._loop.create_task(self._watch(number, lease))
-        stack.callback(watching.cancel)
-        self._leases[number] = (lease, stack)
-
-    async def _watch(self, number: int, lease: Lease) -> None:
-        await lease.taken_away.wait()
-        self.say(messages.TAKEN_AWAY, number)
+    def _reserve(self, number: int, count: int, client: str) -> None:
+        """Raises `Problem` where there is no room, or the lease was taken away before."""
+        if number not in self._leases:
+            stack = ExitStack()
+            lease = stack.enter_context(self._coordinator.held.lease(client))
+            lease.taken_away = _Notice(partial(self.say, messages.TAKEN_AWAY, number))
+            self._leases[number] = (lease, stack)
+        self._leases[number][0].reserve(count)
 
     def _end_lease(self, number: int) -> None:
         self._leases.pop(number)[1].close()
+
+
+class _Notice(asyncio.Event):
+    """Tells the process that something has come about, rather than waiting to be looked at."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    @override
+    def set(self) -> None:
+        super().set()
+        self._tell()

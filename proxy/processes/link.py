@@ -26,6 +26,8 @@ class Link:
         self._numbers = itertools.count()
         self._called: dict[int, asyncio.Future[None]] = {}
         self._taken_away: dict[int, Callable[[], None]] = {}
+        self.answered = False
+        """Whether the model has answered since that was said last."""
         self.on_blame: Callable[[bytes], None] = lambda _: None
 
     def ask(self, *message: Any) -> Any:

@@ -11,6 +11,8 @@ from proxy.logs import JsonLines
 
 _RELAYED: Final = "proxy.processes.relayed"
 _CHUNK_BYTES: Final = 65_536
+_TOGETHER_S: Final = 0.02
+"""For lines to come that are written together: each write costs as much as many lines do."""
 
 
 class _AsTheyAre(JsonLines):
@@ -37,13 +39,17 @@ class LogRelay:
             whole, newline, rest = (rest + chunk).rpartition(b"\n")
             if newline:
                 self._write(whole)
+                await asyncio.sleep(_TOGETHER_S)
         if rest:
             self._write(rest)
 
     def _write(self, lines: bytes) -> None:
+        logged: list[str] = []
         for line in lines.decode(errors="replace").split("\n"):
             if line.startswith("{"):
-                self._logger.info("%s", line)
+                logged.append(line)
             else:
                 # No line of the log: what Python says where it ends.
                 print(line, file=sys.stderr, flush=True)
+        if logged:
+            self._logger.info("%s", "\n".join(logged))

@@ -26,11 +26,9 @@ READY: Final = "ready"
 TURN: Final = "turn"
 LEFT: Final = "left"
 LOCK: Final = "lock"
-LEASE: Final = "lease"
 WHOLE: Final = "whole"
 END: Final = "end"
 CHARGE: Final = "charge"
-BEAT: Final = "beat"
 BLAME: Final = "blame"
 
 # What the parent says by itself; `BLAME` too.

@@ -95,7 +95,8 @@ class _Turns(Turns):
         finally:
             self._waiting.pop(number, None)
             link.forget(number)
-            link.say(messages.END, number, self._width(), self._max_long())
+            link.say(messages.END, number, self._width(), self._max_long(), link.answered)
+            link.answered = False
 
     async def _look(self) -> None:
         """Tells the parent whose sender may have left, for as long as any clip waits."""
@@ -129,8 +130,6 @@ class _Lease(Lease):
         self.client = client
         self.size_bytes = 0
         self.taken_away = asyncio.Event()
-        link.on_taken_away(self._number, self.taken_away.set)
-        link.say(messages.LEASE, self._number, client)
 
     @property
     def is_whole(self) -> bool:
@@ -139,16 +138,19 @@ class _Lease(Lease):
     @is_whole.setter
     def is_whole(self, value: bool) -> None:
         self._is_whole = value
-        self._link.say(messages.WHOLE, self._number)
+        if self.size_bytes:
+            self._link.say(messages.WHOLE, self._number)
 
     @override
     def reserve(self, count: int) -> None:
-        self._link.ask(messages.RESERVE, self._number, count)
+        self._link.on_taken_away(self._number, self.taken_away.set)
         self.size_bytes += count
+        self._link.ask(messages.RESERVE, self._number, count, self.client)
 
     def end(self) -> None:
-        self._link.forget(self._number)
-        self._link.say(messages.END, self._number)
+        if self.size_bytes:
+            self._link.forget(self._number)
+            self._link.say(messages.END, self._number)
 
 
 class _Pulse(Pulse):
@@ -164,7 +166,8 @@ class _Pulse(Pulse):
 
     @override
     def beat(self) -> None:
-        self._link.say(messages.BEAT)
+        # Told when the turn ends, which is at once.
+        self._link.answered = True
 
     @property
     @override
