@@ -114,7 +114,7 @@ class Session:
 
     def say(self, *message: Any) -> None:
         """Says something to the process, which reads it when it can."""
-        self._told.write(packed(*message) + b"\n")
+        self._told.write(packed(message) + b"\n")
 
     async def close(self) -> None:
         """Gives back all that the process had."""
@@ -140,11 +140,11 @@ class Session:
                 self._loop.remove_reader(self._asked.fileno())
                 self._on_silence()
                 return
-            kind, *rest = json.loads(packet)
-            if kind in messages.ASKED:
-                self._answer(kind, rest)
-            else:
-                self._note(kind, rest)
+            for kind, *rest in json.loads(packet):
+                if kind in messages.ASKED:
+                    self._answer(kind, rest)
+                else:
+                    self._note(kind, rest)
 
     def _answer(self, kind: str, rest: list[Any]) -> None:
         refusal, value = None, None
@@ -157,7 +157,7 @@ class Session:
             refusal = refusal_of(Problem("internal"))
         # One that asks waits for its answer, so there is room; one that has died does not care.
         with contextlib.suppress(OSError):
-            self._asked.send(packed(refusal, value))
+            self._asked.send(packed((refusal, value)))
 
     def _value(self, kind: str, rest: list[Any]) -> Any:
         """Raises `Problem` where that is the answer."""

@@ -14,6 +14,7 @@ from proxy.processes.messages import packed, problem_of
 
 _ANSWER_TIMEOUT_S: Final = 5.0
 """A parent that is alive answers within a millisecond."""
+_MESSAGES_A_PACKET: Final = 100
 
 
 class Link:
@@ -23,6 +24,7 @@ class Link:
         asks.settimeout(_ANSWER_TIMEOUT_S)
         self._asks = asks
         self._hears = hears
+        self._unsent: list[tuple[Any, ...]] = []
         self._numbers = itertools.count()
         self._called: dict[int, asyncio.Future[None]] = {}
         self._taken_away: dict[int, Callable[[], None]] = {}
@@ -35,8 +37,9 @@ class Link:
 
         Raises `Problem`: the answer, or model_unavailable where there is none.
         """
+        self._unsent.append(message)
         try:
-            self._asks.send(packed(*message))
+            self._send()
             answer = self._asks.recv(messages.MESSAGE_BYTES)
         except OSError:
             answer = b""
@@ -50,9 +53,10 @@ class Link:
         return value
 
     def say(self, *message: Any) -> None:
-        """Tell the parent something."""
-        with suppress(OSError):
-            self._asks.send(packed(*message))
+        """Tell the parent something, together with what else is said in this turn of the loop."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._say)
+        self._unsent.append(message)
 
     def number(self) -> int:
         """One for something that begins, and will end."""
@@ -90,6 +94,15 @@ class Link:
             writer.close()
             for number in list(self._called):
                 self._call(number, ["model_unavailable", None, None])
+
+    def _say(self) -> None:
+        with suppress(OSError):
+            self._send()
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for start in range(0, len(unsent), _MESSAGES_A_PACKET):
+            self._asks.send(packed(unsent[start : start + _MESSAGES_A_PACKET]))
 
     def _call(self, number: int, refusal: list[Any] | None) -> None:
         called = self._called.pop(number, None)

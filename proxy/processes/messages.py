@@ -1,7 +1,8 @@
-"""What parent and processes say to each other: JSON, a message a packet or a line.
+"""What parent and processes say to each other, as JSON.
 
-A process asks with packets, whole or not at all, and waits for the answer to some of them. What
-the parent says by itself comes as lines, which it never waits to be rid of.
+A process sends packets, each of which comes whole or not at all: lists of messages, of which the
+last one may be a question, for whose answer the process waits. What the parent says by itself
+comes as lines, which it never waits to be rid of.
 """
 
 import json
@@ -37,9 +38,13 @@ TAKEN_AWAY: Final = "taken away"
 DRAIN: Final = "drain"
 
 
-def packed(*message: Any) -> bytes:
-    """A message as it is sent."""
-    return json.dumps(message, separators=(",", ":")).encode()
+# `json.dumps` would make one for each message.
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+
+
+def packed(message: Any) -> bytes:
+    """What is sent of a message, or of several."""
+    return _ENCODER.encode(message).encode()
 
 
 def refusal_of(problem: Problem) -> list[Any]:
