@@ -39,9 +39,10 @@ class Coordinator:
     def __init__(self, settings: Settings, processes: Callable[[], Processes]) -> None:
         shared = Shared(settings)
         self.processes = processes
-        self.width = settings.max_in_flight
-        self.max_long = settings.max_in_flight
-        self.turns = shared.turns(lambda: self.width, lambda: self.max_long)
+        self._default_width = settings.max_in_flight
+        # The latest last.
+        self._widths: dict[Session, tuple[int, int]] = {}
+        self.turns = shared.turns(lambda: self._width()[0], lambda: self._width()[1])
         self.held = shared.held()
         self.pulse = shared.pulse()
         self.suspects = shared.suspects()
@@ -71,7 +72,13 @@ class Coordinator:
 
     def leave(self, session: "Session") -> None:
         """Counts a process out."""
+        self._widths.pop(session, None)
         self._sessions.discard(session)
+
+    def report_width(self, session: "Session", width: int, max_long: int) -> None:
+        """Notes how many clips the model may have, and long ones, as a process has seen."""
+        self._widths.pop(session, None)
+        self._widths[session] = (width, max_long)
 
     def blame(self, digest: bytes) -> None:
         """Has all processes remember a clip."""
@@ -82,6 +89,12 @@ class Coordinator:
         """Says something to every process."""
         for session in self._sessions:
             session.say(*message)
+
+    def _width(self) -> tuple[int, int]:
+        """As the last one has seen; one that has yet to look says the default."""
+        latest = list(reversed(self._widths.values()))
+        looked = [each for each in latest if each[0] != self._default_width]
+        return (*looked, *latest, (self._default_width, self._default_width))[0]
 
 
 class Session:
@@ -179,7 +192,8 @@ class Session:
     def _note(self, kind: str, rest: list[Any]) -> None:
         held = self._coordinator
         if kind == messages.TURN:
-            number, client, options, held.width, held.max_long = rest
+            number, client, options, width, max_long = rest
+            held.report_width(self, width, max_long)
             self._scopes[number] = self._loop.create_task(self._turn(number, client, options))
         elif kind == messages.LOCK:
             number, name = rest
@@ -218,7 +232,7 @@ class Session:
 
     def _end(self, number: int, width: int = 0, max_long: int = 0, answered: bool = False) -> None:
         if width:
-            self._coordinator.width, self._coordinator.max_long = width, max_long
+            self._coordinator.report_width(self, width, max_long)
         if answered:
             self._coordinator.pulse.beat()
         self._left.discard(number)

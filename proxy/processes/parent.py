@@ -80,7 +80,7 @@ class Parent:
         except OSError as error:
             logger.error("no address to listen on: %s", error)
             return STARTUP_FAILURE
-        keeping = [loop.create_task(self._keep()) for _ in range(settings.processes)]
+        keeping = [loop.create_task(self._keep(place)) for place in range(settings.processes)]
         await self._leaving.wait()
         self._close_listeners()
         limit_s = settings.drain_s + LAST_ANSWERS_S + GRACE_S
@@ -101,11 +101,11 @@ class Parent:
         for listener in (*self._public, *self._metrics):
             listener.close()
 
-    async def _keep(self) -> None:
-        """Runs one process after the other, until all are to end."""
+    async def _keep(self, place: int) -> None:
+        """Runs one process after the other in one place, until all are to end."""
         deaths: list[float] = []
         while not self._leaving.is_set():
-            was_ready, status = await self._run_one()
+            was_ready, status = await self._run_one(place)
             if self._leaving.is_set():
                 return
             if status == STARTUP_FAILURE and not was_ready:
@@ -123,7 +123,7 @@ class Parent:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._leaving.wait(), pause_s)
 
-    async def _run_one(self) -> tuple[bool, int]:
+    async def _run_one(self, place: int) -> tuple[bool, int]:
         """Whether a process became ready, and its exit status, once it has ended."""
         was_ready = False
 
@@ -142,7 +142,7 @@ class Parent:
         with asks, hears:
             _, told = await asyncio.open_connection(sock=tells)
             session = Session(self._coordinator, asked, told, on_ready, on_silence)
-            process = await self._start(asks, hears)
+            process = await self._start(place, asks, hears)
         self._running[process.pid] = process
         if self._leaving.is_set():
             session.say(messages.DRAIN)
@@ -153,15 +153,16 @@ class Parent:
         finally:
             del self._running[process.pid]
             await session.close()
-            # Its gauges are of nothing any more; its counts stay.
-            mark_process_dead(process.pid, str(self._folder))  # type: ignore[no-untyped-call]
+            # Its gauges are of nothing any more; the next one goes on with its counts.
+            mark_process_dead(place, str(self._folder))  # type: ignore[no-untyped-call]
 
-    async def _start(self, asks: socket.socket, hears: socket.socket) -> Process:
+    async def _start(self, place: int, asks: socket.socket, hears: socket.socket) -> Process:
         kept = (asks, hears, *self._public, *self._metrics)
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "proxy.processes.worker",
+            str(place),
             str(asks.fileno()),
             str(hears.fileno()),
             ",".join(str(each.fileno()) for each in self._public),

@@ -66,7 +66,7 @@ class _Turns(Turns):
         self._link = link
         self._width = width
         self._max_long = max_long
-        self._waiting: dict[int, Callable[[], bool]] = {}
+        self._senders: dict[int, Callable[[], bool]] = {}
         self._looking: asyncio.Task[None] | None = None
 
     @override
@@ -85,24 +85,24 @@ class _Turns(Turns):
         link, number = self._link, self._link.number()
         called = link.call(number)
         link.say(messages.TURN, number, client, options, self._width(), self._max_long())
-        self._waiting[number] = left
+        self._senders[number] = left
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
         try:
             await called
-            self._waiting.pop(number, None)
+            self._senders.pop(number, None)
             yield
         finally:
-            self._waiting.pop(number, None)
+            self._senders.pop(number, None)
             link.forget(number)
             link.say(messages.END, number, self._width(), self._max_long(), link.answered)
             link.answered = False
 
     async def _look(self) -> None:
         """Tells the parent whose sender may have left, for as long as any clip waits."""
-        while self._waiting:
-            for number in [each for each, left in self._waiting.items() if left()]:
-                del self._waiting[number]
+        while self._senders:
+            for number in [each for each, left in self._senders.items() if left()]:
+                del self._senders[number]
                 self._link.say(messages.LEFT, number)
             await asyncio.sleep(LOOK_EVERY_S)
         self._looking = None

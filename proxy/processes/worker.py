@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any, Final
 
 import uvicorn
+from prometheus_client import values
 from typing_extensions import override
 
 from proxy.processes import messages
@@ -68,10 +69,12 @@ class Worker(Server):
 
 
 def main() -> None:
-    """Serve with the file descriptors that the arguments name."""
+    """Serve in the place and with the file descriptors that the arguments name."""
     for number in LEAVING:
         signal.signal(number, signal.SIG_IGN)
-    asks, hears, public, metrics = sys.argv[1:]
+    place, asks, hears, public, metrics = sys.argv[1:]
+    # Goes on with the counts of the one before it in its place.
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: place)  # type: ignore[no-untyped-call]
     settings = Settings()
     link = Link(socket.socket(fileno=int(asks)), socket.socket(fileno=int(hears)))
     serve(

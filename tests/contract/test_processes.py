@@ -137,7 +137,8 @@ def test_turns_go_to_who_has_the_fewest_whichever_process_it_came_to(
         letting_go.set()
         assert {answer.result().status_code for answer in answers} == {200}
     order = [seen.body for seen in sorted(standin.predictions, key=lambda each: each.started_s)]
-    assert {order.index(b"polite"), len(order) - 1 - order[::-1].index(b"polite")} <= {2, 3, 4, 5}
+    # In the order in which they came, these would be the last of 24.
+    assert [number for number, each in enumerate(order) if each == b"polite"][-1] < 10
 
 
 def test_held_bytes_are_capped_in_sum(several: Proxy) -> None:
