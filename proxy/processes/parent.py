@@ -71,14 +71,17 @@ class Parent:
             loop.add_signal_handler(number, self._leave)
         settings = self._settings
         shares = share_out(raise_limit(), settings.max_connections, settings.max_in_flight)
+        what = "no address to listen on"
         try:
             self._public = open_listeners(settings.host, settings.port, shares.backlog)
             if not settings.metrics_public:
+                what = "no address for metrics"
                 self._metrics = open_listeners(
                     settings.metrics_host, settings.metrics_port, shares.backlog
                 )[:1]
         except OSError as error:
-            logger.error("no address to listen on: %s", error)
+            logger.error("%s: %s", what, error)
+            self._close_listeners()
             return STARTUP_FAILURE
         keeping = [loop.create_task(self._keep(place)) for place in range(settings.processes)]
         await self._leaving.wait()

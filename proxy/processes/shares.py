@@ -84,9 +84,12 @@ class _Turns(Turns):
     ) -> AsyncGenerator[None, None]:
         link, number = self._link, self._link.number()
         called = link.call(number)
+        if left():
+            link.say(messages.LEFT, number)
+        else:
+            self._senders[number] = left
         link.say(messages.TURN, number, client, options, self._width(), self._max_long())
-        self._senders[number] = left
-        if self._looking is None:
+        if self._looking is None and self._senders:
             self._looking = asyncio.create_task(self._look())
         try:
             await called

@@ -13,6 +13,7 @@ import uvicorn
 from prometheus_client import values
 from typing_extensions import override
 
+from proxy.model_status import ModelStatus
 from proxy.processes import messages
 from proxy.processes.link import Link
 from proxy.processes.shares import SharedByAll
@@ -21,6 +22,7 @@ from proxy.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_LOOK_TIMEOUT_S: Final = 0.5
 LEAVING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -52,11 +54,19 @@ class Worker(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._hearing = asyncio.get_running_loop().create_task(self._hear())
         await super().startup(sockets)
+        await self._look_at_the_model()
         self._link.say(messages.READY)
 
     @override
     def _metrics_address(self, config: uvicorn.Config) -> dict[str, Any]:
         return {"sock": self._metrics[0]}
+
+    async def _look_at_the_model(self) -> None:
+        """Learns what the others know by their first answers: which version answers, how much."""
+        status: ModelStatus = self.lifespan.state["model_status"]
+        looking = [asyncio.ensure_future(each) for each in (status.readiness(), status.versions())]
+        # TorchServe may not answer yet.
+        await asyncio.wait(looking, timeout=_LOOK_TIMEOUT_S)
 
     async def _hear(self) -> None:
         await self._link.listen(self._leave)
