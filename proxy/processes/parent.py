@@ -27,8 +27,10 @@ from proxy.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-GRACE_S: Final = 1.0
+GRACE_S: Final = 0.5
 """Beyond the time that a process has to drain, before it is killed."""
+SILENCE_S: Final = 2.0
+"""How long a process may live on that asks nothing any more."""
 FORGOTTEN_AFTER_S: Final = 600.0
 MOST_DEATHS: Final = 5
 """Of one process within `FORGOTTEN_AFTER_S`; the next one ends all of them."""
@@ -137,7 +139,7 @@ class Parent:
 
         def on_silence() -> None:
             # It has ended, or lost its parent's answers, without which it serves nobody.
-            loop.call_later(GRACE_S, _end, process)
+            loop.call_later(SILENCE_S, _end, process)
 
         loop = asyncio.get_running_loop()
         asked, asks = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
