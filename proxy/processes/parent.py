@@ -34,6 +34,7 @@ SILENCE_S: Final = 2.0
 FORGOTTEN_AFTER_S: Final = 600.0
 MOST_DEATHS: Final = 5
 """Of one process within `FORGOTTEN_AFTER_S`; the next one ends all of them."""
+_NOT_STARTED: Final = -1
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 10.0
 
@@ -129,7 +130,10 @@ class Parent:
                 await asyncio.wait_for(self._leaving.wait(), pause_s)
 
     async def _run_one(self, place: int) -> tuple[bool, int]:
-        """Whether a process became ready, and its exit status, once it has ended."""
+        """Whether a process became ready, and its exit status, once it has ended.
+
+        One that cannot even be started counts as one that has ended with `_NOT_STARTED`.
+        """
         was_ready = False
 
         def on_ready() -> None:
@@ -142,24 +146,31 @@ class Parent:
             loop.call_later(SILENCE_S, _end, process)
 
         loop = asyncio.get_running_loop()
-        asked, asks = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        tells, hears = socket.socketpair()
-        with asks, hears:
-            _, told = await asyncio.open_connection(sock=tells)
-            session = Session(self._coordinator, asked, told, on_ready, on_silence)
-            process = await self._start(place, asks, hears)
-        self._running[process.pid] = process
-        if self._leaving.is_set():
-            session.say(messages.DRAIN)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                asked, asks = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                stack.enter_context(asked)
+                with asks:
+                    tells, hears = socket.socketpair()
+                    with hears:
+                        _, told = await asyncio.open_connection(sock=tells)
+                        session = Session(self._coordinator, asked, told, on_ready, on_silence)
+                        stack.push_async_callback(session.close)
+                        process = await self._start(place, asks, hears)
+            except (OSError, ValueError) as error:
+                # No descriptor or no memory is left; or the listeners were closed just now.
+                logger.error("a process cannot be started: %s", error)
+                return False, _NOT_STARTED
+            self._running[process.pid] = process
+            stack.callback(self._running.pop, process.pid)
+            if self._leaving.is_set():
+                session.say(messages.DRAIN)
             if process.stderr is not None:
                 await self._relay.follow(process.stderr)
-            return was_ready, await process.wait()
-        finally:
-            del self._running[process.pid]
-            await session.close()
+            status = await process.wait()
             # Its gauges are of nothing any more; the next one goes on with its counts.
             mark_process_dead(place, str(self._folder))  # type: ignore[no-untyped-call]
+            return was_ready, status
 
     async def _start(self, place: int, asks: socket.socket, hears: socket.socket) -> Process:
         kept = (asks, hears, *self._public, *self._metrics)

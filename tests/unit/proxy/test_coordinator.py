@@ -97,7 +97,9 @@ def test_a_clip_too_many_is_refused_in_the_words_of_one_process() -> None:
             with pytest.raises(Problem) as refusal:
                 await asyncio.wait_for(hold(first, "greedy", 1, held), 10)
             assert refusal.value.code == "overloaded"
-            assert str(refusal.value) == "4 clips of yours are being scored already. Try again soon."
+            assert (
+                str(refusal.value) == "4 clips of yours are being scored already. Try again soon."
+            )
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
