@@ -27,6 +27,8 @@ def test_a_machine_without_room_for_a_process_is_asked_again_and_then_no_more(
 
     monkeypatch.setattr(Parent, "_start", start)
     monkeypatch.setattr("proxy.processes.parent._FIRST_PAUSE_S", 0.001)
+    # The limit of this process is other tests' as well.
+    monkeypatch.setattr("proxy.processes.parent.raise_limit", lambda: 4_096)
     settings = Settings(port=0, metrics_port=0, processes=2)
     with caplog.at_level(logging.INFO):
         status = asyncio.run(asyncio.wait_for(Parent(settings, tmp_path).run(), 20))
