@@ -84,6 +84,7 @@ def test_nothing_that_one_decoder_does_has_the_worker_wait_beyond_its_limit(
         pool.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bounded")
 def test_a_batch_that_is_given_up_leaves_none_of_its_clips_to_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
