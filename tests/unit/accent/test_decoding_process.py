@@ -98,8 +98,8 @@ def test_a_batch_that_is_given_up_leaves_none_of_its_clips_to_the_next_one(
             os.kill(pool.process_ids()[1], signal.SIGKILL)
             with pytest.raises(RuntimeError, match="while it started"):
                 pool.decode([b"slow"] * 5)
-        found = pool.decode([b"next", b"and next"])
-        assert [clip.recording for clip in found] == [b"next", b"and next"]
+        given_back: list[object] = [each.recording for each in pool.decode([b"next", b"and next"])]
+        assert given_back == [b"next", b"and next"]
     finally:
         pool.close()
 
