@@ -229,7 +229,9 @@ def serve(
         logger.error("no API keys: %s", error)
         sys.exit(STARTUP_FAILURE)
     except OSError as error:
-        logger.error("no TLS with %s and %s: %s", settings.tls_certificate, settings.tls_key, error)
+        files = f"{settings.tls_certificate} and {settings.tls_key}"
+        what = f"no TLS with {files}" if settings.tls_certificate else "no file to count in"
+        logger.error("%s: %s", what, error)
         sys.exit(STARTUP_FAILURE)
     metrics_config = None
     if not settings.metrics_public:
