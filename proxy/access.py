@@ -1,6 +1,7 @@
 """Who may have clips scored, and how often: the public endpoint's answer to API keys."""
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from starlette.requests import Request
@@ -8,7 +9,7 @@ from starlette.requests import Request
 from proxy.keys import Key, KeyFile
 from proxy.metrics import Metrics
 from proxy.problems import Problem
-from proxy.rate_limit import Allowance
+from proxy.rate_limit import Allowance, Limits
 
 CHALLENGE: Final = 'Bearer realm="AureaVoice"'
 """RFC 6750's; a key that is wrong is told apart from one that is missing."""
@@ -20,9 +21,13 @@ class Access:
     What a name has used is kept while the file of keys changes, unless its limits do.
     """
 
-    def __init__(self, keys: KeyFile, metrics: Metrics) -> None:
+    def __init__(
+        self, keys: KeyFile, metrics: Metrics, new_allowance: Callable[[str, Limits], Allowance]
+    ) -> None:
+        """`new_allowance` is what a name has left of its limits."""
         self._keys = keys
         self._metrics = metrics
+        self._new_allowance = new_allowance
         self._allowances: dict[str, Allowance] = {}
 
     def admit(self, request: Request) -> None:
@@ -58,7 +63,7 @@ class Access:
     def _allowance(self, key: Key) -> Allowance:
         allowance = self._allowances.get(key.name)
         if allowance is None or allowance.limits != key.limits:
-            allowance = self._allowances[key.name] = Allowance(key.limits)
+            allowance = self._allowances[key.name] = self._new_allowance(key.name, key.limits)
         return allowance
 
 

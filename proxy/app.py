@@ -48,7 +48,6 @@ from proxy.middleware import AccessLog, LastResort, LingeringClose
 from proxy.model_status import ModelStatus
 from proxy.page.routes import add_routes as add_page
 from proxy.problems import Problem, problem_response
-from proxy.pulse import Pulse
 from proxy.routing import Router
 from proxy.schemas import (
     About,
@@ -61,8 +60,8 @@ from proxy.schemas import (
     UsConfidence,
 )
 from proxy.settings import Settings
+from proxy.shared import Shared
 from proxy.tasks import end_tasks
-from proxy.turns import Turns
 from proxy.upstream import Upstream
 
 logger = logging.getLogger(__name__)
@@ -71,13 +70,18 @@ _MANAGEMENT_CONNECTIONS: Final = 16
 """Connections beside those of the uploads in flight."""
 
 
-def create_app(settings: Settings, drain: Drain) -> FastAPI:
+def create_app(settings: Settings, drain: Drain, shared: Shared | None = None) -> FastAPI:
     """Builds the ASGI application. Talks to TorchServe only once requests come in.
+
+    `shared` is what this process has in common with others, if there are any.
 
     Raises `KeysUnreadable` where the settings name a file of keys that cannot be used.
     """
+    shared = shared or Shared(settings)
     metrics = Metrics()
-    access = Access(KeyFile(settings.keys_file), metrics) if settings.keys_file else None
+    access = None
+    if settings.keys_file:
+        access = Access(KeyFile(settings.keys_file), metrics, shared.allowance)
     torchserve = AsyncTorchServe(
         settings.model_name,
         inference_url=settings.torchserve_url,
@@ -89,24 +93,21 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
     )
     model_status = ModelStatus(torchserve, settings.model_name, metrics)
     router = Router(settings.routing_file)
-    upstream = Upstream(torchserve, model_status, router, metrics, settings.ask_again_after_s)
-    pulse = Pulse(settings.deadline_s / 2)
-    turns = Turns(
-        settings.max_in_flight,
-        settings.max_in_flight_per_client,
-        lambda: model_status.places(default=settings.max_in_flight),
-        max_audio_s=settings.max_in_flight_audio_s,
-        max_long=model_status.long_places,
-        # As many as leave a worker to those who wait for their answer.
-        max_background=model_status.long_places,
+    upstream = Upstream(
+        torchserve, model_status, router, metrics, settings.ask_again_after_s, shared
+    )
+    pulse = shared.pulse()
+    turns = shared.turns(
+        lambda: model_status.places(default=settings.max_in_flight), model_status.long_places
     )
     metrics.load = turns.load
+    metrics.scraped = shared.scraped(metrics)
     torchserve_page = TorchServePage(torchserve, settings.torchserve_metrics_url)
     classification = Classification(
         upstream=upstream,
         metrics=metrics,
         drain=drain,
-        held=HeldBytes(settings.max_held_bytes),
+        held=shared.held(),
         turns=turns,
         lengths=AudioLengths(settings.max_audio_s),
         pulse=pulse,
@@ -119,7 +120,8 @@ def create_app(settings: Settings, drain: Drain) -> FastAPI:
     jobs = Jobs(
         JobScoring(classification, access, metrics, settings.retry_after_s).work,
         drain,
-        max_jobs=settings.max_jobs,
+        # A job is in the memory of one process, and its address would lead to any of them.
+        max_jobs=settings.max_jobs if settings.processes == 1 else 0,
         max_per_client=settings.max_jobs_per_client,
     )
     metrics.show_jobs(lambda: jobs.running, lambda: jobs.kept, lambda: jobs.waiting_clips)

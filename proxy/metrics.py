@@ -1,8 +1,7 @@
 """What the proxy counts, for Prometheus. Nothing that a client sends becomes a label."""
 
 import platform
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Final, Literal, get_args
 
 from prometheus_client import (
@@ -15,6 +14,9 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from aurea import __version__
 from proxy.load import Load
@@ -49,103 +51,83 @@ class Metrics:
     def __init__(self) -> None:
         # They would double the number of series, and say what a scraper knows by itself.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        self.scraped = self.registry
+        """What a scrape is told, where that is more than what this process measures."""
         self._versions: set[str] = set()
         self.load: Callable[[], Load] = lambda: Load(0, 0, 0.0, 0.0)
-        ProcessCollector(registry=self._registry)
+        ProcessCollector(registry=self.registry)
         self._duration_s = Histogram(
             "aurea_proxy_request_duration_seconds",
             "From a request's head to the end of its answer.",
             ("route", "code", "version"),
             buckets=_SECONDS,
-            registry=self._registry,
+            registry=self.registry,
         )
         self._requests = Counter(
             "aurea_proxy_requests",
             "Answers by HTTP status, by code of the problem or ok, and by the version asked.",
             ("status", "code", "version"),
-            registry=self._registry,
+            registry=self.registry,
         )
         self._upstream_errors = Counter(
             "aurea_proxy_upstream_errors",
             "What went wrong between proxy and TorchServe, whether or not a client saw it.",
             ("kind",),
-            registry=self._registry,
+            registry=self.registry,
         )
         for kind in get_args(UpstreamError):
             self._upstream_errors.labels(kind)
         self.in_flight = Gauge(
             "aurea_proxy_in_flight",
             "Clips that are read or scored.",
-            registry=self._registry,
+            multiprocess_mode="livesum",
+            registry=self.registry,
         )
         self.upload_bytes = Histogram(
             "aurea_proxy_upload_bytes",
             "Size of the clips that came in whole.",
             buckets=_BYTES,
-            registry=self._registry,
+            registry=self.registry,
         )
         self.upstream_retries = Counter(
             "aurea_proxy_upstream_retries",
             "Clips that were put to TorchServe once more.",
-            registry=self._registry,
+            registry=self.registry,
         )
         self._key_requests = Counter(
             "aurea_proxy_key_requests",
             "Answers to requests that brought an API key, by its name in the file of keys.",
             ("key", "code"),
-            registry=self._registry,
+            registry=self.registry,
         )
         self.key_audio_s = Counter(
             "aurea_proxy_key_audio_seconds",
             "Audio that was scored for an API key, by its name in the file of keys.",
             ("key",),
-            registry=self._registry,
+            registry=self.registry,
         )
         self.job_clips = Counter(
             "aurea_proxy_job_clips",
             "Clips of jobs by code of the problem or ok.",
             ("code",),
-            registry=self._registry,
+            registry=self.registry,
         )
         self.model_ready = Gauge(
             "aurea_proxy_model_ready",
             "READY workers of the default version.",
-            registry=self._registry,
+            multiprocess_mode="livemostrecent",
+            registry=self.registry,
         )
-        self._show_load()
+        self.load_collector = _LoadCollector(lambda: self.load())
+        self.registry.register(self.load_collector)
         Gauge(
             "aurea_build_info",
             "Always 1.",
             ("version", "python"),
-            registry=self._registry,
+            multiprocess_mode="livemax",
+            registry=self.registry,
         ).labels(__version__, platform.python_version()).set(1)
-
-    def _show_load(self) -> None:
-        """Have every scrape tell the load of its moment.
-
-        Under the project's names, and the two of requests also under those that gateways for
-        inference read if nobody tells them others.
-        """
-        shown: tuple[tuple[str, str, Callable[[Load], float]], ...] = (
-            ("aurea_proxy_queued_requests", "Clips that wait.", lambda load: load.queued),
-            ("aurea_proxy_running_requests", "Clips at the model.", lambda load: load.running),
-            (
-                "aurea_proxy_queued_audio_seconds",
-                "Audio of the clips that wait, estimated.",
-                lambda load: load.queued_audio_s,
-            ),
-            (
-                "aurea_proxy_running_audio_seconds",
-                "Audio of the clips at the model, estimated.",
-                lambda load: load.running_audio_s,
-            ),
-            ("vllm:num_requests_waiting", "Clips that wait.", lambda load: load.queued),
-            ("vllm:num_requests_running", "Clips at the model.", lambda load: load.running),
-        )
-        for name, text, measure in shown:
-            gauge = Gauge(name, text, registry=self._registry)
-            gauge.set_function(partial(lambda tell: tell(self.load()), measure))
 
     def show_jobs(
         self, running: Callable[[], int], kept: Callable[[], int], waiting: Callable[[], int]
@@ -156,7 +138,8 @@ class Metrics:
             ("aurea_proxy_jobs_kept", "Jobs that have ended, kept for their results.", kept),
             ("aurea_proxy_jobs_waiting_clips", "Clips of jobs that wait.", waiting),
         ):
-            Gauge(name, text, registry=self._registry).set_function(measure)
+            gauge = Gauge(name, text, registry=self.registry, multiprocess_mode="livesum")
+            gauge.set_function(measure)
 
     def answered(
         self,
@@ -184,7 +167,7 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format, whose media type is `MEDIA_TYPE`."""
-        return generate_latest(self._registry)
+        return generate_latest(self.scraped)
 
     def _known(self, version: str | None) -> str:
         if version is None:
@@ -194,3 +177,40 @@ class Metrics:
                 return OTHER
             self._versions.add(version)
         return version
+
+
+class _LoadCollector(Collector):
+    """Has every scrape tell the load of its moment.
+
+    Under the project's names, and the two of requests also under those that gateways for
+    inference read if nobody tells them others.
+    """
+
+    def __init__(self, load: Callable[[], Load]) -> None:
+        self._load = load
+
+    def describe(self) -> Iterable[Metric]:
+        return self._families(Load(0, 0, 0.0, 0.0))
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        return self._families(self._load())
+
+    def _families(self, load: Load) -> list[Metric]:
+        shown = (
+            ("aurea_proxy_queued_requests", "Clips that wait.", load.queued),
+            ("aurea_proxy_running_requests", "Clips at the model.", load.running),
+            (
+                "aurea_proxy_queued_audio_seconds",
+                "Audio of the clips that wait, estimated.",
+                load.queued_audio_s,
+            ),
+            (
+                "aurea_proxy_running_audio_seconds",
+                "Audio of the clips at the model, estimated.",
+                load.running_audio_s,
+            ),
+            ("vllm:num_requests_waiting", "Clips that wait.", load.queued),
+            ("vllm:num_requests_running", "Clips at the model.", load.running),
+        )
+        return [GaugeMetricFamily(name, text, value) for name, text, value in shown]

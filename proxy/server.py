@@ -25,6 +25,7 @@ from proxy.keys import KeysUnreadable
 from proxy.logs import configure_logging
 from proxy.metrics_pages import create_metrics_app
 from proxy.settings import Settings
+from proxy.shared import Shared
 from proxy.tls import Handshake, Tls
 
 logger = logging.getLogger(__name__)
@@ -124,13 +125,16 @@ class Server(uvicorn.Server):
                 lambda: config.http_protocol_class(  # type: ignore[call-arg]
                     config, self.server_state, self.lifespan.state
                 ),
-                config.host,
-                config.port,
+                **self._metrics_address(config),
                 start_serving=False,
             )
         except OSError as error:
             logger.error("no address for metrics: %s", error)
             sys.exit(STARTUP_FAILURE)
+
+    def _metrics_address(self, config: uvicorn.Config) -> dict[str, Any]:
+        """Where metrics are served, as `create_server` is told."""
+        return {"host": config.host, "port": config.port}
 
     def _connections(self) -> list[Connection]:
         return cast(list[Connection], list(self.server_state.connections))
@@ -190,8 +194,17 @@ def _drop_handshakes(listener_fd: int) -> None:
         )
 
 
-def serve(settings: Settings) -> None:
-    """Serves until a signal ends it. Exits with `STARTUP_FAILURE` where a file is no good."""
+def serve(
+    settings: Settings,
+    shared: Shared | None = None,
+    build: "Callable[..., Server] | None" = None,
+    listeners: list[socket.socket] | None = None,
+) -> None:
+    """Serves until a signal ends it. Exits with `STARTUP_FAILURE` where a file is no good.
+
+    One of several processes has what is `shared`, `listeners` that others have too, and is of
+    another kind, which `build` makes.
+    """
     configure_logging(settings.log_file)
     drain = Drain()
     shares = share_out(raise_limit(), settings.max_connections, settings.max_in_flight)
@@ -201,7 +214,7 @@ def serve(settings: Settings) -> None:
     try:
         config = _config(
             settings,
-            app=create_app(settings, drain),
+            app=create_app(settings, drain, shared),
             host=settings.host,
             port=settings.port,
             lifespan="on",
@@ -209,7 +222,7 @@ def serve(settings: Settings) -> None:
             ssl_keyfile=settings.tls_key,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies,
-            backlog=shares.backlog,
+            backlog=1 if listeners else shares.backlog,
             caps=caps,
         )
         config.load()
@@ -217,7 +230,9 @@ def serve(settings: Settings) -> None:
         logger.error("no API keys: %s", error)
         sys.exit(STARTUP_FAILURE)
     except OSError as error:
-        logger.error("no TLS with %s and %s: %s", settings.tls_certificate, settings.tls_key, error)
+        files = f"{settings.tls_certificate} and {settings.tls_key}"
+        what = f"no TLS with {files}" if settings.tls_certificate else "no file to count in"
+        logger.error("%s: %s", what, error)
         sys.exit(STARTUP_FAILURE)
     metrics_config = None
     if not settings.metrics_public:
@@ -231,7 +246,7 @@ def serve(settings: Settings) -> None:
             caps=None,
         )
     tls = _encrypted(config, settings, caps)
-    Server(config, drain, settings.drain_s, metrics_config, tls).run()
+    (build or Server)(config, drain, settings.drain_s, metrics_config, tls).run(listeners)
 
 
 def _encrypted(config: uvicorn.Config, settings: Settings, caps: ConnectionCaps) -> Tls | None:
@@ -252,8 +267,9 @@ def _encrypted(config: uvicorn.Config, settings: Settings, caps: ConnectionCaps)
 
 def _config(settings: Settings, caps: ConnectionCaps | None, **options: Any) -> uvicorn.Config:
     return uvicorn.Config(
-        # uvloop may read a client's first words of TLS before `start_tls` has been reached.
-        loop="asyncio" if settings.tls_certificate else "uvloop",
+        # uvloop may read a client's first words of TLS before `start_tls` has been reached, and has
+        # one of several processes accept all that wait at a port.
+        loop="asyncio" if settings.tls_certificate or settings.processes > 1 else "uvloop",
         # Called as the class would be.
         http=cast(type[asyncio.Protocol], partial(Connection, caps=caps, head_s=settings.head_s)),
         ws="none",

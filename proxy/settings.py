@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     """File to log to, renewed every 10 MB with three kept, or none for standard error."""
     log_addresses: bool = False
     """Whether the log line of a request has its client's address."""
+    processes: int = Field(default=1, gt=0, le=64)
+    """Processes that serve the public port together. The caps and limits here are of them all."""
     metrics_host: str = "127.0.0.1"
     """Address that `metrics_port` is bound to."""
     metrics_port: int = Field(default=8083, ge=0, le=65535)
@@ -122,8 +124,9 @@ class Settings(BaseSettings):
     about what two cores score before `deadline_s` is over."""
     max_held_bytes: int = Field(default=256_000_000, gt=0)
     """Bytes of uploads held at once; an upload that passes them is answered 503."""
-    max_jobs: int = Field(default=64, gt=0)
-    """Jobs in memory at once, at work or ended; one more is answered 503."""
+    max_jobs: int = Field(default=64, ge=0)
+    """Jobs in memory at once, at work or ended; one more is answered 503. 0 keeps none: jobs are
+    answered 404 then, and so they are where there is more than one of `processes`."""
     max_jobs_per_client: int = Field(default=8, gt=0)
     """The most of them for one client, which is an API key or else an address."""
     max_job_files: int = Field(default=100, gt=0)

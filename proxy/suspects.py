@@ -18,16 +18,25 @@ class Suspects:
 
     def blame(self, audio: bytes) -> None:
         """Remember a clip."""
+        self.remember(digest_of(audio))
+
+    def remember(self, digest: bytes) -> None:
+        """Remember a clip by its digest."""
         self._forget()
-        self._until_s.pop(digest := _digest(audio), None)
+        self._until_s.pop(digest, None)
         self._until_s[digest] = self._clock() + KEPT_S
         while len(self._until_s) > MOST:
             del self._until_s[next(iter(self._until_s))]
 
+    def digests(self) -> list[bytes]:
+        """Those that are remembered, the oldest first."""
+        self._forget()
+        return list(self._until_s)
+
     def __contains__(self, audio: bytes) -> bool:
         self._forget()
         # Almost always there are none, and nothing has to be hashed.
-        return bool(self._until_s) and _digest(audio) in self._until_s
+        return bool(self._until_s) and digest_of(audio) in self._until_s
 
     def _forget(self) -> None:
         # The oldest come first, and all are kept equally long.
@@ -36,5 +45,6 @@ class Suspects:
             del self._until_s[next(iter(self._until_s))]
 
 
-def _digest(audio: bytes) -> bytes:
+def digest_of(audio: bytes) -> bytes:
+    """What is kept of a clip: 32 bytes."""
     return hashlib.sha256(audio).digest()

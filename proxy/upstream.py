@@ -14,7 +14,7 @@ from proxy.model_status import READINESS_TTL_S, ModelStatus
 from proxy.problems import Problem
 from proxy.refusals import VERDICTS, problem_of
 from proxy.routing import Router, Routing
-from proxy.suspects import Suspects
+from proxy.shared import Shared
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +46,16 @@ class Upstream:
         router: Router,
         metrics: Metrics,
         ask_again_after_s: float,
+        shared: Shared,
     ) -> None:
         self._torchserve = torchserve
         self._status = status
         self._router = router
         self._metrics = metrics
         self._ask_again_after_s = ask_again_after_s
-        self._one_retry = asyncio.Lock()
-        self._one_second_request = asyncio.Lock()
-        self._suspects = Suspects()
+        self._one_retry = shared.lock("retry")
+        self._one_second_request = shared.lock("second request")
+        self._suspects = shared.suspects()
 
     @property
     def routing(self) -> Routing:

@@ -314,6 +314,8 @@ class Supervisor:
     def _start_proxy(self, notice: str, addresses: Addresses) -> Child:
         environment = self._machine.proxy_environment(self._registry, self._state)
         environment |= child_environment(self._temporary) | self._shared.environment()
+        if self._settings.proxies:
+            environment["AUREA_PROCESSES"] = str(self._settings.proxies)
         environment |= {
             "AUREA_HOST": self._settings.host,
             "AUREA_PORT": str(self._settings.port),

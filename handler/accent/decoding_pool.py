@@ -6,6 +6,7 @@ is replaced.
 
 import logging
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -13,17 +14,27 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Final
 
 from accent.classifier import Clip
-from accent.decoding_process import DecodingSettings, put_upload, read_clip, shrink
+from accent.decoding_process import (
+    MESSAGE_BYTES,
+    DecodingSettings,
+    put_upload,
+    read_clip,
+    shrink,
+)
 from accent.errors import InternalError
 
 _START_TIMEOUT_S: Final = 60.0
 # In a row, while none becomes ready or answers: what is broken stays so, and the worker says it.
 _MAX_FAILED_STARTS: Final = 3
-_RUN: Final = "import sys; sys.path[:] = {path!r}; from accent.decoding_process import main; main()"
+_KILL_TIMEOUT_S: Final = 5.0
+# It is bound to its worker before anything that takes seconds to import.
+_RUN: Final = """import sys; sys.path[:] = {path!r}
+from accent.orphans import end_with; end_with(int(sys.argv[4]))
+from accent.decoding_process import main; main()"""
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +65,26 @@ class DecodingPool:
         Raises `RuntimeError` where decoders die again and again before they are ready.
         """
         clips: list[Clip | None] = [None] * len(uploads)
+        try:
+            self._decode(uploads, clips)
+        except BaseException:
+            # What they have is of this batch: the next one must not take it for its own.
+            for index, decoder in enumerate(self._decoders):
+                if decoder.position is not None:
+                    self._replace(index, "had a clip of a batch that was given up")
+            raise
+        return [clip or _failed() for clip in clips]
+
+    def close(self) -> None:
+        """End them all."""
+        for decoder in self._decoders:
+            decoder.end()
+
+    def process_ids(self) -> list[int]:
+        """The processes of the decoders."""
+        return [decoder.process.pid for decoder in self._decoders]
+
+    def _decode(self, uploads: Sequence[bytes | bytearray], clips: list[Clip | None]) -> None:
         waiting = deque(range(len(uploads)))
         while waiting or any(decoder.position is not None for decoder in self._decoders):
             for index, decoder in enumerate(self._decoders):
@@ -66,16 +97,6 @@ class DecodingPool:
                         waiting.appendleft(position)
                         self._replace(index, "died")
             self._collect(clips)
-        return [clip or _failed() for clip in clips]
-
-    def close(self) -> None:
-        """End them all."""
-        for decoder in self._decoders:
-            decoder.end()
-
-    def process_ids(self) -> list[int]:
-        """The processes of the decoders."""
-        return [decoder.process.pid for decoder in self._decoders]
 
     def _collect(self, clips: list[Clip | None]) -> None:
         """Wait until something is to be done, and take what is there."""
@@ -122,7 +143,9 @@ class _Decoder:
     """One process, and the clip that it has."""
 
     def __init__(self, settings: DecodingSettings) -> None:
-        ours, theirs = socket.socketpair()
+        self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Nothing here waits for one decoder alone, whatever becomes of it.
+        self.connection.setblocking(False)
         self._uploads = os.memfd_create("uploads")
         self._clips = os.memfd_create("clips")
         kept = (theirs.fileno(), self._uploads, self._clips)
@@ -137,19 +160,20 @@ class _Decoder:
                 ],
                 pass_fds=kept,
                 stdin=subprocess.DEVNULL,
+                # Whoever reads the worker's output to its end waits for no decoder.
+                stdout=subprocess.DEVNULL,
                 env=dict(os.environ) | {"OMP_NUM_THREADS": "1"},
             )
-        self.connection: Connection = Connection(ours.detach())
         self.ready = False
         self.position: int | None = None
         self.deadline_s = time.monotonic() + _START_TIMEOUT_S
         with suppress(OSError):
-            self.connection.send(settings)
+            self.connection.send(pickle.dumps(settings))
 
     def await_ready(self) -> None:
         """Raises `RuntimeError` where it does not become ready."""
         try:
-            if self.connection.poll(max(0.0, self.deadline_s - time.monotonic())):
+            if wait([self.connection], max(0.0, self.deadline_s - time.monotonic())):
                 self.answer()
         except (OSError, EOFError):
             pass
@@ -159,7 +183,7 @@ class _Decoder:
     def order(self, position: int, upload: bytes | bytearray, limit_s: float) -> None:
         """Give it a clip. Raises `OSError` where it is gone."""
         put_upload(self._uploads, upload)
-        self.connection.send_bytes(len(upload).to_bytes(8, "little"))
+        self.connection.send(len(upload).to_bytes(8, "little"))
         self._upload_bytes = len(upload)
         self.position = position
         self.deadline_s = time.monotonic() + limit_s
@@ -169,7 +193,9 @@ class _Decoder:
 
         Raises `OSError` or `EOFError` where it is gone.
         """
-        told = self.connection.recv_bytes()
+        told = self.connection.recv(MESSAGE_BYTES)
+        if not told:
+            raise EOFError
         position, clip = self.position, None
         if not self.ready:
             self.ready = True
@@ -190,7 +216,9 @@ class _Decoder:
     def end(self) -> None:
         """Kill it and give back what it held."""
         self.process.kill()
-        self.process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            # What the kernel itself holds cannot be waited for; Python collects it later.
+            self.process.wait(_KILL_TIMEOUT_S)
         self.connection.close()
         for memory in (self._uploads, self._clips):
             with suppress(OSError):

@@ -1,18 +1,18 @@
 """A process that decodes and gates clips for a worker, and what both say to each other.
 
-Bytes of an upload and samples of a clip go through two files of memory that only the two
-processes have; through their connection go numbers and what describes the samples. The process
-ends with its worker, however that ends.
+Bytes of an upload, samples of a clip and what describes them go through two files of memory that
+only the two processes have. Through their socket go messages of a few bytes, each of which the
+kernel hands over whole or not at all: nobody waits for the rest of one.
 """
 
-import ctypes
 import os
 import pickle
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from typing import Final
 
 import torch
@@ -22,7 +22,11 @@ from accent.limits import AudioLimits
 from accent.speech import SpeechGate, SpeechLimits
 from accent.trimming import TrimSettings
 
-_PR_SET_PDEATHSIG: Final = 1
+MESSAGE_BYTES: Final = 16_384
+"""The longest message, which is that of the settings."""
+
+# Where the description of a clip starts in memory, and how long it is.
+_PLACE: Final = struct.Struct("<QQ")
 # Memory up to this is kept for the next clip: getting it anew takes as long as copying.
 _KEPT_BYTES: Final = 8_000_000
 
@@ -49,21 +53,30 @@ def put_upload(memory: int, upload: bytes | bytearray) -> None:
     _write(memory, memoryview(upload), 0)
 
 
-def described(clip: Clip, memory: int) -> bytes:
-    """Write the arrays of a clip into a file of memory; what describes it."""
+def put_clip(clip: Clip, memory: int) -> bytes:
+    """Write a clip into a file of memory; the message that says where it is."""
     buffers: list[pickle.PickleBuffer] = []
-    description = pickle.dumps(clip, protocol=5, buffer_callback=buffers.append)
+    pickled = pickle.dumps(clip, protocol=5, buffer_callback=buffers.append)
     start = 0
     for buffer in buffers:
         with buffer.raw() as samples:
             _write(memory, samples, start)
             start += samples.nbytes
-    return pickle.dumps(_Described(description, tuple(buffer.raw().nbytes for buffer in buffers)))
+    sizes = tuple(buffer.raw().nbytes for buffer in buffers)
+    description = pickle.dumps(_Described(pickled, sizes))
+    _write(memory, memoryview(description), start)
+    return _PLACE.pack(start, len(description))
 
 
-def read_clip(description: bytes, memory: int) -> Clip:
-    """The clip that `described` was given, with arrays of its own; memory is given back."""
-    found: _Described = pickle.loads(description)  # noqa: S301
+def read_clip(place: bytes, memory: int) -> Clip:
+    """The clip that `put_clip` was given, with arrays of its own; memory is given back.
+
+    Raises `EOFError` where the message or what it speaks of is not whole.
+    """
+    if len(place) != _PLACE.size:
+        raise EOFError("the message is not whole")
+    end, size = _PLACE.unpack(place)
+    found: _Described = pickle.loads(_read(memory, size, end))  # noqa: S301
     arrays = []
     start = 0
     for size in found.sizes_bytes:
@@ -98,33 +111,27 @@ def _read(memory: int, size: int, start: int) -> bytearray:
 
 
 def main() -> None:
-    """Serve the worker at the connection and the two files of memory that the arguments name."""
-    connection_fd, uploads, clips, parent = (int(argument) for argument in sys.argv[1:5])
-    _die_with(parent)
+    """Serve the worker at the socket and the two files of memory that the arguments name."""
+    connection_fd, uploads, clips = (int(argument) for argument in sys.argv[1:4])
     # Whoever ends a group of processes by a signal ends the worker, and with it this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    connection: Connection = Connection(connection_fd)
-    settings: DecodingSettings = connection.recv()
+    connection = socket.socket(fileno=connection_fd)
+    settings: DecodingSettings = pickle.loads(connection.recv(MESSAGE_BYTES))  # noqa: S301
     gate = SpeechGate(settings.speech)
     decode: Callable[[bytes], Clip] = lambda upload: decode_clip(  # noqa: E731
         upload, settings.limits, gate, settings.trimming
     )
-    connection.send_bytes(b"ready")
+    connection.send(b"ready")
     while True:
         try:
-            size = int.from_bytes(connection.recv_bytes(), "little")
-            upload = bytes(_read(uploads, size, 0))
-            connection.send_bytes(described(decode(upload), clips))
+            order = connection.recv(MESSAGE_BYTES)
+            if not order:
+                return
+            upload = bytes(_read(uploads, int.from_bytes(order, "little"), 0))
+            connection.send(put_clip(decode(upload), clips))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
-
-
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        # It died before this could be told.
-        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,9 @@ class Jobs:
         return sum(each.job.counts["waiting"] for each in self._entries.values())
 
     def check_room(self, client: str) -> None:
-        """Raises `Problem` (overloaded, model_unavailable) if a client may have no more now."""
+        """Raises `Problem` (not_found, overloaded, model_unavailable) if a client gets no job."""
+        if not self._max_jobs:
+            raise Problem("not_found", "This server keeps no jobs.")
         if self._drain.started:
             raise Problem("model_unavailable", SHUTTING_DOWN)
         own = sum(each.job.owner.client == client for each in self._entries.values())

@@ -21,10 +21,10 @@ from typing import IO, Any, Final
 
 import httpx
 
+from proxy.__main__ import main
 from proxy.app import create_app
 from proxy.drain import Drain
 from proxy.problems import TABLE, TITLES
-from proxy.server import serve
 from proxy.settings import Settings
 from tests.contract.standin import MODEL, StandIn
 
@@ -50,7 +50,7 @@ def _run(
     standard_error.close()
     if descriptors is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors // 2, descriptors))
-    serve(Settings())
+    main()
 
 
 @functools.cache

@@ -73,6 +73,16 @@ def test_a_form_is_read_as_strictly_as_that_of_one_clip(
     assert not list(roomy.temp_folder.iterdir())
 
 
+@pytest.mark.parametrize("settings", [{"max_jobs": 0}, {"processes": 2}])
+def test_where_no_jobs_are_kept_they_are_not_found(
+    settings: dict[str, int], start: Callable[..., Proxy]
+) -> None:
+    proxy = start(**settings)
+    response = create(proxy, b"clip")
+    assert refusal_of(response) == (404, "not_found")
+    assert "keeps no jobs" in response.json()["detail"]
+
+
 def test_every_part_file_is_a_clip_with_a_name_or_without(roomy: Proxy) -> None:
     body = part("file", b"a", "a.wav") + part("note", b"hi") + part("file", b"b") + b"--b--\r\n"
     response = roomy.client.post(JOBS, content=body, headers={"Content-Type": BOUNDARY})

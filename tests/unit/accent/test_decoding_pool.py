@@ -14,17 +14,14 @@ import psutil
 import pytest
 from accent.classifier import Clip, decode_clip
 from accent.decoding_pool import DecodingPool
-from accent.decoding_process import DecodingSettings, described, read_clip
+from accent.decoding_process import DecodingSettings
 from accent.errors import EmptyFile, InternalError, NoSpeech, UnsupportedAudio
 from accent.limits import AudioLimits
 from accent.speech import SpeechGate
-from accent.trimming import TrimSettings
 
 from aurea.paths import HANDLER
 from tests.clips import voice
 from tests.unit.accent.signals import wav
-
-pytestmark = pytest.mark.long
 
 SETTINGS = DecodingSettings(AudioLimits(max_decode_s=2.0))
 
@@ -71,6 +68,7 @@ def assert_same(found: list[Clip], expected: list[Clip]) -> None:
         assert one.gate_s > 0
 
 
+@pytest.mark.slow
 def test_clips_and_refusals_are_those_of_one_process_in_the_order_of_the_uploads(
     pool: DecodingPool, uploads: list[bytes]
 ) -> None:
@@ -110,6 +108,7 @@ def disturbed(
         thread.join()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_decoder_that_dies_costs_its_own_clip_and_is_replaced(
     number: signal.Signals,
@@ -135,6 +134,7 @@ def test_a_decoder_that_dies_costs_its_own_clip_and_is_replaced(
     assert_same(pool.decode(uploads), expected)
 
 
+@pytest.mark.long
 def test_a_decoder_that_hangs_is_killed_and_costs_its_own_clip(
     pool: DecodingPool, uploads: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +151,7 @@ def test_a_decoder_that_hangs_is_killed_and_costs_its_own_clip(
     assert not psutil.pid_exists(hanging[0])
 
 
+@pytest.mark.long
 def test_decoders_that_die_again_and_again_before_they_are_ready_end_the_batch(
     pool: DecodingPool, uploads: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +165,7 @@ def test_decoders_that_die_again_and_again_before_they_are_ready_end_the_batch(
     assert_same(pool.decode(uploads[:2]), in_process(uploads[:2]))
 
 
+@pytest.mark.long
 def test_what_a_large_clip_took_is_given_back(pool: DecodingPool) -> None:
     long = wav(np.tile(voice(5.0), 24), 16_000)
     assert len(long) > 3_000_000
@@ -184,6 +186,7 @@ def test_what_a_large_clip_took_is_given_back(pool: DecodingPool) -> None:
     assert open_files() == handles
 
 
+@pytest.mark.long
 def test_decoders_end_with_their_worker_however_it_ends(tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text(
@@ -204,20 +207,3 @@ def test_decoders_end_with_their_worker_however_it_ends(tmp_path: Path) -> None:
         decoder = psutil.Process(int(worker.stdout.readline()))
         worker.kill()
     decoder.wait(5)
-
-
-def test_decoders_that_do_not_start_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accent.decoding_pool._RUN", "import sys; sys.exit(3)  # {path}")
-    with pytest.raises(RuntimeError, match=r"a decoder ended \(status 3\) while it started"):
-        DecodingPool(1, SETTINGS, 1.0)
-
-
-def test_audio_goes_beside_what_describes_it() -> None:
-    clip = decode_clip(wav(voice(9.0), 16_000), AudioLimits(), SpeechGate(), TrimSettings())
-    memory = os.memfd_create("test")
-    try:
-        description = described(clip, memory)
-        assert len(description) < 5_000
-        assert_same([read_clip(description, memory)], [clip])
-    finally:
-        os.close(memory)

@@ -8,9 +8,26 @@ from pathlib import Path
 import pytest
 
 from aurea.service.errors import ServiceFailed
+from aurea.service.machine import Machine
 from aurea.service.settings import ServeSettings, SharedSettings
 from aurea.service.supervisor import Supervisor
+from aurea.torchserve.addresses import Addresses
 from aurea.versions.registry import Registry
+
+
+def addresses(folder: Path) -> Addresses:
+    return Addresses(
+        model_name="embedded",
+        management_url="http://127.0.0.1:1",
+        metrics_url="http://127.0.0.1:2/metrics",
+        inference_socket=folder / "inference.sock",
+        key_file=folder / "key_file.json",
+        proxy_url="http://127.0.0.1:3",
+        proxy_metrics_url="http://127.0.0.1:4/metrics",
+        cores=2,
+        cards=0,
+        threads_per_worker=1,
+    )
 
 
 class DeadProxy:
@@ -67,3 +84,37 @@ def test_a_part_that_fails_to_start_again_is_tried_again_as_often_as_is_allowed(
 ) -> None:
     supervised(ServiceFailed("The proxy did not become ready."))
     assert capsys.readouterr().out.count("did not become ready") == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "by_machine", "by_environment", "expected"),
+    [
+        (0, {}, None, None),
+        (0, {"AUREA_PROCESSES": "4"}, None, "4"),
+        (0, {"AUREA_PROCESSES": "4"}, "2", "2"),
+        (3, {"AUREA_PROCESSES": "4"}, "2", "3"),
+        (1, {"AUREA_PROCESSES": "4"}, None, "1"),
+    ],
+)
+def test_the_proxy_has_as_many_processes_as_were_asked_for_or_as_the_machine_has_by_itself(
+    asked: int,
+    by_machine: dict[str, str],
+    by_environment: str | None,
+    expected: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("AUREA_PROCESSES", raising=False)
+    if by_environment is not None:
+        monkeypatch.setenv("AUREA_PROCESSES", by_environment)
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(
+        "aurea.service.supervisor.Child",
+        lambda title, command, environment, **_: started.append(environment),  # noqa: ARG005
+    )
+    monkeypatch.setattr(Machine, "proxy_environment", lambda *_: dict(by_machine))
+    settings = ServeSettings(run_dir=tmp_path, proxies=asked)
+    registry = Registry(tmp_path / "state", "embedded")
+    supervisor = Supervisor(settings, SharedSettings(), registry, "embedded")
+    supervisor._start_proxy("", addresses(tmp_path))
+    assert started[0].get("AUREA_PROCESSES") == expected

@@ -1,0 +1,103 @@
+"""One of the processes that serve: `python -m proxy.processes.worker`, as the parent starts it."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from functools import partial
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+from prometheus_client import values
+from typing_extensions import override
+
+from proxy.model_status import ModelStatus
+from proxy.processes import messages
+from proxy.processes.link import Link
+from proxy.processes.shares import SharedByAll
+from proxy.server import Server, serve
+from proxy.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_LOOK_TIMEOUT_S: Final = 0.5
+LEAVING: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Listener(socket.socket):
+    """One that the parent has opened, and whose backlog is the parent's business."""
+
+    @override
+    def listen(self, backlog: int = 0, /) -> None:
+        """It does already."""
+
+
+class Worker(Server):
+    """Leaves when the parent says so, or has gone.
+
+    Signals go to the parent: to stop accepting concerns the one queue that all processes have.
+    """
+
+    def __init__(self, *arguments: Any, link: Link, metrics: list[socket.socket]) -> None:
+        super().__init__(*arguments)
+        self._link = link
+        self._metrics = metrics
+        self._hearing: asyncio.Task[None] | None = None
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The parent, which got the same signal or was not meant, decides."""
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._hearing = asyncio.get_running_loop().create_task(self._hear())
+        await super().startup(sockets)
+        await self._look_at_the_model()
+        self._link.say(messages.READY)
+
+    @override
+    def _metrics_address(self, config: uvicorn.Config) -> dict[str, Any]:
+        return {"sock": self._metrics[0]}
+
+    async def _look_at_the_model(self) -> None:
+        """Learns what the others know by their first answers: which version answers, how much."""
+        status: ModelStatus = self.lifespan.state["model_status"]
+        looking = [asyncio.ensure_future(each) for each in (status.readiness(), status.versions())]
+        # TorchServe may not answer yet.
+        await asyncio.wait(looking, timeout=_LOOK_TIMEOUT_S)
+
+    async def _hear(self) -> None:
+        await self._link.listen(self._leave)
+        # Nobody gives turns any more: what waits is answered so, and nothing else comes.
+        self._leave()
+        self._leave()
+
+    def _leave(self) -> None:
+        super().handle_exit(signal.SIGTERM, None)
+
+
+def main() -> None:
+    """Serve in the place and with the file descriptors that the arguments name."""
+    for number in LEAVING:
+        signal.signal(number, signal.SIG_IGN)
+    place, asks, hears, public, metrics = sys.argv[1:]
+    # Goes on with the counts of the one before it in its place.
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: place)  # type: ignore[no-untyped-call]
+    settings = Settings()
+    link = Link(socket.socket(fileno=int(asks)), socket.socket(fileno=int(hears)))
+    serve(
+        settings,
+        SharedByAll(settings, link),
+        partial(Worker, link=link, metrics=_listeners(metrics)),
+        _listeners(public),
+    )
+
+
+def _listeners(fds: str) -> list[socket.socket]:
+    return [Listener(fileno=int(fd)) for fd in fds.split(",") if fd]
+
+
+if __name__ == "__main__":
+    main()
