@@ -113,6 +113,14 @@ class Metrics:
             ("code",),
             registry=self.registry,
         )
+        self._jobs = [
+            Gauge(name, text, multiprocess_mode="livesum", registry=self.registry)
+            for name, text in (
+                ("aurea_proxy_jobs_running", "Jobs at work."),
+                ("aurea_proxy_jobs_kept", "Jobs that have ended, kept for their results."),
+                ("aurea_proxy_jobs_waiting_clips", "Clips of jobs that wait."),
+            )
+        ]
         self.model_ready = Gauge(
             "aurea_proxy_model_ready",
             "READY workers of the default version.",
@@ -133,12 +141,7 @@ class Metrics:
         self, running: Callable[[], int], kept: Callable[[], int], waiting: Callable[[], int]
     ) -> None:
         """Have every scrape tell how many jobs there are, and how many of their clips wait."""
-        for name, text, measure in (
-            ("aurea_proxy_jobs_running", "Jobs at work.", running),
-            ("aurea_proxy_jobs_kept", "Jobs that have ended, kept for their results.", kept),
-            ("aurea_proxy_jobs_waiting_clips", "Clips of jobs that wait.", waiting),
-        ):
-            gauge = Gauge(name, text, registry=self.registry, multiprocess_mode="livesum")
+        for gauge, measure in zip(self._jobs, (running, kept, waiting), strict=True):
             gauge.set_function(measure)
 
     def answered(
