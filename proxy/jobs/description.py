@@ -56,7 +56,7 @@ def _created() -> dict[str, Any]:
     responses = answers(
         *("missing_file", "malformed_request", "upload_too_slow", "file_too_large"),
         *("too_many_files", "unsupported_encoding", "rate_limited", "overloaded"),
-        *("model_unavailable", *_COMMON_CODES),
+        *("not_found", "model_unavailable", *_COMMON_CODES),
         success=202,
     )
     responses = _with_example(responses, 202, _JOB)

@@ -36,7 +36,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("AUREA_TRUSTED_PROXIES", '["*"]'),
         ("AUREA_TRUSTED_PROXIES", '["proxy.example"]'),
         ("AUREA_LOG_ADDRESSES", "perhaps"),
-        ("AUREA_MAX_JOBS", "0"),
+        ("AUREA_MAX_JOBS", "-1"),
         ("AUREA_MAX_JOB_FILES", "0"),
         ("AUREA_MAX_JOB_BYTES", "128000001"),
         ("AUREA_MAX_JOBS_HELD_BYTES", "63999999"),
