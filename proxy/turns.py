@@ -22,6 +22,9 @@ LONG_S: Final = 30.0
 _AUDIO_S_A_SECOND_WAITED: Final = 20.0
 """A clip of five minutes waits for short ones of its client for 15 s at most."""
 
+_LATELY_S: Final = 10.0
+"""Seconds for which a client is expected to come again, and finds a place at the model free."""
+
 _QUIET_S: Final = 0.5
 """Seconds without any other clip before one in the background, of one worker or two: a clip alone
 computes on all cores, for which whoever comes meanwhile has to wait."""
@@ -59,6 +62,10 @@ class _Line:
     def __init__(self) -> None:
         self.waiting: dict[str, list[_Ticket]] = {}
         self.running: dict[str, list[_Ticket]] = {}
+        self._latest = ("", -math.inf)
+        """The client that came last, and when (`time.monotonic()`)."""
+        self._other = ("", -math.inf)
+        """The same of the last one before it that was another."""
 
     @property
     def clips_waiting(self) -> int:
@@ -83,10 +90,29 @@ class _Line:
 
     def join(self, client: str, ticket: _Ticket) -> None:
         self.waiting.setdefault(client, []).append(ticket)
+        if client != self._latest[0]:
+            self._other = self._latest
+        self._latest = (client, ticket.came_s)
 
-    def next(self, long_may_run: bool) -> tuple[str, _Ticket] | None:
-        """Whose turn is next; None where only long clips wait and no more of them may run."""
-        clients = sorted(self.waiting, key=lambda each: len(self.running.get(each, ())))
+    def _is_alone(self, client: str) -> bool:
+        """Whether no other client has come lately."""
+        last, came_s = self._other if client == self._latest[0] else self._latest
+        return not last or time.monotonic() - came_s > _LATELY_S
+
+    def next(self, long_may_run: bool, own_places: int) -> tuple[str, _Ticket] | None:
+        """Whose turn is next, if it is anybody's.
+
+        Nobody's is where only long clips wait and no more of them may run, or clips of clients
+        that have `own_places` already and are not alone.
+        """
+        clients = sorted(
+            (
+                each
+                for each in self.waiting
+                if len(self.running.get(each, ())) < own_places or self._is_alone(each)
+            ),
+            key=lambda each: len(self.running.get(each, ())),
+        )
         best: tuple[str, _Ticket] | None = None
         for client in clients:
             may_run = [each for each in self.waiting[client] if long_may_run or each.is_short]
@@ -133,7 +159,9 @@ class Turns:
     than keeps its workers busy, and the rest waits here: the next turn goes to the client that
     has the fewest, and among equals to the one that has waited longest for its own. Of one
     client, short clips go before long ones, and those whose sender may have left come last.
-    Long clips never have all workers where there are two.
+    Long clips never have all workers where there are two. Where several clients come, none has
+    many more than half of the places at the model: what TorchServe has taken goes before
+    whatever comes next, whoever sends it.
 
     Clips are admitted up to a number and up to so many seconds of audio. Where there is no more
     room, one whose sender may have left gives up its place, or else the client that has the
@@ -285,10 +313,13 @@ class Turns:
 
     def _call_next(self) -> None:
         while self._line.clips_running + self._background.clips_running < max(1, self._width()):
-            line, found = self._line, self._line.next(self._line.long_running < self._long_places)
+            own = max(1, self._width()) // 2 + 1
+            long_may_run = self._line.long_running < self._long_places
+            line, found = self._line, self._line.next(long_may_run, own)
             if found is None and self._background_may_run():
                 long = self._line.long_running + self._background.long_running
-                line, found = self._background, self._background.next(long < self._long_places)
+                line = self._background
+                found = line.next(long < self._long_places, sys.maxsize)
             if found is None:
                 self._call_next_later()
                 return

@@ -37,6 +37,38 @@ def test_the_polite_come_right_after_what_the_model_has_already() -> None:
     assert called[2:8].count("a") == 2
 
 
+@pytest.mark.parametrize(("lately_s", "greedy_called"), [(10.0, 3), (0.0, 5)])
+def test_where_others_come_too_nobody_has_all_places_at_the_model(
+    lately_s: float, greedy_called: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns_module, "_LATELY_S", lately_s)
+
+    async def course() -> None:
+        turns = Turns(64, None, lambda: 5)
+        before, greedy, polite = Course(turns), Course(turns), Course(turns)
+        await before.come("polite")
+        await before.end()
+        await greedy.come(*[GREEDY] * 20)
+        assert len(greedy.called) == greedy_called
+        await polite.come("polite")
+        assert len(polite.called) == (1 if greedy_called < 5 else 0)
+        await asyncio.gather(greedy.end(), polite.end())
+        assert len(greedy.called) == 20
+
+    asyncio.run(course())
+
+
+def test_who_is_alone_has_all_places_at_the_model() -> None:
+    async def course() -> None:
+        course = Course(Turns(64, None, lambda: 5))
+        await course.come(*[GREEDY] * 20)
+        assert len(course.called) == 5
+        await course.end()
+        assert len(course.called) == 20
+
+    asyncio.run(course())
+
+
 def test_a_full_house_takes_one_more_of_who_has_fewer_and_drops_the_newest_of_who_has_most() -> (
     None
 ):
