@@ -6,7 +6,9 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
+
+from typing_extensions import override
 
 PATH: Final = "/classify-us-accent"
 BROKEN: Final = 0
@@ -61,21 +63,50 @@ async def ask(port: int, request: bytes, address: str = "127.0.0.1") -> Answer:
     """Send one request from an address of this machine, and read the whole answer."""
     sent_s = time.monotonic()
     answer = b""
-    with contextlib.suppress(OSError, asyncio.TimeoutError):
-        answer = await asyncio.wait_for(_exchange(port, request, address), _LONGEST_S)
+    with contextlib.suppress(OSError):
+        answer = await _exchange(port, request, address)
     status = int(answer[9:12]) if answer[:9] == b"HTTP/1.1 " else BROKEN
     retry_after = b"\r\nretry-after:" in answer.partition(b"\r\n\r\n")[0].lower()
     return Answer(status, sent_s, time.monotonic() - sent_s, retry_after)
 
 
+class _Exchange(asyncio.Protocol):
+    """One request, and all that comes back until the connection ends.
+
+    The clients share the machine with the service: what they take of it, the service lacks.
+    """
+
+    def __init__(self, request: bytes) -> None:
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.answer = b""
+        self._request = request
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).write(self._request)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.answer += data
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+
+
 async def _exchange(port: int, request: bytes, address: str) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    loop = asyncio.get_running_loop()
+    transport, exchange = await loop.create_connection(
+        lambda: _Exchange(request), "127.0.0.1", port, local_addr=(address, 0)
+    )
+    timer = loop.call_later(_LONGEST_S, transport.abort)
     try:
-        writer.write(request)
-        await writer.drain()
-        return await reader.read()
+        await exchange.over
     finally:
-        writer.close()
+        timer.cancel()
+        transport.abort()
+    return exchange.answer
 
 
 async def open_loop(

@@ -1,5 +1,6 @@
 """`make chaos`: the real service beside faults, hostile clients and overload, in figures."""
 
+import asyncio
 import os
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+import uvloop
 from pydantic import Field
 
 from aurea.command_line import CommandLine, read
@@ -69,6 +71,7 @@ def main() -> None:
     """Read the command line; end with status 1 where a row has failed."""
     settings = read(ChaosSettings)
     end_as_ctrl_c_does()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     chosen = [
         row
         for row in ROWS
