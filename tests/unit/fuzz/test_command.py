@@ -30,14 +30,8 @@ def test_a_target_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) ->
         main()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGINT,
-        *(pytest.param(each, marks=pytest.mark.long) for each in (signal.SIGTERM, signal.SIGHUP)),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_is_broken_off_leaves_no_process_behind(
     tmp_path: Path, number: signal.Signals
 ) -> None:
