@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from proxy import line
 from proxy import turns as turns_module
 from proxy.problems import Problem
 from proxy.turns import Turns, subscriber
@@ -37,11 +38,11 @@ def test_the_polite_come_right_after_what_the_model_has_already() -> None:
     assert called[2:8].count("a") == 2
 
 
-@pytest.mark.parametrize(("lately_s", "greedy_called"), [(10.0, 3), (0.0, 5)])
+@pytest.mark.parametrize(("lately_s", "greedy_called"), [(10.0, 2), (0.0, 5)])
 def test_where_others_come_too_nobody_has_all_places_at_the_model(
     lately_s: float, greedy_called: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns_module, "_LATELY_S", lately_s)
+    monkeypatch.setattr(line, "_LATELY_S", lately_s)
 
     async def course() -> None:
         turns = Turns(64, None, lambda: 5)
@@ -54,6 +55,21 @@ def test_where_others_come_too_nobody_has_all_places_at_the_model(
         assert len(polite.called) == (1 if greedy_called < 5 else 0)
         await asyncio.gather(greedy.end(), polite.end())
         assert len(greedy.called) == 20
+
+    asyncio.run(course())
+
+
+@pytest.mark.parametrize(("greedy_clips", "goes"), [(2, False), (3, False), (4, True)])
+def test_who_waits_already_is_sent_away_for_many_fewer_alone(greedy_clips: int, goes: bool) -> None:
+    async def course() -> None:
+        turns = Turns(8, None, lambda: 1)
+        course = Course(turns)
+        await course.come(*[f"other {number}" for number in range(8 - greedy_clips)])
+        await course.come(*[GREEDY] * greedy_clips)
+        await asyncio.sleep(0.15)
+        await course.come("late")
+        assert course.refused == ([GREEDY] if goes else ["late"])
+        await course.end()
 
     asyncio.run(course())
 
@@ -115,7 +131,8 @@ def test_short_clips_go_before_long_ones_of_the_same_client_and_leave_them_a_wor
 
 def test_a_long_clip_is_not_put_off_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 0.0
-    monkeypatch.setattr(turns_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    for module in (line, turns_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now_s))
 
     async def course() -> list[str]:
         nonlocal now_s

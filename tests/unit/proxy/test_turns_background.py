@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from proxy import line
 from proxy import turns as turns_module
 from proxy.problems import Problem
 from proxy.turns import Turns
@@ -64,7 +65,8 @@ def test_none_comes_into_the_queue_of_a_model_whose_workers_others_keep_busy() -
 
 def test_they_are_not_put_off_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 0.0
-    monkeypatch.setattr(turns_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    for module in (line, turns_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now_s))
 
     async def course() -> list[str]:
         nonlocal now_s
