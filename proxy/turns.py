@@ -16,7 +16,7 @@ from proxy.load import Load
 from proxy.problems import Problem
 
 _SETTLED_S: Final = 0.1
-"""Seconds after which a clip that waits keeps its place, but for clients with many fewer."""
+"""Seconds after which a short clip that waits keeps its place, but for clients with many fewer."""
 
 _MANY_FEWER: Final = 4
 
@@ -184,14 +184,14 @@ class Turns:
         """The newest clip of the client with the most, where one with `own` is to have its place.
 
         A refusal that comes late helps its client less than one at once: for a small difference
-        only those go that have just come.
+        only those go that have just come, or are long and have much to wait for.
         """
         waiting, count = self._line.waiting, self._line.count
         most = max(waiting, key=lambda each: (count(each), waiting[each][-1].came_s), default=None)
         if most is None:
             return None
         newest = waiting[most][-1]
-        is_settled = time.monotonic() - newest.came_s > _SETTLED_S
+        is_settled = newest.is_short and time.monotonic() - newest.came_s > _SETTLED_S
         least = _MANY_FEWER if is_settled else 2
         return (most, newest) if count(most) - own >= least else None
 

@@ -59,13 +59,18 @@ def test_where_others_come_too_nobody_has_all_places_at_the_model(
     asyncio.run(course())
 
 
-@pytest.mark.parametrize(("greedy_clips", "goes"), [(2, False), (3, False), (4, True)])
-def test_who_waits_already_is_sent_away_for_many_fewer_alone(greedy_clips: int, goes: bool) -> None:
+@pytest.mark.parametrize(
+    ("greedy_clips", "cost_s", "goes"),
+    [(2, 3.0, False), (3, 3.0, False), (4, 3.0, True), (2, 300.0, True)],
+)
+def test_who_waits_already_is_sent_away_for_many_fewer_or_if_long(
+    greedy_clips: int, cost_s: float, goes: bool
+) -> None:
     async def course() -> None:
         turns = Turns(8, None, lambda: 1)
         course = Course(turns)
         await course.come(*[f"other {number}" for number in range(8 - greedy_clips)])
-        await course.come(*[GREEDY] * greedy_clips)
+        await course.come(*[GREEDY] * greedy_clips, cost_s=cost_s)
         await asyncio.sleep(0.15)
         await course.come("late")
         assert course.refused == ([GREEDY] if goes else ["late"])
