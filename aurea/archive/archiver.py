@@ -3,18 +3,21 @@
 What it writes is packed anew, so that an archive of `make mar` is the file that is registered.
 """
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Final
 
 from aurea.archive.errors import ArchiveRefused
-from aurea.archive.layout import CONFIG_FILE, HANDLER_FILE
+from aurea.archive.layout import CONFIG_FILE, HANDLER_FILE, MANIFEST_FILE
 from aurea.archive.repacking import repack
 
 _CONTENTS: Final = "contents"
+_NO_TIME: Final = "01/01/1980 00:00:00"
 
 
 class ArchiverFailed(Exception):
@@ -57,8 +60,16 @@ def write_archive(contents: Path, target: Path, *, version: str) -> None:
         if result.returncode != 0:
             raise ArchiverFailed(f"{result.stdout}{result.stderr}")
         copy = Path(scratch) / "copy"
+        archive = Path(scratch) / target.name
         try:
-            repack(Path(scratch) / target.name, copy)
+            repack(archive, copy, {MANIFEST_FILE: _undated_manifest(archive)})
         except ArchiveRefused as error:
             raise ArchiverFailed(f"{error}") from None
         copy.replace(target)
+
+
+def _undated_manifest(archive: Path) -> bytes:
+    """The manifest as of no time, so that equal contents give an equal archive."""
+    with zipfile.ZipFile(archive) as content:
+        manifest = json.loads(content.read(MANIFEST_FILE))
+    return json.dumps(manifest | {"createdOn": _NO_TIME}, indent=2).encode()

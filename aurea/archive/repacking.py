@@ -5,7 +5,9 @@ so that equal members give an equal file, whichever library packs them.
 """
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Final
 
 from aurea.archive.errors import ArchiveRefused
@@ -25,20 +27,24 @@ _MAX_RATIO: Final = 100
 _FREE_OF_RATIO_BYTES: Final = 16_000_000
 
 
-def repack(source: Path, target: Path) -> None:
+def repack(
+    source: Path, target: Path, replaced: Mapping[str, bytes] = MappingProxyType({})
+) -> None:
     """Write the members of the archive `source` as a new archive `target`.
 
-    Each is read once. Raises `ArchiveRefused` for an archive that readers could take
-    differently, that is damaged, too large or a zip bomb, or that holds what could do harm by
-    its mere name; `target` is then not whole and to be removed. Raises `OSError` where `target`
-    cannot be written.
+    Those that `replaced` names get its bytes instead of their own. Each is read once. Raises
+    `ArchiveRefused` for an archive that readers could take differently, that is damaged, too large
+    or a zip bomb, or that holds what could do harm by its mere name; `target` is then not whole and
+    to be removed. Raises `OSError` where `target` cannot be written.
     """
     try:
         with source.open("rb") as file:
             entries = _checked_entries(file)
             with zipfile.ZipFile(target, "x", zipfile.ZIP_STORED) as copy:
                 for entry in sorted(entries, key=lambda each: each.name):
-                    if not entry.is_folder:
+                    if entry.name in replaced:
+                        copy.writestr(_member(entry.name), replaced[entry.name])
+                    elif not entry.is_folder:
                         _copy(file, entry, copy)
     except UnsoundZip as error:
         raise ArchiveRefused(
@@ -96,13 +102,18 @@ def _checked_entries(file: BinaryIO) -> list[Entry]:
 
 
 def _copy(file: BinaryIO, entry: Entry, target: zipfile.ZipFile) -> None:
-    member = zipfile.ZipInfo(entry.name, _DATE)
-    member.create_system = 3
-    member.external_attr = _ATTRIBUTES
+    member = _member(entry.name)
     member.file_size = entry.size_bytes
     with target.open(member, "w") as copy:
         for block in contents(file, entry):
             copy.write(block)
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name, _DATE)
+    member.create_system = 3
+    member.external_attr = _ATTRIBUTES
+    return member
 
 
 def _is_plain(member: zipfile.ZipInfo) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,19 @@ def test_the_archive_holds_the_folder_and_names_what_is_run(tmp_path: Path) -> N
     assert files == {HANDLER_FILE, CONFIG_FILE, "accent/__init__.py", "weights"}
     assert (model["modelName"], model["modelVersion"]) == ("small", "1.0")
     assert (model["handler"], model["configFile"]) == (HANDLER_FILE, CONFIG_FILE)
+
+
+@pytest.mark.slow
+def test_equal_contents_give_an_equal_archive_at_any_time(tmp_path: Path) -> None:
+    archives = []
+    for name in ("now", "later"):
+        (tmp_path / name).mkdir()
+        target = tmp_path / name / "small.mar"
+        write_archive(contents_in(tmp_path / name / "contents", "text"), target, version="1.0")
+        archives.append(target.read_bytes())
+        # The archiver notes the second.
+        time.sleep(1.1)
+    assert archives[0] == archives[1]
 
 
 def test_several_packagings_at_once_do_not_meet(tmp_path: Path) -> None:
