@@ -1,6 +1,5 @@
 """Where the process stands on its way out."""
 
-import asyncio
 from typing import Final
 
 from proxy.flag import Flag
@@ -15,7 +14,7 @@ class Drain:
     def __init__(self) -> None:
         self.started = False
         """No more requests are wanted on connections that are open."""
-        self.begun = asyncio.Event()
+        self.begun = Flag()
         """The same, for those who wait for it; set a moment later."""
         self.over = Flag()
         """Requests in flight must be answered now, finished or not."""

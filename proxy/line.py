@@ -88,14 +88,11 @@ class Line:
         Nobody's is where only long clips wait and no more of them may run, or clips of clients
         that have `own_places` already and are not alone.
         """
-        clients = sorted(
-            (
-                each
-                for each in self.waiting
-                if len(self.running.get(each, ())) < own_places or self._is_alone(each)
-            ),
-            key=lambda each: len(self.running.get(each, ())),
-        )
+        running = {each: len(self.running.get(each, ())) for each in self.waiting}
+        clients = [
+            each for each, clips in running.items() if clips < own_places or self._is_alone(each)
+        ]
+        clients.sort(key=running.__getitem__)
         best: tuple[str, Ticket] | None = None
         for client in clients:
             may_run = [each for each in self.waiting[client] if long_may_run or each.is_short]

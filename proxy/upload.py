@@ -37,8 +37,7 @@ async def read_upload(
     `ClientDisconnect`.
     """
     refuse_encoded(request.headers.getlist("content-encoding"))
-    content_type = request.headers.get("content-type", "")
-    media_type = content_type.partition(";")[0].strip().lower()
+    content_type, media_type = content_type_of(request)
     too_large = Problem(
         "file_too_large", f"The file is larger than the {max_upload_bytes} bytes taken."
     )
@@ -49,16 +48,8 @@ async def read_upload(
             f"A body of the type '{printable(media_type)}' is not taken. {HOW_TO_SEND}",
         )
     max_body_bytes = max_upload_bytes + (OVERHEAD_BYTES if form else 0)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_body_bytes:
-        raise too_large
-    received_bytes = 0
     chunks: list[bytes] = []
-    async for chunk in received(request, pace):
-        received_bytes += len(chunk)
-        if received_bytes > max_body_bytes:
-            raise too_large
-        reserve(len(chunk))
+    async for chunk in body_of(request, max_body_bytes, too_large, reserve, pace):
         if form is None:
             chunks.append(chunk)
         else:
@@ -73,7 +64,37 @@ async def read_upload(
     return clip
 
 
-async def received(request: Request, pace: Pace) -> AsyncGenerator[bytes, None]:
+def content_type_of(request: Request) -> tuple[str, str]:
+    """The header as it came, and the media type that it names."""
+    content_type = request.headers.get("content-type", "")
+    return content_type, content_type.partition(";")[0].strip().lower()
+
+
+async def body_of(
+    request: Request,
+    max_body_bytes: int,
+    too_large: Problem,
+    reserve: Callable[[int], None],
+    pace: Pace,
+) -> AsyncGenerator[bytes, None]:
+    """Yields a body as it comes in, each piece once `reserve` has counted it.
+
+    Raises `too_large` as soon as it is known, what `reserve` raises, `Problem` (upload_too_slow)
+    and `ClientDisconnect`.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_body_bytes:
+        raise too_large
+    received_bytes = 0
+    async for chunk in _received(request, pace):
+        received_bytes += len(chunk)
+        if received_bytes > max_body_bytes:
+            raise too_large
+        reserve(len(chunk))
+        yield chunk
+
+
+async def _received(request: Request, pace: Pace) -> AsyncGenerator[bytes, None]:
     """The pieces of a body as they come in. Raises `Problem` and `ClientDisconnect`."""
     more = True
     while more:

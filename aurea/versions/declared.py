@@ -6,6 +6,7 @@ Paths in it count from the folder that the file lies in.
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -135,17 +136,25 @@ def checked_copy(source: Path, target: Path, sha256: str) -> None:
 
     Raises `DeclarationFaulty`, and leaves no copy, where the digest is another.
     """
-    digest = hashlib.sha256()
     try:
-        with source.open("rb") as reading, target.open("wb") as writing:
-            while block := reading.read(_BLOCK_BYTES):
-                digest.update(block)
-                writing.write(block)
+        with source.open("rb") as reading:
+            write_checked(iter(partial(reading.read, _BLOCK_BYTES), b""), target, sha256, source)
     except OSError as error:
         target.unlink(missing_ok=True)
         raise DeclarationFaulty(f"{source} cannot be copied: {error.strerror or error}.") from None
-    if digest.hexdigest() != sha256:
+    except DeclarationFaulty:
         target.unlink()
+        raise
+
+
+def write_checked(blocks: Iterable[bytes], target: Path, sha256: str, source: object) -> None:
+    """Write what comes from `source`. Raises `DeclarationFaulty` where its digest is another."""
+    digest = hashlib.sha256()
+    with target.open("wb") as writing:
+        for block in blocks:
+            digest.update(block)
+            writing.write(block)
+    if digest.hexdigest() != sha256:
         raise DeclarationFaulty(
             f"{source} is not the archive that is declared: its sha256 is {digest.hexdigest()}, "
             f"not {sha256}. Nothing has read it."

@@ -5,7 +5,6 @@ an http(s) address, of an object store or of the model hub, or the path of a fil
 volume for instance. What does not have the declared digest is removed before anything reads it.
 """
 
-import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from aurea.versions.declared import (
     DeclaredVersion,
     checked_copy,
     read_declaration,
+    write_checked,
 )
 
 _MAX_BYTES: Final = 2_000_000_000
@@ -83,19 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _download(address: str, part: Path, sha256: str) -> None:
-    digest, received_bytes = hashlib.sha256(), 0
-    with _answer(address) as blocks, part.open("wb") as writing:
-        for block in blocks:
-            received_bytes += len(block)
-            if received_bytes > _MAX_BYTES:
-                raise DeclarationFaulty(f"{address} is longer than {_MAX_BYTES} bytes.")
-            digest.update(block)
-            writing.write(block)
-    if digest.hexdigest() != sha256:
-        raise DeclarationFaulty(
-            f"{address} is not the archive that is declared: its sha256 is {digest.hexdigest()}, "
-            f"not {sha256}. Nothing has read it."
-        )
+    with _answer(address) as blocks:
+        write_checked(_bounded(blocks, address), part, sha256, address)
+
+
+def _bounded(blocks: Iterator[bytes], address: str) -> Iterator[bytes]:
+    received_bytes = 0
+    for block in blocks:
+        received_bytes += len(block)
+        if received_bytes > _MAX_BYTES:
+            raise DeclarationFaulty(f"{address} is longer than {_MAX_BYTES} bytes.")
+        yield block
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing_extensions import override
 from proxy.form import FIELD, OVERHEAD_BYTES, FormReader, Part, Parts, read_file_name
 from proxy.pace import Pace
 from proxy.problems import Problem, printable
-from proxy.upload import FORM_TYPE, received, refuse_encoded
+from proxy.upload import FORM_TYPE, body_of, content_type_of, refuse_encoded
 
 MAX_NAME_CHARS: Final = 120
 
@@ -40,8 +40,7 @@ async def read_files(
     whatever `reserve` raises, and Starlette's `ClientDisconnect`.
     """
     refuse_encoded(request.headers.getlist("content-encoding"))
-    content_type = request.headers.get("content-type", "")
-    media_type = content_type.partition(";")[0].strip().lower()
+    content_type, media_type = content_type_of(request)
     if media_type != FORM_TYPE:
         raise Problem(
             "malformed_request",
@@ -54,15 +53,7 @@ async def read_files(
     parts = _Files(bounds)
     form = FormReader(content_type, parts)
     max_body_bytes = bounds.max_bytes + OVERHEAD_BYTES
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_body_bytes:
-        raise too_large
-    received_bytes = 0
-    async for chunk in received(request, pace):
-        received_bytes += len(chunk)
-        if received_bytes > max_body_bytes:
-            raise too_large
-        reserve(len(chunk))
+    async for chunk in body_of(request, max_body_bytes, too_large, reserve, pace):
         form.feed(chunk)
     files = parts.files()
     if sum(len(each.audio) for each in files) > bounds.max_bytes:

@@ -31,13 +31,12 @@ class JobUpload(NamedTuple):
         """
         pace = Pace(self.min_upload_bytes_per_s, self.upload_grace_s)
         reading = asyncio.create_task(read_files(request, self.bounds, lease.reserve, pace))
-        displaced = asyncio.create_task(lease.taken_away.wait())
-        draining = asyncio.create_task(self.drain.begun.wait())
-        tasks = (reading, displaced, draining)
+        displaced, draining = lease.taken_away.reached(), self.drain.begun.reached()
+        ends = (reading, displaced, draining)
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end_tasks(tasks)
+            await end_tasks({reading})
         if reading not in done:
             if displaced in done:
                 raise Problem("overloaded")
