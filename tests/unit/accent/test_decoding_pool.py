@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -186,10 +187,27 @@ def test_what_a_large_clip_took_is_given_back(pool: DecodingPool) -> None:
     assert open_files() == handles
 
 
+@contextmanager
+def worker_and_decoder(
+    script: str, folder: Path
+) -> Iterator[tuple["subprocess.Popen[str]", psutil.Process]]:
+    """A process that runs a script, and its decoder, whose number the script prints first."""
+    path = folder / "worker.py"
+    path.write_text(script)
+    with subprocess.Popen(
+        [sys.executable, str(path)],
+        env=os.environ | {"PYTHONPATH": str(HANDLER)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as worker:
+        assert worker.stdout is not None
+        decoder = psutil.Process(int(worker.stdout.readline()))
+        yield worker, decoder
+
+
 @pytest.mark.long
 def test_decoders_end_with_their_worker_however_it_ends(tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(
+    script = (
         "import time\n"
         "from accent.decoding_pool import DecodingPool\n"
         "from accent.decoding_process import DecodingSettings\n"
@@ -197,13 +215,6 @@ def test_decoders_end_with_their_worker_however_it_ends(tmp_path: Path) -> None:
         "print(*pool.process_ids(), flush=True)\n"
         "time.sleep(60)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, str(script)],
-        env=os.environ | {"PYTHONPATH": str(HANDLER)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as worker:
-        assert worker.stdout is not None
-        decoder = psutil.Process(int(worker.stdout.readline()))
+    with worker_and_decoder(script, tmp_path) as (worker, decoder):
         worker.kill()
     decoder.wait(5)

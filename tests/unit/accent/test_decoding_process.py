@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -18,10 +16,9 @@ from accent.limits import AudioLimits
 from accent.speech import SpeechGate
 from accent.trimming import TrimSettings
 
-from aurea.paths import HANDLER
 from tests.clips import voice
 from tests.unit.accent.signals import wav
-from tests.unit.accent.test_decoding_pool import assert_same
+from tests.unit.accent.test_decoding_pool import assert_same, worker_and_decoder
 
 SETTINGS = DecodingSettings(AudioLimits(max_decode_s=0.2))
 BROKEN = "import sys; sys.exit(3)  # {path}"
@@ -110,8 +107,7 @@ def test_a_decoder_that_still_imports_ends_with_its_worker_and_holds_none_of_its
     tmp_path: Path,
 ) -> None:
     slow = "from accent.decoding_process import main; main()"
-    script = tmp_path / "worker.py"
-    script.write_text(
+    script = (
         "import time\n"
         "from accent import decoding_pool\n"
         "from accent.decoding_process import DecodingSettings\n"
@@ -122,14 +118,8 @@ def test_a_decoder_that_still_imports_ends_with_its_worker_and_holds_none_of_its
         "print(decoder.process.pid, flush=True)\n"
         "time.sleep(600)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, str(script)],
-        env=os.environ | {"PYTHONPATH": str(HANDLER)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as worker:
+    with worker_and_decoder(script, tmp_path) as (worker, decoder):
         assert worker.stdout is not None
-        decoder = psutil.Process(int(worker.stdout.readline()))
         decoder.suspend()
         worker.kill()
         assert worker.stdout.read() == "", "a decoder that cannot even run keeps nobody waiting"
