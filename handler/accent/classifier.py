@@ -110,7 +110,8 @@ class AccentClassifier:
         noise = np.random.default_rng(0).standard_normal(int(MAX_WINDOW_S * SAMPLE_RATE_HZ))
         window = noise.astype(np.float32) * np.float32(0.1)
         self._gate.measure(window)
-        for score in self._engine.score([window[: 2 * SAMPLE_RATE_HZ], window]):
+        windows = [window[: int(each_s * SAMPLE_RATE_HZ)] for each_s in self._model.warm_up_s]
+        for score in self._engine.score(windows):
             if isinstance(score, Exception):
                 raise score
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from accent.engine import Engine, PackedEngine
 from accent.layout import US_LABEL
+from accent.trimming import MAX_WINDOW_S
 
 MAX_US_BIAS: Final = 20.0
 """Largest bias that is taken: a larger one would decide every clip by itself."""
@@ -52,6 +53,10 @@ class ModelDescription:
 
     reference: ClassVar[PackedEngine]
     """The engine that all others are held against; it needs no more than the model's files."""
+
+    warm_up_s: ClassVar[tuple[float, ...]] = (2.0, MAX_WINDOW_S)
+    """Lengths of the windows that are scored before the first clip: what a process does once for
+    each length, and its memory at its largest, are done then."""
 
     @property
     def us_index(self) -> int:

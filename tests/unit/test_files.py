@@ -1,14 +1,16 @@
 """Files that are there whole or not at all."""
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from aurea.files import whole_file, write_whole
+from aurea.files import sha256_of, whole_file, write_whole
 from aurea.paths import ROOT
 
 
@@ -79,3 +81,64 @@ def test_two_processes_write_to_files_of_their_own(
 def test_text_is_written_as_it_is(tmp_path: Path) -> None:
     write_whole(tmp_path / "card.md", "é\r\nline\n")
     assert (tmp_path / "card.md").read_bytes() == "é\r\nline\n".encode()
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files count as unchanged for long as soon as they are written."""
+    monkeypatch.setattr("aurea.files._SETTLED_NS", -(1 << 62))
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_is_read_for_its_digest_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"one")
+    assert sha256_of(tmp_path / "a") == digest_of(b"one")
+    expected = digest_of(b"one")
+    monkeypatch.setattr("hashlib.sha256", None)
+    assert sha256_of(tmp_path / "a") == expected
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("times", ["as they come", "set back"])
+@pytest.mark.parametrize("way", ["in place", "replaced", "longer"])
+def test_a_file_that_was_changed_has_another_digest(tmp_path: Path, way: str, times: str) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    assert sha256_of(path) == digest_of(b"one")
+    before = path.stat()
+    time.sleep(0.02)
+    content = b"three" if way == "longer" else b"two"
+    if way == "replaced":
+        write_whole(path, content.decode())
+    else:
+        with path.open("rb+") as file:
+            file.write(content)
+    if times == "set back":
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sha256_of(path) == digest_of(content)
+
+
+def test_a_digest_of_a_file_that_was_just_written_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for content in (b"one", b"two") * 20:
+        # Faster than the clock of a file's times ticks.
+        with path.open("wb") as file:
+            file.write(content)
+        assert sha256_of(path) == digest_of(content)
+
+
+@pytest.mark.usefixtures("settled")
+def test_digests_are_kept_of_so_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[object, str] = {}
+    monkeypatch.setattr("aurea.files._known", kept)
+    monkeypatch.setattr("aurea.files._MAX_KNOWN", 3)
+    for index in range(5):
+        (tmp_path / str(index)).write_bytes(bytes([index]))
+        sha256_of(tmp_path / str(index))
+    assert list(kept.values()) == [digest_of(bytes([index])) for index in (2, 3, 4)]

@@ -35,6 +35,8 @@ class Wav2Vec2Description(ModelDescription):
     spec: Wav2Vec2Spec
     kind: ClassVar[str] = WAV2VEC2.kind
     reference: ClassVar[PackedEngine] = TORCH
+    # Ten seconds of audio take a core seven; a pass of any length brings all weights into memory.
+    warm_up_s: ClassVar[tuple[float, ...]] = (1.0,)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accent.classifier import AccentClassifier
 from accent.engine import WindowScores
 from accent.wav2vec2.loading import Wav2Vec2Model, load_model
 from accent.wav2vec2.torch_engine import TorchPrecision, Wav2Vec2Engine
@@ -77,3 +78,18 @@ def test_sixteen_bits_stray_a_little_and_give_float32(
     assert found.dtype == np.float32
     assert 0 < np.abs(found - exact).max() < (0.1 if precision == "bf16" else 0.02)
     assert all(weight.dtype != torch.float32 for weight in network.wav2vec2.parameters())
+
+
+def test_warming_up_takes_a_core_no_longer_than_a_second_of_audio(
+    wav2vec2_model: Wav2Vec2Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Wav2Vec2Engine(wav2vec2_model.network)
+    scored: list[int] = []
+    score = engine.score
+    monkeypatch.setattr(
+        engine,
+        "score",
+        lambda given: scored.extend(window.size for window in given) or score(given),
+    )
+    AccentClassifier(wav2vec2_model, engine, name="xlsr", version="1.0").warm_up()
+    assert scored == [16_000]
