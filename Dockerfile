@@ -21,7 +21,7 @@ COPY proxy proxy
 COPY bench bench
 COPY handler handler
 COPY config.properties ./
-COPY deploy/metrics.yaml deploy/log4j2.xml deploy/
+COPY deploy/metrics.yaml deploy/log4j2.xml deploy/java_compilers.json deploy/
 COPY model_store model_store
 RUN python3 -m scripts.set_up
 # The model that is baked in; MODEL=none leaves that to a mounted model store.

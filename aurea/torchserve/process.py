@@ -37,6 +37,9 @@ def java_command(configuration: Configuration, config_file: Path, log_dir: Path)
         f"-Dlog4j.configurationFile=file://{DEPLOY / 'log4j2.xml'}",
         f"-Dlog.dir={log_dir}",
         *read_properties(configuration.text())["vmargs"].split(),
+        # Not among the others, since its path may have a blank in it.
+        "-XX:+UnlockDiagnosticVMOptions",
+        f"-XX:CompilerDirectivesFile={DEPLOY / 'java_compilers.json'}",
         *("-cp", f"{site_packages}/ts/frontend/*"),
         "org.pytorch.serve.ModelServer",
         *("--python", sys.executable),

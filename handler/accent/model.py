@@ -85,6 +85,11 @@ class DescribedModel(Protocol):
     @property
     def us_index(self) -> int: ...
 
+    @property
+    def warm_up_s(self) -> tuple[float, ...]:
+        """See `ModelDescription.warm_up_s`."""
+        ...
+
     def posterior(self, evidence: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
         """See `ModelDescription.posterior`."""
         ...

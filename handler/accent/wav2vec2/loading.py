@@ -1,11 +1,13 @@
 """A folder with a wav2vec 2.0 model -> a validated description -> its network and weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from accent.ecapa.torch_engine import TORCH
 from accent.engine import Engine, PackedEngine
@@ -80,7 +82,7 @@ def load_model(folder: Path) -> Wav2Vec2Model:
             f"{spec.encoder_size}."
         )
     head = _head(folder / WAV2VEC2_HEAD_FILE, (spec.n_labels, spec.encoder_size))
-    with torch.device("meta"):
+    with torch.device("meta"), _NormsByShape():
         # Shapes without memory: the weights of the file take their places.
         network = Wav2Vec2Network(shape, spec.n_labels, output_norm=spec.output_norm)
     _check_encoder(state, network.wav2vec2.state_dict())
@@ -88,6 +90,29 @@ def load_model(folder: Path) -> Wav2Vec2Model:
     network.output.load_state_dict({"weight": head}, strict=True, assign=True)
     network.eval().requires_grad_(False)
     return Wav2Vec2Model(described.labels, described.calibration, spec, network)
+
+
+class _NormsByShape(TorchFunctionMode):
+    """Answers a normed weight's two functions by their shapes.
+
+    Without memory for their numbers, torch has them in its compiler alone, whose import takes a
+    process 2 s and 100 MB.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.norm_except_dim:
+            direction = args[0]
+            return direction.new_empty(1, 1, direction.shape[2])
+        if func is torch._weight_norm:
+            # What asks for no gradient would become a buffer and no parameter.
+            return args[0].new_empty(args[0].shape, requires_grad=True)
+        return func(*args, **(kwargs or {}))
 
 
 def _head(path: Path, shape: tuple[int, int]) -> Tensor:

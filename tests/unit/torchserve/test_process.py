@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,23 @@ def test_java_runs_torchserve_of_this_environment_with_the_configured_memory() -
     assert "-Dlog.dir=/run/logs" in command
     (logging,) = [each for each in command if each.startswith("-Dlog4j.configurationFile=file://")]
     assert Path(logging.partition("file://")[2]).is_file()
+
+
+def test_java_takes_its_second_compiler_for_digests_alone() -> None:
+    command = java_command(configured(), Path("/run/config.properties"), Path("/run/logs"))
+    options = [each for each in command if each.startswith("-XX:")]
+    java = subprocess.run(
+        [command[0], *options, "-XX:+CompilerDirectivesPrint", "-version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # For each directive, what it says of the first compiler and then of the second.
+    _, digests, rest, _ = java.stdout.split("Directive:")
+    assert "sun/security/provider/SHA*.*" in digests
+    assert "Exclude:false" in digests.partition("c2 directives:")[2]
+    assert "matching: *.*" in rest
+    assert "Enable:true Exclude:true" in rest.partition("c2 directives:")[2]
 
 
 def test_a_strangers_shell_changes_neither_torchserve_nor_torchs_threads() -> None:

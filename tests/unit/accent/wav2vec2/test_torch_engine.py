@@ -1,5 +1,6 @@
 """The engine under PyTorch: each window as if it were alone, whatever it shares a pass with."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,10 +87,11 @@ def test_warming_up_takes_a_core_no_longer_than_a_second_of_audio(
     engine = Wav2Vec2Engine(wav2vec2_model.network)
     scored: list[int] = []
     score = engine.score
-    monkeypatch.setattr(
-        engine,
-        "score",
-        lambda given: scored.extend(window.size for window in given) or score(given),
-    )
+
+    def noted(given: Sequence[Waveform]) -> list[WindowScores | Exception]:
+        scored.extend(window.size for window in given)
+        return score(given)
+
+    monkeypatch.setattr(engine, "score", noted)
     AccentClassifier(wav2vec2_model, engine, name="xlsr", version="1.0").warm_up()
     assert scored == [16_000]
