@@ -1,15 +1,19 @@
 """The same page in Firefox."""
 
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.clips import encode, voice
 from tests.contract.proxy_process import Proxy
 from tests.page.answers import answer
+from tests.page.conftest import RATE_HZ
 from tests.page.firefox import Firefox
+from tests.page.sound_server import SoundServer
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +27,26 @@ def installed() -> str:
 @pytest.fixture(scope="module")
 def firefox(installed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
     started = Firefox(installed, tmp_path_factory.mktemp("firefox"), answer())
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def sound() -> Iterator[SoundServer]:
+    path = shutil.which("pulseaudio")
+    if path is None or shutil.which("paplay") is None:
+        pytest.skip("there is no PulseAudio: apt-get install pulseaudio pulseaudio-utils")
+    # The folder of a test would be too long a name for its socket.
+    with tempfile.TemporaryDirectory() as folder:
+        server = SoundServer(path, Path(folder))
+        yield server
+        server.close()
+
+
+@pytest.fixture
+def hearing(installed: str, sound: SoundServer, tmp_path: Path) -> Iterator[Firefox]:
+    """A Firefox at a sound card, whose microphone hears what is said to it."""
+    started = Firefox(installed, tmp_path, answer(), sound=sound.environment)
     yield started
     started.close()
 
@@ -68,6 +92,35 @@ def test_the_whole_way_in_firefox(
     assert firefox.sent == 3
     assert firefox.hosts == {proxy.url}
     assert not firefox.complaints
+
+
+def test_a_microphone_is_watched_in_firefox_a_silent_one_is_named_and_a_voice_is_sent(
+    hearing: Firefox, sound: SoundServer, proxy: Proxy, tmp_path: Path
+) -> None:
+    hearing.open(f"{proxy.url}/")
+    hearing.click("#record")
+    hearing.await_true("document.body.dataset.state === 'recording'")
+    hearing.await_true("document.getElementById('status').dataset.microphone === 'silent'")
+    assert "your microphone is silent" in hearing.text("#status")
+    hearing.click("#record")
+    hearing.await_true("!document.getElementById('failure').hidden")
+    assert "Your microphone was silent" in hearing.text("#failure")
+    assert hearing.sent == 0
+
+    spoken = tmp_path / "spoken.wav"
+    spoken.write_bytes(encode(voice(12.0, seed=2, sample_rate_hz=RATE_HZ), RATE_HZ, "wav-s16"))
+    hearing.click("#record")
+    hearing.await_true("document.body.dataset.state === 'recording'")
+    with sound.saying(spoken):
+        level = "document.getElementById('level').style.getPropertyValue('--level') > 30"
+        hearing.await_true(level)
+        hearing.await_true("document.getElementById('status').dataset.microphone === 'fine'")
+        time.sleep(1.2)
+        hearing.click("#record")
+        hearing.await_true("!document.getElementById('result').hidden")
+    assert hearing.text("#result .figure") == "78.4"
+    assert hearing.sent == 1
+    assert not hearing.complaints
 
 
 def test_a_denied_microphone_is_named_in_firefox_and_a_file_still_works(
