@@ -30,7 +30,6 @@ _REPEATS: Final = 40
 _WARM: Final = 5
 _WAIT_MS: Final = 60_000
 _CURL_TIMEOUT_S: Final = 60
-_PHONE: Final = {"width": 390, "height": 844}
 _WATCH: Final = """() => {
   let last = null;
   document.getElementById("file").addEventListener(
@@ -56,16 +55,16 @@ _EXPECT: Final = """(waitMs) => {
 def page_report(model: Path, clips: Sequence[BenchClip], folder: Path) -> str:
     """Start the service, open its page, and return a table of how long a clip of 5 s takes.
 
-    `folder` is that of the clips. Raises `RivalFailed`, also where there is no Chromium, no
-    Playwright or no curl.
+    `folder` is that of the clips. Raises `RivalFailed`, and `SystemExit` where there is no
+    Chromium, no Playwright or no curl.
     """
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None or shutil.which("curl") is None:
-        raise RivalFailed("there is no Chromium or no curl: apt-get install chromium curl")
+        raise SystemExit("There is no Chromium or no curl: apt-get install chromium curl")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
-        raise RivalFailed("playwright is not installed: make setup-dev") from error
+        raise SystemExit("playwright is not installed: make setup-dev") from error
     clip = min(clips, key=lambda each: abs(each.duration_s - CLIP_S))
     build_archive(model)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
@@ -89,7 +88,7 @@ def measure(
     browser: "Browser", url: str, clip: Path, repeats: int = _REPEATS, warm: int = _WARM
 ) -> dict[str, list[float]]:
     """Milliseconds of each way to a score, in turn, `repeats` times after `warm` uncounted ones."""
-    page = browser.new_page(viewport=_PHONE)
+    page = browser.new_page(viewport={"width": 390, "height": 844})
     page.set_default_timeout(_WAIT_MS)
     page.goto(f"{url}/")
     page.locator("main:not([hidden])").wait_for()

@@ -31,7 +31,7 @@ PLACES: Final = string.ascii_letters + string.digits + "-_"
 """The first character of an id, for each place. There are as many as there may be processes."""
 ANSWER_TIMEOUT_S: Final = 10.0
 """How long a process may take to begin its answer: one that has died is started again before."""
-_PASSED_ON: Final = ("accept", "accept-language", "last-event-id")
+_PASSED_ON: Final = (b"accept", b"accept-language", b"last-event-id")
 _PASSED_BACK: Final = ("content-type", "content-language", "vary", "x-accel-buffering")
 _KEY: Final = "x-key"
 _REQUEST_ID: Final = "x-request-id"
@@ -70,10 +70,10 @@ class JobPlacesOfAll(JobPlaces):
             return None
         if not 0 <= place < self._processes:
             raise Problem("job_not_found")
-        headers = [(name, value) for name in _PASSED_ON for value in request.headers.getlist(name)]
-        headers.append((_REQUEST_ID, caller.request_id))
+        headers = [each for each in request.headers.raw if each[0] in _PASSED_ON]
+        headers.append((_REQUEST_ID.encode(), caller.request_id.encode()))
         if caller.key is not None:
-            headers.append((_KEY, quote(caller.key)))
+            headers.append((_KEY.encode(), quote(caller.key).encode()))
         asked = self._client(place)
         path = f"{JOBS}/{quote(request.path_params['job_id'], safe='')}"
         try:

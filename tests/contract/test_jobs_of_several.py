@@ -83,6 +83,8 @@ def test_whichever_process_is_asked_it_tells_streams_and_deletes_a_job(several: 
             assert read(several, address).json() == document
             assert [each.id for each in all_events(several, address)] == [1, 2, 3]
             assert [each.id for each in all_events(several, address, last_event_id="2")] == [3]
+            told = all_events(several, address, last_event_id="²")
+            assert [each.id for each in told] == [1, 2, 3]
             after = {"Accept": "text/event-stream", "Last-Event-ID": "3"}
             assert read(several, address, **after).status_code == 204
         assert delete(several, address).status_code == 204
