@@ -73,7 +73,7 @@ def test_a_form_is_read_as_strictly_as_that_of_one_clip(
     assert not list(roomy.temp_folder.iterdir())
 
 
-@pytest.mark.parametrize("settings", [{"max_jobs": 0}, {"max_jobs": 0, "processes": 2}])
+@pytest.mark.parametrize("settings", [{"max_jobs": 0}])
 def test_where_no_jobs_are_kept_they_are_not_found(
     settings: dict[str, int], start: Callable[..., Proxy]
 ) -> None:

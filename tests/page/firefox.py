@@ -128,6 +128,26 @@ class Firefox:
             files=[str(file)],
         )
 
+    def press(self, key: str) -> None:
+        """Presses a key, as its character; WebDriver has characters of its own for the others."""
+        actions = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]
+        self.command(
+            "input.performActions",
+            context=self._context,
+            actions=[{"type": "key", "id": "keyboard", "actions": actions}],
+        )
+
+    def go_offline(self, *, offline: bool = True) -> None:
+        self.command(
+            "emulation.setNetworkConditions",
+            contexts=[self._context],
+            networkConditions={"type": "offline"} if offline else None,
+        )
+
+    def resize(self, width: int, height: int) -> None:
+        viewport = {"width": width, "height": height}
+        self.command("browsingContext.setViewport", context=self._context, viewport=viewport)
+
     def text(self, selector: str) -> str:
         return str(self.evaluate(f"document.querySelector({json.dumps(selector)}).textContent"))
 

@@ -1,11 +1,13 @@
 """The same page in Firefox."""
 
+import json
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import axe_playwright_python
 import pytest
 
 from tests.clips import encode, voice
@@ -14,6 +16,9 @@ from tests.page.answers import answer
 from tests.page.conftest import RATE_HZ
 from tests.page.firefox import Firefox
 from tests.page.sound_server import SoundServer
+
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+TAB = "\ue004"
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +126,52 @@ def test_a_microphone_is_watched_in_firefox_a_silent_one_is_named_and_a_voice_is
     assert hearing.text("#result .figure") == "78.4"
     assert hearing.sent == 1
     assert not hearing.complaints
+
+
+def test_the_page_is_for_everybody_in_firefox_too(
+    firefox: Firefox, proxy: Proxy, clip: bytes, tmp_path: Path
+) -> None:
+    """axe-core at 320 pixels, and without a connection."""
+    firefox.resize(320, 640)
+    firefox.open(f"{proxy.url}/")
+    assert not violations(firefox)
+    firefox.press(TAB)
+    assert firefox.evaluate("document.activeElement.className") == "skip"
+    firefox.click("#record")
+    firefox.await_true("document.body.dataset.state === 'recording'")
+    time.sleep(1.2)
+    firefox.click("#record")
+    firefox.await_true("!document.getElementById('result').hidden")
+    assert firefox.evaluate("document.documentElement.scrollWidth") <= 320
+    assert not violations(firefox)
+
+    file = tmp_path / "clip.wav"
+    file.write_bytes(clip)
+    sent = firefox.sent
+    firefox.go_offline()
+    firefox.choose(file)
+    firefox.await_true("!document.getElementById('failure').hidden")
+    assert "You are offline" in firefox.text("#failure")
+    assert not violations(firefox)
+    assert firefox.sent == sent
+    firefox.go_offline(offline=False)
+    firefox.click("#failure button")
+    firefox.await_true("document.getElementById('failure').hidden")
+    firefox.await_true("document.querySelectorAll('.attempt').length === 2")
+    firefox.click(".danger")
+    firefox.await_true("document.getElementById('attempts').hidden")
+
+
+def violations(firefox: Firefox) -> list[str]:
+    """What axe-core finds, as rule and place."""
+    # What fades in has its colour once it is there.
+    firefox.await_true("document.getAnimations().every((each) => each.playState !== 'running')")
+    firefox.evaluate(f"{AXE.read_text('utf-8')};null")
+    told = firefox.evaluate(
+        "axe.run().then(({violations}) => JSON.stringify("
+        "violations.flatMap(({id, nodes}) => nodes.map(({html}) => `${id}: ${html}`))))"
+    )
+    return list(json.loads(told))
 
 
 def test_a_denied_microphone_is_named_in_firefox_and_a_file_still_works(
