@@ -19,6 +19,7 @@ from tests.contract.standin import StandIn, hang
 pytestmark = pytest.mark.slow
 
 PROCESSES: Final = 3
+STREAM: Final = {"Accept": "text/event-stream"}
 OFTEN: Final = 12
 """So many new connections come to more than one process."""
 
@@ -144,10 +145,9 @@ def test_jobs_of_a_process_that_is_killed_are_gone_and_all_processes_say_so(
     proxy = start(processes=PROCESSES, job_silence_s=0.05, max_jobs_per_client=3)
     lost, kept = at_two_places(proxy, b"slow")
     victim = keeper(proxy, lost)
-    accepting = {"Accept": "text/event-stream"}
     streams = []
     for client in [proxy.new_client() for _ in range(4)]:
-        request = client.build_request("GET", lost, headers=accepting)
+        request = client.build_request("GET", lost, headers=STREAM)
         streams.append(client.send(request, stream=True))
     victim.kill()
     for stream in streams:
@@ -156,6 +156,14 @@ def test_jobs_of_a_process_that_is_killed_are_gone_and_all_processes_say_so(
         with suppress(httpx.TransportError):
             told = [each for each in events(stream) if each.name]
         assert not told
+
+    def is_gone() -> bool:
+        """Who asks waits for the next process in its place, but not for ever."""
+        status = read(proxy, lost).status_code
+        assert status in (404, 503)
+        return status == 404
+
+    eventually(is_gone)
     for _ in range(OFTEN):
         refused = read(proxy, lost)
         assert (refused.status_code, refused.json()["code"]) == (404, "job_not_found")
@@ -163,6 +171,33 @@ def test_jobs_of_a_process_that_is_killed_are_gone_and_all_processes_say_so(
     # What it had of the number of jobs is free again.
     eventually(lambda: len([created_anywhere(proxy, b"fast") for _ in range(2)]) == 2)
     delete(proxy, kept)
+
+
+def test_a_reader_that_leaves_leaves_nothing_open_between_processes(
+    several: Proxy, standin: StandIn
+) -> None:
+    def passed_on() -> int:
+        """Connections over which one process answers for another."""
+        return sum(
+            "jobs-" in each.laddr
+            for process in psutil.Process(several.pid).children()
+            for each in process.net_connections("unix")
+        )
+
+    standin.behaviours[b"slow"] = hang
+    # Those that listen have the same name.
+    idle = passed_on()
+    for address in at_two_places(several, b"slow"):
+        streams = []
+        for client in [several.new_client() for _ in range(OFTEN)]:
+            request = client.build_request("GET", address, headers=STREAM)
+            streams.append((client, client.send(request, stream=True)))
+        eventually(lambda: passed_on() > idle)
+        for client, stream in streams:
+            stream.close()
+            client.close()
+        eventually(lambda: passed_on() == idle)
+        delete(several, address)
 
 
 def test_a_drain_ends_the_jobs_of_all_and_each_process_says_so(
@@ -174,7 +209,7 @@ def test_a_drain_ends_the_jobs_of_all_and_each_process_says_so(
     streams = []
     for address in [*addresses] * 3:
         client = proxy.new_client()
-        request = client.build_request("GET", address, headers={"Accept": "text/event-stream"})
+        request = client.build_request("GET", address, headers=STREAM)
         streams.append((client, client.send(request, stream=True)))
     proxy.terminate()
     for client, stream in streams:
