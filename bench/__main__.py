@@ -16,6 +16,7 @@ from bench.clips import make_clips
 from bench.contestants import BENCH_PYTHON, Place, build_archive, unpack
 from bench.docs import write_docs
 from bench.gpu import GPU_ENGINE, gpu_here, gpu_report
+from bench.page import PAGE, page_report
 from bench.preparing import (
     choose_folder,
     complete_archive,
@@ -100,12 +101,13 @@ def main() -> None:
             say(f"Model: {what}")
             print(gpu_report(model, gpu_here()))
             return
-        if settings.only == [PROFILE]:
-            model, what = choose_folder(settings)
-            say(f"Model: {what}")
-            folder = settings.kept / "clips"
-            print(profile_report(model, make_clips(folder), folder))
-            return
+        for name, report in ((PROFILE, profile_report), (PAGE, page_report)):
+            if settings.only == [name]:
+                model, what = choose_folder(settings)
+                say(f"Model: {what}")
+                folder = settings.kept / "clips"
+                print(report(model, make_clips(folder), folder))
+                return
         measured = bench(settings)
         if "the bench itself" in measured.failures:
             sys.exit("\nThe bench broke off; see above.")

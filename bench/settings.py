@@ -20,7 +20,8 @@ class BenchSettings(CommandLine):
 
     only: list[str] = Field(default=[])
     """Contestants, with commas between; none: all; engine: only the engine on a GPU, in a table;
-    profile: only where the service's processor time goes, by process, thread and function."""
+    profile: only where the service's processor time goes, by process, thread and function;
+    page: only how long the page in a browser takes from a file to its number."""
 
     rounds: int = Field(default=3, ge=0)
     """How often everything is gone through."""

@@ -34,7 +34,6 @@ from proxy.description import (
     answers,
 )
 from proxy.drain import Drain
-from proxy.held_bytes import HeldBytes
 from proxy.jobs.book import Jobs
 from proxy.jobs.files_form import Bounds
 from proxy.jobs.routes import JobRoutes
@@ -120,10 +119,8 @@ def create_app(settings: Settings, drain: Drain, shared: Shared | None = None) -
     jobs = Jobs(
         JobScoring(classification, access, metrics, settings.retry_after_s).work,
         drain,
-        # A job is in the memory of one process, and its address would lead to any of them.
-        max_jobs=settings.max_jobs if settings.processes == 1 else 0,
-        max_per_client=settings.max_jobs_per_client,
     )
+    places = shared.job_places()
     metrics.show_jobs(lambda: jobs.running, lambda: jobs.kept, lambda: jobs.waiting_clips)
 
     def limits() -> Limits:
@@ -146,6 +143,7 @@ def create_app(settings: Settings, drain: Drain, shared: Shared | None = None) -
             "torchserve_page": torchserve_page,
         }
         await end_tasks({interrupting})
+        await places.aclose()
         await torchserve.aclose()
 
     app = DescribedApp(
@@ -202,8 +200,11 @@ def create_app(settings: Settings, drain: Drain, shared: Shared | None = None) -
     add_answer(app, classify, settings.model_notice)
     JobRoutes(
         jobs,
+        settings.max_jobs > 0,
+        shared.job_slots(),
+        places,
         _job_upload(settings, drain, metrics),
-        HeldBytes(settings.max_jobs_held_bytes),
+        shared.held_by_jobs(),
         access,
         settings.model_notice,
         live_s=settings.job_s,

@@ -121,6 +121,7 @@ class Metrics:
                 ("aurea_proxy_jobs_waiting_clips", "Clips of jobs that wait."),
             )
         ]
+        self._jobs_measures: tuple[Callable[[], int], ...] = ()
         self.model_ready = Gauge(
             "aurea_proxy_model_ready",
             "READY workers of the default version.",
@@ -141,8 +142,14 @@ class Metrics:
         self, running: Callable[[], int], kept: Callable[[], int], waiting: Callable[[], int]
     ) -> None:
         """Have every scrape tell how many jobs there are, and how many of their clips wait."""
-        for gauge, measure in zip(self._jobs, (running, kept, waiting), strict=True):
+        self._jobs_measures = (running, kept, waiting)
+        for gauge, measure in zip(self._jobs, self._jobs_measures, strict=True):
             gauge.set_function(measure)
+
+    def write_jobs(self) -> None:
+        """Writes down what `show_jobs` shows, for a scrape of another process."""
+        for gauge, measure in zip(self._jobs, self._jobs_measures, strict=False):
+            gauge.set(measure())
 
     def answered(
         self,

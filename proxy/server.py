@@ -212,7 +212,7 @@ def serve(
         shares.connections, settings.max_connections_per_client, settings.trusted_proxies
     )
     try:
-        config = _config(
+        config = config_of(
             settings,
             app=create_app(settings, drain, shared),
             host=settings.host,
@@ -236,7 +236,7 @@ def serve(
         sys.exit(STARTUP_FAILURE)
     metrics_config = None
     if not settings.metrics_public:
-        metrics_config = _config(
+        metrics_config = config_of(
             settings,
             app=create_metrics_app(),
             host=settings.metrics_host,
@@ -265,7 +265,8 @@ def _encrypted(config: uvicorn.Config, settings: Settings, caps: ConnectionCaps)
     return tls
 
 
-def _config(settings: Settings, caps: ConnectionCaps | None, **options: Any) -> uvicorn.Config:
+def config_of(settings: Settings, caps: ConnectionCaps | None, **options: Any) -> uvicorn.Config:
+    """What an app is served with. Its connections are counted in `caps`, if there are any."""
     return uvicorn.Config(
         # uvloop may read a client's first words of TLS before `start_tls` has been reached, and has
         # one of several processes accept all that wait at a port.

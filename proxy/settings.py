@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     """Bytes of uploads held at once; an upload that passes them is answered 503."""
     max_jobs: int = Field(default=64, ge=0)
     """Jobs in memory at once, at work or ended; one more is answered 503. 0 keeps none: jobs are
-    answered 404 then, and so they are where there is more than one of `processes`."""
+    answered 404 then."""
     max_jobs_per_client: int = Field(default=8, gt=0)
     """The most of them for one client, which is an API key or else an address."""
     max_job_files: int = Field(default=100, gt=0)

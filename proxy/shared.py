@@ -10,6 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from prometheus_client import CollectorRegistry
 
 from proxy.held_bytes import HeldBytes
+from proxy.jobs.places import JobPlaces
+from proxy.jobs.slots import JobSlots
 from proxy.metrics import Metrics
 from proxy.pulse import Pulse
 from proxy.rate_limit import Allowance, Limits
@@ -39,6 +41,18 @@ class Shared:
     def held(self) -> HeldBytes:
         """How much is held of uploads."""
         return HeldBytes(self.settings.max_held_bytes)
+
+    def held_by_jobs(self) -> HeldBytes:
+        """How much is held of the files and results of jobs."""
+        return HeldBytes(self.settings.max_jobs_held_bytes)
+
+    def job_slots(self) -> JobSlots:
+        """How many jobs there may be."""
+        return JobSlots(self.settings.max_jobs, self.settings.max_jobs_per_client)
+
+    def job_places(self) -> JobPlaces:
+        """Who keeps which job."""
+        return JobPlaces()
 
     def pulse(self) -> Pulse:
         """When the model has answered."""

@@ -72,7 +72,7 @@ class ServeSettings(CommandLine):
     """Model workers of a version that was not scaled; 0: one per core."""
 
     proxies: int = Field(default=0, ge=0, le=64)
-    """Proxy processes on the port; 0: as AUREA_PROCESSES says, else one."""
+    """Proxy processes on the port; 0: as AUREA_PROCESSES says, else by cores."""
 
     force: bool = False
     """Start as many workers as asked for, even if the machine does not hold them."""

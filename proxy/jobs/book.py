@@ -1,4 +1,4 @@
-"""All jobs of the process: how many there may be, whose they are, and when they go."""
+"""All jobs that the process keeps: whose they are, and when they go."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ class _Entry:
 
 
 class Jobs:
-    """Keeps jobs in memory, up to a number, from their upload until they are deleted or expire.
+    """Keeps jobs in memory from their upload until they are deleted or expire.
 
     `work` scores the files of a job, and returns once all have their result.
     """
@@ -36,14 +36,9 @@ class Jobs:
         self,
         work: Callable[[Job], Coroutine[Any, Any, None]],
         drain: Drain,
-        *,
-        max_jobs: int,
-        max_per_client: int,
     ) -> None:
         self._work = work
         self._drain = drain
-        self._max_jobs = max_jobs
-        self._max_per_client = max_per_client
         self._entries: dict[str, _Entry] = {}
 
     @property
@@ -61,26 +56,13 @@ class Jobs:
         """How many clips of all jobs wait for their turn."""
         return sum(each.job.counts["waiting"] for each in self._entries.values())
 
-    def check_room(self, client: str) -> None:
-        """Raises `Problem` (not_found, overloaded, model_unavailable) if a client gets no job."""
-        if not self._max_jobs:
-            raise Problem("not_found", "This server keeps no jobs.")
+    def check_open(self) -> None:
+        """Raises `Problem` (model_unavailable) once no more jobs are taken."""
         if self._drain.started:
             raise Problem("model_unavailable", SHUTTING_DOWN)
-        own = sum(each.job.owner.client == client for each in self._entries.values())
-        if own >= self._max_per_client:
-            raise Problem(
-                "overloaded",
-                f"You have {own} jobs, as many as one client may have. DELETE those you have read.",
-            )
-        if len(self._entries) >= self._max_jobs:
-            raise Problem("overloaded", "There are as many jobs as may be. Try again later.")
 
     def add(self, job: Job, held: ExitStack) -> None:
-        """Puts a job to work for which `check_room` has found room.
-
-        `held` is closed when the job goes.
-        """
+        """Puts a job to work. `held` is closed when the job goes."""
         entry = _Entry(job, held)
         self._entries[job.id] = entry
         entry.work = asyncio.create_task(self._run(entry))

@@ -85,7 +85,9 @@ def _created() -> dict[str, Any]:
 
 def _events_or_document() -> dict[str, Any]:
     responses = _with_example(
-        answers("job_not_found", *_COMMON_CODES), 200, {**_JOB, "results": _RESULTS}
+        answers("job_not_found", "model_unavailable", *_COMMON_CODES),
+        200,
+        {**_JOB, "results": _RESULTS},
     )
     responses[200]["content"]["text/event-stream"] = {
         "schema": {
@@ -106,6 +108,6 @@ def _events_or_document() -> dict[str, Any]:
 CREATED: Final = _created()
 EVENTS_OR_DOCUMENT: Final = _events_or_document()
 DELETED: Final[dict[str, Any]] = {
-    "responses": answers("job_not_found", *_COMMON_CODES, success=204),
+    "responses": answers("job_not_found", "model_unavailable", *_COMMON_CODES, success=204),
     "openapi_extra": {"parameters": [_ID_PARAMETER, REQUEST_ID_PARAMETER]},
 }

@@ -1,7 +1,6 @@
 """One job: its files, what became of them, and who waits for more of it."""
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from proxy.problems import Problem
 JobState = Literal["running", "done", "timed_out", "interrupted", "cancelled"]
 FileState = Literal["waiting", "running", "scored", "refused", "failed"]
 
-_ID_BYTES: Final = 24
 _FAULT_STATUS: Final = 500
 
 
@@ -42,12 +40,14 @@ class FileResult:
 class Job:
     """Holds the clips of its files until they are scored, and their results until it is dropped.
 
-    `lease` is what it holds of the memory for jobs, `request_id` that of the request which made
-    it. `live_s` seconds after it was made it ends, `kept_s` after its end it is forgotten.
+    `job_id` is a secret, `lease` what it holds of the memory for jobs, `request_id` that of the
+    request which made it. `live_s` seconds after it was made it ends, `kept_s` after its end it is
+    forgotten.
     """
 
     def __init__(
         self,
+        job_id: str,
         owner: Owner,
         files: Sequence[File],
         detail: Detail,
@@ -57,7 +57,7 @@ class Job:
         live_s: float,
         kept_s: float,
     ) -> None:
-        self.id = secrets.token_urlsafe(_ID_BYTES)
+        self.id = job_id
         self.owner = owner
         self.detail = detail
         self.request_id = request_id

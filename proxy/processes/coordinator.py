@@ -45,6 +45,8 @@ class Coordinator:
         self._widths: dict[Session, tuple[int, int]] = {}
         self.turns = shared.turns(lambda: self._width()[0], lambda: self._width()[1])
         self.held = shared.held()
+        self.held_by_jobs = shared.held_by_jobs()
+        self.job_slots = shared.job_slots()
         self.pulse = shared.pulse()
         self.suspects = shared.suspects()
         self._shared = shared
@@ -122,6 +124,7 @@ class Session:
         self._scopes: dict[int, asyncio.Task[None]] = {}
         self._left: set[int] = set()
         self._leases: dict[int, tuple[Lease, ExitStack]] = {}
+        self._slots: dict[int, ExitStack] = {}
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(asked.fileno(), self._read)
         coordinator.enter(self)
@@ -141,6 +144,8 @@ class Session:
         await asyncio.gather(*self._scopes.values(), return_exceptions=True)
         for number in list(self._leases):
             self._end_lease(number)
+        for number in list(self._slots):
+            self._slots.pop(number).close()
 
     def _read(self) -> None:
         for _ in range(_AT_A_STRETCH):
@@ -180,6 +185,10 @@ class Session:
             return held.turns.check_room(*rest)
         if kind == messages.RESERVE:
             return self._reserve(*rest)
+        if kind == messages.CHECK_SLOT:
+            return held.job_slots.check_room(*rest)
+        if kind == messages.SLOT:
+            return self._take_slot(*rest)
         if kind == messages.ALLOW:
             name, limits = rest
             return held.allowance(name, Limits(*limits)).admit()
@@ -205,6 +214,9 @@ class Session:
             self._end(*rest)
         elif kind == messages.WHOLE:
             self._leases[rest[0]][0].is_whole = True
+        elif kind == messages.SHRINK:
+            number, size_bytes = rest
+            self._leases[number][0].shrink_to(size_bytes)
         elif kind == messages.CHARGE:
             name, limits, duration_s = rest
             held.allowance(name, Limits(*limits)).charge_audio(duration_s)
@@ -239,14 +251,23 @@ class Session:
         self._left.discard(number)
         if number in self._leases:
             self._end_lease(number)
+        elif number in self._slots:
+            self._slots.pop(number).close()
         elif (task := self._scopes.pop(number, None)) is not None:
             task.cancel()
 
-    def _reserve(self, number: int, count: int, client: str) -> None:
+    def _take_slot(self, number: int, client: str) -> None:
+        """Raises `Problem` where there is none."""
+        stack = ExitStack()
+        stack.enter_context(self._coordinator.job_slots.slot(client))
+        self._slots[number] = stack
+
+    def _reserve(self, number: int, count: int, client: str, of_jobs: bool) -> None:
         """Raises `Problem` where there is no room, or the lease was taken away before."""
         if number not in self._leases:
             stack = ExitStack()
-            lease = stack.enter_context(self._coordinator.held.lease(client))
+            held = self._coordinator.held_by_jobs if of_jobs else self._coordinator.held
+            lease = stack.enter_context(held.lease(client))
             lease.taken_away = _Notice(partial(self.say, messages.TAKEN_AWAY, number))
             self._leases[number] = (lease, stack)
         self._leases[number][0].reserve(count)

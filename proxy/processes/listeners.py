@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 
@@ -25,6 +26,19 @@ def open_listeners(host: str, port: int, backlog: int) -> list[socket.socket]:
             listener.close()
         raise
     return listeners
+
+
+def open_unix_listener(path: Path, backlog: int) -> socket.socket:
+    """One for this user's processes. Raises `OSError`."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(path))
+        listener.setblocking(False)
+        listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _bind(listener: socket.socket, address: Any) -> None:

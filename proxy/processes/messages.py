@@ -16,11 +16,13 @@ MESSAGE_BYTES: Final = 65_536
 # A process waits for the answers to these; they are all given at once.
 CHECK_ROOM: Final = "check_room"
 RESERVE: Final = "reserve"
+CHECK_SLOT: Final = "check slot"
+SLOT: Final = "slot"
 ALLOW: Final = "allow"
 LOAD: Final = "load"
 PULSE: Final = "pulse"
 PROCESSES: Final = "processes"
-ASKED: Final = frozenset({CHECK_ROOM, RESERVE, ALLOW, LOAD, PULSE, PROCESSES})
+ASKED: Final = frozenset({CHECK_ROOM, RESERVE, CHECK_SLOT, SLOT, ALLOW, LOAD, PULSE, PROCESSES})
 
 # For these it does not.
 READY: Final = "ready"
@@ -28,6 +30,7 @@ TURN: Final = "turn"
 LEFT: Final = "left"
 LOCK: Final = "lock"
 WHOLE: Final = "whole"
+SHRINK: Final = "shrink"
 END: Final = "end"
 CHARGE: Final = "charge"
 BLAME: Final = "blame"

@@ -19,7 +19,8 @@ from proxy.logs import configure_logging
 from proxy.processes import messages
 from proxy.processes.coordinator import Coordinator, Processes, Session
 from proxy.processes.counts_folder import counts_folder, usual_place
-from proxy.processes.listeners import open_listeners
+from proxy.processes.job_places import socket_of
+from proxy.processes.listeners import open_listeners, open_unix_listener
 from proxy.processes.log_relay import LogRelay
 from proxy.processes.worker import LEAVING
 from proxy.server import LAST_ANSWERS_S, STARTUP_FAILURE
@@ -62,6 +63,7 @@ class Parent:
         self._relay = LogRelay()
         self._public: list[socket.socket] = []
         self._metrics: list[socket.socket] = []
+        self._jobs: list[socket.socket] = []
         self._running: dict[int, Process] = {}
         self._ready = 0
         self._leaving = asyncio.Event()
@@ -82,6 +84,10 @@ class Parent:
                 self._metrics = open_listeners(
                     settings.metrics_host, settings.metrics_port, shares.backlog
                 )[:1]
+            what = "no socket for jobs"
+            for place in range(settings.processes):
+                path = socket_of(self._folder, place)
+                self._jobs.append(open_unix_listener(path, shares.backlog))
         except OSError as error:
             logger.error("%s: %s", what, error)
             self._close_listeners()
@@ -104,7 +110,7 @@ class Parent:
         self._coordinator.say_to_all(messages.DRAIN)
 
     def _close_listeners(self) -> None:
-        for listener in (*self._public, *self._metrics):
+        for listener in (*self._public, *self._metrics, *self._jobs):
             listener.close()
 
     async def _keep(self, place: int) -> None:
@@ -173,7 +179,8 @@ class Parent:
             return was_ready, status
 
     async def _start(self, place: int, asks: socket.socket, hears: socket.socket) -> Process:
-        kept = (asks, hears, *self._public, *self._metrics)
+        jobs = self._jobs[place]
+        kept = (asks, hears, jobs, *self._public, *self._metrics)
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -183,6 +190,8 @@ class Parent:
             str(hears.fileno()),
             ",".join(str(each.fileno()) for each in self._public),
             ",".join(str(each.fileno()) for each in self._metrics),
+            str(jobs.fileno()),
+            str(self._folder),
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=PIPE,

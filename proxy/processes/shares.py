@@ -10,6 +10,8 @@ from typing_extensions import override
 
 from proxy.flag import Flag
 from proxy.held_bytes import HeldBytes, Lease
+from proxy.jobs.places import JobPlaces
+from proxy.jobs.slots import JobSlots
 from proxy.load import Load
 from proxy.metrics import Metrics
 from proxy.processes import messages
@@ -29,9 +31,11 @@ LOOK_EVERY_S: Final = 0.02
 class SharedByAll(Shared):
     """The parent's of each."""
 
-    def __init__(self, settings: Settings, link: Link) -> None:
+    def __init__(self, settings: Settings, link: Link, places: JobPlaces | None = None) -> None:
+        """`places` says who keeps which job."""
         super().__init__(settings)
         self._link = link
+        self._places = places or JobPlaces()
 
     @override
     def turns(self, width: Callable[[], int], max_long: Callable[[], int]) -> Turns:
@@ -40,6 +44,18 @@ class SharedByAll(Shared):
     @override
     def held(self) -> HeldBytes:
         return _HeldBytes(self._link)
+
+    @override
+    def held_by_jobs(self) -> HeldBytes:
+        return _HeldBytes(self._link, of_jobs=True)
+
+    @override
+    def job_slots(self) -> JobSlots:
+        return _JobSlots(self._link)
+
+    @override
+    def job_places(self) -> JobPlaces:
+        return self._places
 
     @override
     def pulse(self) -> Pulse:
@@ -113,13 +129,14 @@ class _Turns(Turns):
 
 
 class _HeldBytes(HeldBytes):
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, *, of_jobs: bool = False) -> None:
         self._link = link
+        self._of_jobs = of_jobs
 
     @override
     @contextmanager
     def lease(self, client: str) -> Iterator[Lease]:
-        lease = _Lease(self._link, client)
+        lease = _Lease(self._link, client, self._of_jobs)
         try:
             yield lease
         finally:
@@ -127,9 +144,11 @@ class _HeldBytes(HeldBytes):
 
 
 class _Lease(Lease):
-    def __init__(self, link: Link, client: str) -> None:
+    def __init__(self, link: Link, client: str, of_jobs: bool) -> None:
         self._link = link
+        self._of_jobs = of_jobs
         self._number = link.number()
+        self._is_held = False
         self._is_whole = False
         self.client = client
         self.size_bytes = 0
@@ -142,19 +161,45 @@ class _Lease(Lease):
     @is_whole.setter
     def is_whole(self, value: bool) -> None:
         self._is_whole = value
-        if self.size_bytes:
+        if self._is_held:
             self._link.say(messages.WHOLE, self._number)
 
     @override
     def reserve(self, count: int) -> None:
         self._link.on_taken_away(self._number, self.taken_away.set)
         self.size_bytes += count
-        self._link.ask(messages.RESERVE, self._number, count, self.client)
+        self._is_held = True
+        self._link.ask(messages.RESERVE, self._number, count, self.client, self._of_jobs)
+
+    @override
+    def shrink_to(self, size_bytes: int) -> None:
+        if size_bytes < self.size_bytes:
+            self.size_bytes = size_bytes
+            self._link.say(messages.SHRINK, self._number, size_bytes)
 
     def end(self) -> None:
-        if self.size_bytes:
+        if self._is_held:
             self._link.forget(self._number)
             self._link.say(messages.END, self._number)
+
+
+class _JobSlots(JobSlots):
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @override
+    def check_room(self, client: str) -> None:
+        self._link.ask(messages.CHECK_SLOT, client)
+
+    @override
+    @contextmanager
+    def slot(self, client: str) -> Iterator[None]:
+        number = self._link.number()
+        self._link.ask(messages.SLOT, number, client)
+        try:
+            yield
+        finally:
+            self._link.say(messages.END, number)
 
 
 class _Pulse(Pulse):

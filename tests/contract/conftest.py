@@ -35,9 +35,19 @@ def proxy(shared_proxy: Proxy, standin: StandIn) -> Proxy:  # noqa: ARG001
     return shared_proxy
 
 
-@pytest.fixture(scope="session")
-def shared_roomy_proxy(shared_standin: StandIn) -> Iterator[Proxy]:
-    proxy = Proxy(shared_standin, max_jobs=1_000, max_jobs_per_client=1_000, job_silence_s=0.1)
+@pytest.fixture(
+    scope="session",
+    params=[1, pytest.param(2, marks=pytest.mark.slow)],
+    ids=["one process", "two processes"],
+)
+def shared_roomy_proxy(shared_standin: StandIn, request: pytest.FixtureRequest) -> Iterator[Proxy]:
+    proxy = Proxy(
+        shared_standin,
+        max_jobs=1_000,
+        max_jobs_per_client=1_000,
+        job_silence_s=0.1,
+        processes=request.param,
+    )
     yield proxy
     proxy.close()
 

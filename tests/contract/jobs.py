@@ -43,11 +43,17 @@ def created(proxy: Proxy, *clips: bytes, **options: Any) -> str:
 
 
 def read(proxy: Proxy, address: str, **headers: str) -> httpx.Response:
-    return check(proxy, "GET", JOB, proxy.client.get(address, headers=headers))
+    return _ask(proxy, "GET", address, headers)
 
 
 def delete(proxy: Proxy, address: str, **headers: str) -> httpx.Response:
-    return check(proxy, "DELETE", JOB, proxy.client.delete(address, headers=headers))
+    return _ask(proxy, "DELETE", address, headers)
+
+
+def _ask(proxy: Proxy, method: str, address: str, headers: dict[str, str]) -> httpx.Response:
+    # Of several processes, each new connection may come to any.
+    with proxy.new_client() as client:
+        return check(proxy, method, JOB, client.request(method, address, headers=headers))
 
 
 def ended(proxy: Proxy, address: str, **headers: str) -> dict[str, Any]:

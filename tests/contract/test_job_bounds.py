@@ -73,7 +73,7 @@ def test_a_form_is_read_as_strictly_as_that_of_one_clip(
     assert not list(roomy.temp_folder.iterdir())
 
 
-@pytest.mark.parametrize("settings", [{"max_jobs": 0}, {"processes": 2}])
+@pytest.mark.parametrize("settings", [{"max_jobs": 0}])
 def test_where_no_jobs_are_kept_they_are_not_found(
     settings: dict[str, int], start: Callable[..., Proxy]
 ) -> None:
@@ -277,8 +277,9 @@ def test_an_upload_of_a_job_ends_with_the_drain(start: Callable[..., Proxy]) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
 def test_interactive_clips_go_before_a_job_of_a_hundred_files(
-    start: Callable[..., Proxy], standin: StandIn
+    processes: int, start: Callable[..., Proxy], standin: StandIn
 ) -> None:
     """The model takes two at once, 20 ms each, as it does with two workers."""
     working = asyncio.Semaphore(2)
@@ -290,7 +291,7 @@ def test_interactive_clips_go_before_a_job_of_a_hundred_files(
 
     standin.default_behaviour = work
     standin.workers, standin.batch_size = ["READY", "READY"], 1
-    proxy = start()
+    proxy = start(processes=processes)
     eventually(lambda: proxy.get("/readyz").status_code == 200)
 
     def ask(count: int) -> list[float]:

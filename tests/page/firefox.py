@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -12,9 +13,9 @@ from urllib.parse import urlsplit
 import websocket
 
 WAIT_S: Final = 30.0
+_HUMMING: Final = {"media.navigator.streams.fake": True}
+"""A microphone of Firefox's own."""
 _PREFERENCES: Final = {
-    # A microphone that hums.
-    "media.navigator.streams.fake": True,
     "intl.accept_languages": "en-US",
     "browser.shell.checkDefaultBrowser": False,
     "app.update.enabled": False,
@@ -33,11 +34,18 @@ class Firefox:
     """One headless Firefox with one page, and the addresses that the page asked for.
 
     `document` is what `POST /v1/accent` answers; the clips that came are counted in `sent`.
-    `microphone` says whether the page may use it.
+    `microphone` says whether the page may use it. With `sound`, the environment of a sound server,
+    it is that server's.
     """
 
     def __init__(
-        self, path: str, folder: Path, document: dict[str, Any], *, microphone: bool = True
+        self,
+        path: str,
+        folder: Path,
+        document: dict[str, Any],
+        *,
+        microphone: bool = True,
+        sound: Mapping[str, str] | None = None,
     ) -> None:
         self.document = document
         self.sent = 0
@@ -47,6 +55,8 @@ class Firefox:
         profile = folder / "profile"
         profile.mkdir()
         preferences = {**_PREFERENCES, **(_ALLOWED if microphone else _DENIED)}
+        if sound is None:
+            preferences |= _HUMMING
         lines = [f"user_pref({json.dumps(k)}, {json.dumps(v)});" for k, v in preferences.items()]
         (profile / "user.js").write_text("\n".join(lines))
         output = folder / "firefox.out"
@@ -57,6 +67,7 @@ class Firefox:
                     "HOME": str(folder),
                     "PATH": "/usr/bin:/bin",
                     "MOZ_DISABLE_CONTENT_SANDBOX": "1",
+                    **(sound or {}),
                 },
                 stdout=told,
                 stderr=subprocess.STDOUT,
@@ -116,6 +127,26 @@ class Firefox:
             element={"sharedId": field["sharedId"]},
             files=[str(file)],
         )
+
+    def press(self, key: str) -> None:
+        """Presses a key, as its character; WebDriver has characters of its own for the others."""
+        actions = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]
+        self.command(
+            "input.performActions",
+            context=self._context,
+            actions=[{"type": "key", "id": "keyboard", "actions": actions}],
+        )
+
+    def go_offline(self, *, offline: bool = True) -> None:
+        self.command(
+            "emulation.setNetworkConditions",
+            contexts=[self._context],
+            networkConditions={"type": "offline"} if offline else None,
+        )
+
+    def resize(self, width: int, height: int) -> None:
+        viewport = {"width": width, "height": height}
+        self.command("browsingContext.setViewport", context=self._context, viewport=viewport)
 
     def text(self, selector: str) -> str:
         return str(self.evaluate(f"document.querySelector({json.dumps(selector)}).textContent"))

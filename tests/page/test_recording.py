@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from playwright.sync_api import expect
 
 from tests.clips import encode
@@ -37,6 +38,23 @@ navigator.mediaDevices.getUserMedia = async (wanted) => {
 ONLY_MP4 = """
 const supported = MediaRecorder.isTypeSupported.bind(MediaRecorder);
 MediaRecorder.isTypeSupported = (type) => type.startsWith("audio/mp4") && supported(type);
+"""
+HELD_BACK = """
+window.AudioContext = class extends AudioContext {
+  constructor(...options) {
+    super(...options);
+    this.suspend();
+  }
+  resume() {
+    return new Promise(() => {});
+  }
+};
+"""
+"""As a browser has it that lets no page play, or finds nothing to play on."""
+UNDECODABLE = """
+const wait = window.setTimeout.bind(window);
+window.setTimeout = (then, ms, ...values) => wait(then, Math.min(ms, 500), ...values);
+OfflineAudioContext.prototype.decodeAudioData = () => new Promise(() => {});
 """
 
 
@@ -89,6 +107,25 @@ def test_a_silent_microphone_is_named_while_it_records_and_nothing_is_sent(
     expect(failure).to_be_focused()
     assert not visit.sent
     deaf.close()
+
+
+def test_a_silent_microphone_is_named_and_nothing_is_sent_where_no_meter_runs(
+    visits: Visits, launch: Launch
+) -> None:
+    deaf: Browser = launch(encode(np.zeros(RATE_HZ), RATE_HZ, "wav-s16"))
+    visit = visits(browser=deaf, init=HELD_BACK)
+    visit.record()
+    visit.await_failure("Your microphone was silent")
+    assert not visit.sent
+    deaf.close()
+
+
+@pytest.mark.parametrize("init", [HELD_BACK, HELD_BACK + UNDECODABLE])
+def test_a_voice_is_never_called_silent_where_no_meter_runs(init: str, visits: Visits) -> None:
+    visit = visits(init=init)
+    visit.record()
+    visit.await_result()
+    assert len(visit.sent) == 1
 
 
 def test_a_denied_microphone_is_named_and_a_file_still_works(visits: Visits, clip: bytes) -> None:

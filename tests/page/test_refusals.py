@@ -10,6 +10,14 @@ from tests.contract.standin import StandIn
 from tests.page.answers import answer
 from tests.page.visit import ANSWERS, Visits
 
+STORES_NOTHING = """
+Object.defineProperty(window, "sessionStorage", {
+  get() {
+    throw new DOMException("The operation is insecure.", "SecurityError");
+  },
+});
+"""
+
 
 def test_what_is_wrong_with_a_clip_is_named_with_its_remedy(visits: Visits, clip: bytes) -> None:
     visit = visits()
@@ -109,6 +117,19 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(visits: Visits, clip: byt
     assert clip in visit.sent[1].body
     assert visit.evaluate("JSON.stringify(localStorage)") == "{}"
     assert visit.evaluate("sessionStorage.length") == 1
+
+
+def test_a_key_is_used_where_the_browser_keeps_nothing(visits: Visits, clip: bytes) -> None:
+    visit = visits(init=STORES_NOTHING)
+    for key in ("first", "second"):
+        visit.refuse("unauthorized")
+        visit.choose(clip)
+        visit.await_failure("This server needs a key")
+        visit.answers = [answer()]
+        visit.page.get_by_label("API key").fill(key)
+        visit.page.keyboard.press("Enter")
+        visit.await_result()
+        assert visit.sent[-1].headers["authorization"] == f"Bearer {key}"
 
 
 def test_an_answer_of_another_kind_is_not_shown(visits: Visits, clip: bytes) -> None:

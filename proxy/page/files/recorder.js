@@ -1,5 +1,7 @@
 /* The microphone: asked for plainly, watched while it records, and let go of at the end. */
 
+import { decode } from "./sound.js";
+
 export const MOST_S = 60;
 const TYPES = [
   "audio/webm;codecs=opus",
@@ -66,7 +68,8 @@ export class Recorder {
   async start() {
     const hindered = obstacle();
     if (hindered) throw new RecordingFault(hindered);
-    // Only for the meter: where it never runs, as without a sound card, recording goes on.
+    // Only for the meter: where it never runs, as without a sound card, recording goes on, and
+    // what was recorded is looked at once it is whole.
     this.#context = new AudioContext();
     this.#context.resume().catch(() => {});
     try {
@@ -104,8 +107,8 @@ export class Recorder {
     if (this.#recorder.state !== "inactive") this.#recorder.stop();
     await this.#stopped;
     const blob = new Blob(this.#chunks, { type: this.#recorder.mimeType.split(";")[0] });
-    const silent = this.#looks > 0 && this.#peak < SILENT_PEAK;
     this.release();
+    const silent = this.#looks ? this.#peak < SILENT_PEAK : await isSoundless(blob);
     return { blob, seconds, silent };
   }
 
@@ -139,6 +142,15 @@ export class Recorder {
     if (this.#peak < SILENT_PEAK) return "silent";
     return seconds >= QUIET_AFTER_S && this.#peak < QUIET_PEAK ? "quiet" : "fine";
   }
+}
+
+/** Whether a recording that no meter has watched is silence. Where that cannot be told it is not. */
+async function isSoundless(blob) {
+  const buffer = await decode(blob);
+  if (!buffer?.length) return false;
+  for (let channel = 0; channel < buffer.numberOfChannels; channel++)
+    if (buffer.getChannelData(channel).some((sample) => Math.abs(sample) >= SILENT_PEAK)) return false;
+  return true;
 }
 
 /** An amplitude from -60 to 0 dBFS as 0 to 1. */

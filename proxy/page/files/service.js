@@ -4,6 +4,7 @@ const KEPT_AS = "key";
 /** Answers whose version begins so have all that is shown here. */
 const SCHEMA = "1.";
 const PATIENCE_MS = 120_000;
+let lastKey = null;
 
 /** A refusal or a failure. `id` is the server's code or one of the page's own. */
 export class Failure extends Error {
@@ -16,11 +17,13 @@ export class Failure extends Error {
   }
 }
 
+/** Keeps a key for this tab, or until the page is left where the browser keeps nothing. */
 export function keepKey(key) {
+  lastKey = key;
   try {
     sessionStorage.setItem(KEPT_AS, key);
   } catch {
-    throw new Failure("storage");
+    // It is sent all the same.
   }
 }
 
@@ -79,8 +82,8 @@ async function refusal(answer) {
 
 function readKey() {
   try {
-    return sessionStorage.getItem(KEPT_AS);
+    return sessionStorage.getItem(KEPT_AS) ?? lastKey;
   } catch {
-    return null;
+    return lastKey;
   }
 }

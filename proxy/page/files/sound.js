@@ -1,13 +1,16 @@
 /* A clip as the browser decodes it: its outline, and any part of it played again. */
 
 const RATE_HZ = 48000;
+const DECODED_WITHIN_MS = 8000;
 let speaker = null;
 
-/** A clip's `AudioBuffer`, or null where the browser does not know its format. */
+/** A clip's `AudioBuffer`, or null where the browser does not know its format or takes too long. */
 export async function decode(clip) {
+  const late = new Promise((done) => setTimeout(done, DECODED_WITHIN_MS, null));
   try {
     // One that plays nothing may be made without a click before it.
-    return await new OfflineAudioContext(1, 1, RATE_HZ).decodeAudioData(await clip.arrayBuffer());
+    const decoder = new OfflineAudioContext(1, 1, RATE_HZ);
+    return await Promise.race([decoder.decodeAudioData(await clip.arrayBuffer()), late]);
   } catch {
     return null;
   }

@@ -73,4 +73,28 @@ def test_a_version_gets_a_worker_a_card_or_one_a_core(
     assert machine.workers(registry, state, "1.0") == workers
     assert machine.in_flight(registry, state) == in_flight
     proxy = machine.proxy_environment(registry, state)
-    assert proxy == ({} if in_flight == 64 else {"AUREA_MAX_IN_FLIGHT": str(in_flight)})
+    assert proxy.get("AUREA_MAX_IN_FLIGHT") == (None if in_flight == 64 else str(in_flight))
+
+
+@pytest.mark.parametrize(
+    ("cores", "on_cpu", "on_gpu"),
+    [
+        (1, None, None),
+        (2, None, None),
+        (4, None, None),
+        (7, None, None),
+        (8, None, "2"),
+        (16, None, "4"),
+        (31, None, "4"),
+        (32, "2", "4"),
+        (64, "4", "4"),
+        (192, "4", "4"),
+    ],
+)
+def test_a_proxy_has_as_many_processes_as_keep_up_with_the_cores(
+    cores: int, on_cpu: str | None, on_gpu: str | None, tmp_path: Path
+) -> None:
+    registry, state = served(tmp_path, ECAPA)
+    for cards, expected in ((0, on_cpu), (1, on_gpu)):
+        proxy = Machine(cores, cards).proxy_environment(registry, state)
+        assert proxy.get("AUREA_PROCESSES") == expected
