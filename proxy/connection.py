@@ -98,6 +98,7 @@ class Connection(H11Protocol):
         self._framing = _StrictFraming(self._turn_away)
         self.conn = self._framing
         self._refused = False
+        self._told = False
         self._sender_ended = False
 
     @override
@@ -201,6 +202,8 @@ class Connection(H11Protocol):
 
     def is_idle(self) -> bool:
         """Whether no byte of a request has arrived, neither here nor in the kernel."""
+        if self._refused:
+            return self._told
         if self.cycle is not None and not self.cycle.response_complete:
             return False
         if self.conn.trailing_data[0]:
@@ -250,6 +253,14 @@ class Connection(H11Protocol):
             self.transport.write(self.conn.send(event) or b"")
         self._close_after_reading()
 
+    @override
+    def shutdown(self) -> None:
+        """Ends it where nothing is due on it, or else after the answer."""
+        if self._refused:
+            self.transport.close()
+        else:
+            super().shutdown()
+
     def _turn_away(self, request: h11.Request) -> bool:
         """Answers an upload for which there is no room; False where the app has to answer."""
         if self._early_refusals is None:
@@ -284,7 +295,7 @@ class Connection(H11Protocol):
             cycle.message_event.set()
 
     def _close_after_reading(self) -> None:
-        self._refused = True
+        self._refused = self._told = True
         self._unset_keepalive_if_required()
         # TLS knows no half-closed connection here; the answer says that it is the last.
         if self.transport.can_write_eof():

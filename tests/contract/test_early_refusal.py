@@ -162,6 +162,33 @@ def test_whoever_asks_again_without_a_pause_is_told_later(full: Proxy) -> None:
     assert took_s("127.0.0.30") < 0.4
 
 
+def test_a_drain_waits_for_refusals_that_are_told_later_and_for_nobody_who_was_told(
+    tmp_path: Path,
+) -> None:
+    def asking(count: int) -> list[socket.socket]:
+        address = ("127.0.0.1", proxy.port)
+        clients = [socket.create_connection(address, timeout=10) for _ in range(count)]
+        for client in clients:
+            # Without its body, so that nothing of the client lies unread.
+            client.sendall(head(*FIELDS))
+        return clients
+
+    with filled(tmp_path) as (proxy, _, _):
+        told = asking(10)
+        eventually(lambda: proxy.log.count('"code": "overloaded"') == len(told))
+        proxy.terminate()
+        proxy.await_log("draining")
+        # The last come while new connections are still taken, and are told a second later.
+        clients = [*told, *asking(20)]
+        for client in clients:
+            assert client.recv(12) == b"HTTP/1.1 503"
+        # Who was told keeps its connection, and the process ends all the same.
+        assert proxy.await_end() == 0
+        for client in clients:
+            client.close()
+    assert "Traceback" not in proxy.log
+
+
 @pytest.mark.parametrize(
     ("settings", "early"),
     [({}, True), ({"trusted_proxies": ["10.0.0.0/8"]}, False), ({"keys_file": "keys"}, False)],
