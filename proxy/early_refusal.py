@@ -1,7 +1,7 @@
 """A clip for which there is no room, refused from its request's head and without the app.
 
 Under overload most requests are refused, and what that takes of the cores the model lacks: here
-it is a quarter of what the layers of the app take for the same answer.
+it is less than half of what the layers of the app take for the same answer.
 """
 
 import time
