@@ -46,13 +46,13 @@ def greedy_client(place: Place) -> Result:
         return await during(greedy, polite(port, place.clip, _ROW_S, HONEST))
 
     honest = asyncio.run(beside())
-    p99_s = honest.took_s(0.99, 200)
+    p95_s, p99_s = honest.took_s(0.95, 200), honest.took_s(0.99, 200)
     return Result(
         f"one client with {_GREEDY} connections",
         "polite: ≥ 95 % within 3 x its calm p99",
-        f"{honest.count(200)} of {len(honest.all)} served, p99 {p99_s:.2f} s "
-        f"(calm {calm.p99_s:.2f} s)",
-        honest.share_served >= 0.95 and honest.took_s(0.95, 200) <= 3 * calm.p99_s,
+        f"{honest.count(200)} of {len(honest.all)} served, 95 % within {p95_s:.2f} s, "
+        f"p99 {p99_s:.2f} s (calm {calm.p99_s:.2f} s)",
+        honest.share_served >= 0.95 and p95_s <= 3 * calm.p99_s,
     )
 
 

@@ -13,7 +13,8 @@ from typing import Final
 from accent.cores import available_cores
 
 from aurea.paths import ROOT
-from chaos.clients import Answer, ask, closed_loop, polite, upload
+from chaos.clients import Answer, ask, polite, upload
+from chaos.generator import Generator, Load
 from tests.clips import encode, voice
 from tests.e2e.services import RunningService
 
@@ -32,6 +33,17 @@ class Calm:
 
     capacity: float
     p99_s: float
+    clients_cores: float = 0.0
+    """Cores that the clients kept busy while the capacity was measured."""
+
+    def goodput(self, load: Load) -> float:
+        """Clips served a second as a share of the capacity."""
+        return load.served_per_s / self.capacity
+
+    def corrected(self, load: Load) -> float:
+        """The same as a share of what the cores would serve that the clients leave."""
+        left = available_cores() - load.cores
+        return self.goodput(load) * (available_cores() - self.clients_cores) / left
 
 
 class Place:
@@ -45,6 +57,7 @@ class Place:
         self._environment = environment
         self._service: RunningService | None = None
         self._calm: Calm | None = None
+        self._generator: Generator | None = None
 
     @property
     def service(self) -> RunningService:
@@ -65,6 +78,13 @@ class Place:
         """Its public port."""
         return self.service.port
 
+    @property
+    def generator(self) -> Generator:
+        """The process that sends load; started where there is none."""
+        if self._generator is None:
+            self._generator = Generator()
+        return self._generator
+
     def long_clip(self) -> bytes:
         """A request with nearly five minutes of speech."""
         return upload(encode(voice(_LONG_CLIP_S, seed=2), 16_000, "ogg-opus"))
@@ -74,11 +94,10 @@ class Place:
         if self._calm is None:
             port = self.port
             alone = asyncio.run(polite(port, self.clip, 4.0, HONEST))
-            busy = asyncio.run(
-                closed_loop(port, self.clip, clients=12, duration_s=6.0, address=HONEST)
+            busy = self.generator.in_turn(
+                port, self.clip, clients=12, duration_s=6.0, address=HONEST
             )
-            took_s = max(each.sent_s + each.took_s for each in busy.all) - busy.all[0].sent_s
-            self._calm = Calm(busy.count(200) / took_s, alone.took_s(0.99, 200))
+            self._calm = Calm(busy.served_per_s, alone.took_s(0.99, 200), busy.cores)
         return self._calm
 
     def ask(self, address: str = HONEST) -> Answer:
@@ -106,6 +125,8 @@ class Place:
     def close(self) -> None:
         """End the service and remove its folder."""
         self.restart()
+        if self._generator is not None:
+            self._generator.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -118,6 +139,8 @@ class Result:
     seen: str
     passed: bool | None
     """None where this machine cannot have it tried."""
+    remark: str = ""
+    """What has to be known of how it passed, in a word or two."""
 
 
 Row = Callable[[Place], Result]

@@ -34,6 +34,8 @@ from proxy.description import (
     answers,
 )
 from proxy.drain import Drain
+from proxy.early_refusal import STATE_KEY as EARLY_REFUSALS
+from proxy.early_refusal import EarlyRefusals
 from proxy.jobs.book import Jobs
 from proxy.jobs.files_form import Bounds
 from proxy.jobs.routes import JobRoutes
@@ -47,6 +49,7 @@ from proxy.middleware import AccessLog, LastResort, LingeringClose
 from proxy.model_status import ModelStatus
 from proxy.page.routes import add_routes as add_page
 from proxy.problems import Problem, problem_response
+from proxy.refusal_pace import RefusalPace
 from proxy.routing import Router
 from proxy.schemas import (
     About,
@@ -86,6 +89,7 @@ def create_app(settings: Settings, drain: Drain, shared: Shared | None = None) -
         inference_url=settings.torchserve_url,
         inference_socket=settings.torchserve_socket,
         management_url=settings.management_url,
+        management_socket=settings.management_socket,
         key_file=settings.key_file,
         max_connections=settings.max_in_flight + _MANAGEMENT_CONNECTIONS,
         logger=logging.getLogger("proxy.upstream"),
@@ -96,6 +100,7 @@ def create_app(settings: Settings, drain: Drain, shared: Shared | None = None) -
         torchserve, model_status, router, metrics, settings.ask_again_after_s, shared
     )
     pulse = shared.pulse()
+    refusal_pace = RefusalPace()
     turns = shared.turns(
         lambda: model_status.places(default=settings.max_in_flight), model_status.long_places
     )
@@ -110,6 +115,7 @@ def create_app(settings: Settings, drain: Drain, shared: Shared | None = None) -
         turns=turns,
         lengths=AudioLengths(settings.max_audio_s),
         pulse=pulse,
+        refusal_pace=refusal_pace,
         max_upload_bytes=settings.max_upload_bytes,
         min_upload_bytes_per_s=settings.min_upload_bytes_per_s,
         upload_grace_s=settings.upload_grace_s,
@@ -122,6 +128,19 @@ def create_app(settings: Settings, drain: Drain, shared: Shared | None = None) -
     )
     places = shared.job_places()
     metrics.show_jobs(lambda: jobs.running, lambda: jobs.kept, lambda: jobs.waiting_clips)
+
+    early_refusals = None
+    # Where keys or other proxies say who a client is, the app finds it out.
+    if access is None and not settings.trusted_proxies:
+        early_refusals = EarlyRefusals(
+            CLASSIFY,
+            turns,
+            refusal_pace,
+            metrics,
+            model_status,
+            retry_after_s=settings.retry_after_s,
+            log_addresses=settings.log_addresses,
+        )
 
     def limits() -> Limits:
         of_audio = router.routing.limits or settings
@@ -141,6 +160,7 @@ def create_app(settings: Settings, drain: Drain, shared: Shared | None = None) -
             "model_status": model_status,
             "metrics": metrics,
             "torchserve_page": torchserve_page,
+            EARLY_REFUSALS: early_refusals,
         }
         await end_tasks({interrupting})
         await places.aclose()

@@ -18,6 +18,7 @@ from proxy.middleware import SENDER_ENDED
 from proxy.pace import Pace
 from proxy.problems import Problem
 from proxy.pulse import Pulse
+from proxy.refusal_pace import RefusalPace
 from proxy.refusals import VERDICTS
 from proxy.tasks import end_tasks
 from proxy.turns import Turns, client_of
@@ -35,6 +36,7 @@ class Classification(NamedTuple):
     turns: Turns
     lengths: AudioLengths
     pulse: Pulse
+    refusal_pace: RefusalPace
     max_upload_bytes: int
     min_upload_bytes_per_s: float
     upload_grace_s: float
@@ -48,7 +50,11 @@ class Classification(NamedTuple):
         """
         client = client_of(request)
         # Nobody uploads for nothing what has no room now.
-        self.turns.check_room(client)
+        try:
+            self.turns.check_room(client)
+        except Problem:
+            await asyncio.sleep(self.refusal_pace.delay_s(client))
+            raise
         with self.held.lease(client) as lease:
             return await self._score(request, lease, detail)
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import select
+from collections.abc import Callable
 from typing import Any, Final
 
 import h11
@@ -12,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from proxy.connection_caps import ConnectionCaps
+from proxy.early_refusal import STATE_KEY, EarlyRefusals
 from proxy.logs import log_event
 from proxy.metrics import OTHER
 from proxy.middleware import LINGER_S, SENDER_ENDED, new_request_id
@@ -27,9 +29,16 @@ LOOK_EVERY_S: Final = 0.1
 
 
 class _StrictFraming(h11.Connection):
-    """Refuses requests of which two servers could see different ends (RFC 9112 6.1)."""
+    """Refuses requests of which two servers could see different ends (RFC 9112 6.1).
+
+    A request that `turn_away` has answered is the last one, of which nobody hears.
+    """
 
     ambiguous = False
+
+    def __init__(self, turn_away: Callable[[h11.Request], bool]) -> None:
+        super().__init__(h11.SERVER)
+        self._turn_away = turn_away
 
     @override
     def next_event(self) -> Any:
@@ -40,11 +49,13 @@ class _StrictFraming(h11.Connection):
             if {b"content-length", b"transfer-encoding"} <= names:
                 self.ambiguous = True
                 raise h11.RemoteProtocolError("two lengths")
+            if self._turn_away(event):
+                return h11.NEED_DATA
         return event
 
 
 class Connection(H11Protocol):
-    """uvicorn's, with five differences.
+    """uvicorn's, with six differences.
 
     The keep-alive timer runs from the start and until a request's head is whole: uvicorn
     stops it at the first byte, so that trickled heads could hold connections for ever. From
@@ -60,9 +71,10 @@ class Connection(H11Protocol):
     So does it for a client that leaves after the probe. One that ends its side within a
     request, or between two, is closed on.
 
-    Both Content-Length and Transfer-Encoding are refused, and what is no HTTP is answered in
-    the app's words. After such an answer what still comes in is read and thrown away for a
-    while, so that no client is reset before it has read it.
+    Both Content-Length and Transfer-Encoding are refused, what is no HTTP is answered in the
+    app's words, and a clip for which there is no room without the app. After such an answer what
+    still comes in is read and thrown away for a while, so that no client is reset before it has
+    read it.
     """
 
     def __init__(
@@ -79,10 +91,14 @@ class Connection(H11Protocol):
         self._caps = caps
         self._head_s = head_s
         self._head_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
         self.served_s = self.loop.time()
-        self._framing = _StrictFraming(h11.SERVER)
+        # Metrics have no cap on connections, and no clips.
+        self._early_refusals: EarlyRefusals | None = app_state.get(STATE_KEY) if caps else None
+        self._framing = _StrictFraming(self._turn_away)
         self.conn = self._framing
         self._refused = False
+        self._told = False
         self._sender_ended = False
 
     @override
@@ -97,6 +113,8 @@ class Connection(H11Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         if self._caps is not None:
             self._caps.leave(self)
         super().connection_lost(exc)
@@ -184,6 +202,8 @@ class Connection(H11Protocol):
 
     def is_idle(self) -> bool:
         """Whether no byte of a request has arrived, neither here nor in the kernel."""
+        if self._refused:
+            return self._told
         if self.cycle is not None and not self.cycle.response_complete:
             return False
         if self.conn.trailing_data[0]:
@@ -233,6 +253,40 @@ class Connection(H11Protocol):
             self.transport.write(self.conn.send(event) or b"")
         self._close_after_reading()
 
+    @override
+    def shutdown(self) -> None:
+        """Ends it where nothing is due on it, or else after the answer."""
+        if self._refused:
+            self.transport.close()
+        else:
+            super().shutdown()
+
+    def _turn_away(self, request: h11.Request) -> bool:
+        """Answers an upload for which there is no room; False where the app has to answer."""
+        if self._early_refusals is None:
+            return False
+        refusal = self._early_refusals.answer_to(
+            request, self.client, self.scheme or "http", self.server_state.default_headers
+        )
+        if refusal is None:
+            return False
+        answer, delay_s = refusal
+        self._refused = True
+        self._unset_keepalive_if_required()
+        if delay_s:
+            # Its body is left where it is until then.
+            self.flow.pause_reading()
+            self._linger_timer = self.loop.call_later(delay_s, self._send_last, answer)
+        else:
+            self._send_last(answer)
+        return True
+
+    def _send_last(self, answer: bytes) -> None:
+        self.transport.write(answer)
+        self.served_s = self.loop.time()
+        self.flow.resume_reading()
+        self._close_after_reading()
+
     def _leave_the_app(self) -> None:
         """Has what the app still answers to a request, whose body is no HTTP, go nowhere."""
         cycle: RequestResponseCycle | None = self.cycle
@@ -241,9 +295,9 @@ class Connection(H11Protocol):
             cycle.message_event.set()
 
     def _close_after_reading(self) -> None:
-        self._refused = True
+        self._refused = self._told = True
         self._unset_keepalive_if_required()
         # TLS knows no half-closed connection here; the answer says that it is the last.
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(LINGER_S, self.transport.close)
+        self._linger_timer = self.loop.call_later(LINGER_S, self.transport.close)

@@ -104,6 +104,8 @@ class ConnectionCaps:
             )
 
     def _is_trusted(self, client: str) -> bool:
+        if not self._trusted:
+            return False
         try:
             address = ipaddress.ip_address(client.partition("/")[0])
         except ValueError:

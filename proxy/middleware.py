@@ -38,6 +38,11 @@ def new_request_id() -> str:
     return uuid.uuid4().hex
 
 
+def request_id_of(wanted: str) -> str:
+    """The id that a request brought, where it may be one, or else a new one."""
+    return wanted if _SANE_REQUEST_ID.fullmatch(wanted) else new_request_id()
+
+
 class LastResort:
     """Turns what no route foresaw into a problem that gives nothing away; the log has it all.
 
@@ -94,8 +99,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         started_s = time.monotonic()
-        wanted_id = Headers(scope=scope).get("x-request-id", "")
-        request_id = wanted_id if _SANE_REQUEST_ID.fullmatch(wanted_id) else new_request_id()
+        request_id = request_id_of(Headers(scope=scope).get("x-request-id", ""))
         REQUEST_ID.set(request_id)
         state = scope.setdefault("state", {})
         status = CLIENT_LEFT_STATUS
@@ -118,35 +122,57 @@ class AccessLog:
             await self._app(inner, receive, with_headers)
         finally:
             route = getattr(inner.get("route"), "path", OTHER)
-            self._record(scope, route, status, started_s, answered_s or time.monotonic())
+            record_answer(
+                self._metrics,
+                scope,
+                route,
+                status,
+                (started_s, answered_s or time.monotonic()),
+                log_addresses=self._log_addresses,
+            )
 
-    def _record(
-        self, scope: Scope, route: str, status: int, started_s: float, ended_s: float
-    ) -> None:
-        state = scope["state"]
-        code = CLIENT_LEFT_CODE if status == CLIENT_LEFT_STATUS else state.get("code", "ok")
-        model: Model | None = state.get("model")
-        version = model.version if model and model.version != UNKNOWN_VERSION else None
-        uploaded_s: float | None = state.get("uploaded_s")
-        client = scope.get("client") if self._log_addresses else None
-        key: str | None = state.get("key")
-        self._metrics.answered(route, status, code, version, ended_s - started_s, key)
-        log_event(
-            logger,
-            "request",
-            method=scope["method"] if scope["method"] in _METHODS else OTHER,
-            route=route,
-            status=status,
-            code=code,
-            model=model.name if model else None,
-            version=version,
-            duration_ms=_milliseconds(started_s, ended_s),
-            upload_ms=_milliseconds(started_s, uploaded_s) if uploaded_s else None,
-            model_ms=_milliseconds(uploaded_s, ended_s) if uploaded_s else None,
-            bytes=state.get("received_bytes", 0),
-            **({"client": client[0]} if client else {}),
-            **({"key": key} if key else {}),
-        )
+
+def record_answer(
+    metrics: Metrics,
+    scope: Scope,
+    route: str,
+    status: int,
+    times_s: tuple[float, float],
+    *,
+    log_addresses: bool,
+    **fields: str,
+) -> None:
+    """Counts an answer and logs its line, with `fields` in it.
+
+    `times_s` are when the request began and when its answer ended. What happened in between is
+    in the scope's state.
+    """
+    state = scope["state"]
+    started_s, ended_s = times_s
+    code = CLIENT_LEFT_CODE if status == CLIENT_LEFT_STATUS else state.get("code", "ok")
+    model: Model | None = state.get("model")
+    version = model.version if model and model.version != UNKNOWN_VERSION else None
+    uploaded_s: float | None = state.get("uploaded_s")
+    client = scope.get("client") if log_addresses else None
+    key: str | None = state.get("key")
+    metrics.answered(route, status, code, version, ended_s - started_s, key)
+    log_event(
+        logger,
+        "request",
+        **fields,
+        method=scope["method"] if scope["method"] in _METHODS else OTHER,
+        route=route,
+        status=status,
+        code=code,
+        model=model.name if model else None,
+        version=version,
+        duration_ms=_milliseconds(started_s, ended_s),
+        upload_ms=_milliseconds(started_s, uploaded_s) if uploaded_s else None,
+        model_ms=_milliseconds(uploaded_s, ended_s) if uploaded_s else None,
+        bytes=state.get("received_bytes", 0),
+        **({"client": client[0]} if client else {}),
+        **({"key": key} if key else {}),
+    )
 
 
 class LingeringClose:

@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     torchserve_socket: Path | None = None
     """Unix socket of TorchServe's inference address, or none for TCP."""
     management_url: str = "http://127.0.0.1:8081"
-    """TorchServe's management address."""
+    """TorchServe's management address. Not used where `management_socket` is set."""
+    management_socket: Path | None = None
+    """Unix socket of TorchServe's management address, or none for TCP."""
     key_file: Path = Path("key_file.json")
     """The file in which TorchServe keeps its tokens."""
     torchserve_metrics_url: str = ""

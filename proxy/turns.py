@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Final
 
 from starlette.requests import Request
@@ -259,6 +260,7 @@ def client_of(request: Request) -> str:
     return subscriber(request.client.host if request.client else "")
 
 
+@lru_cache(maxsize=4_096)
 def subscriber(host: str) -> str:
     """An address as one client has it: of IPv6 the network of 64 bits, all of which is one's."""
     try:

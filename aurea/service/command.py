@@ -20,6 +20,7 @@ from aurea.service.disk import trouble
 from aurea.service.errors import ServiceFailed, StopRequested
 from aurea.service.following import Following
 from aurea.service.packaging import PackagingOrder, archive_to_serve
+from aurea.service.ports import local_url
 from aurea.service.preflight import (
     check_port,
     check_public_files,
@@ -29,7 +30,7 @@ from aurea.service.preflight import (
     stop_running,
 )
 from aurea.service.settings import ServeSettings, SharedSettings, read_shared_settings
-from aurea.service.supervisor import Supervisor, local_url
+from aurea.service.supervisor import Supervisor
 from aurea.versions.capacity import Capacity, free_memory_bytes
 from aurea.versions.declared import DeclarationFaulty, read_declaration
 from aurea.versions.registry import STATE_FOLDER, Registry, RegistryError

@@ -4,6 +4,7 @@ import os
 import socket
 import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -11,8 +12,42 @@ import httpx
 from filelock import FileLock, Timeout
 
 from aurea.service.errors import ServiceFailed
+from aurea.service.settings import ServeSettings, SharedSettings
 
 _PORTS_TRIED: Final = 1000
+# Where TorchServe listens for gRPC, which nobody uses and it cannot be told to leave.
+_GRPC_PORTS: Final = (7070, 7071)
+
+
+@dataclass(frozen=True)
+class ServicePorts:
+    """The ports of one service on loopback, but for its public one."""
+
+    management: int
+    metrics: int
+    grpc: tuple[int, int]
+    """For inference and management; they are on TorchServe's own loopback where it has one."""
+
+    proxy_metrics: int | None
+    """None where the proxy's metrics are at no port of loopback that is chosen here."""
+
+
+def service_ports(
+    claims: ExitStack, settings: ServeSettings, shared: SharedSettings, *, own_network: bool
+) -> ServicePorts:
+    """The ports that are asked for, or else free ones, claimed. Raises `ServiceFailed`."""
+    chosen = not shared.metrics_public and shared.metrics_host == "127.0.0.1"
+    management, metrics, *others = claim_ports(
+        claims,
+        claims_folder(),
+        settings.management_port,
+        settings.metrics_port,
+        *([] if own_network else _GRPC_PORTS),
+        *([shared.metrics_port] if chosen else []),
+    )
+    proxy_metrics = others.pop() if chosen else None
+    grpc_inference, grpc_management = others or _GRPC_PORTS
+    return ServicePorts(management, metrics, (grpc_inference, grpc_management), proxy_metrics)
 
 
 def claims_folder() -> Path:
@@ -68,3 +103,9 @@ def described_address(what: str, url: str, wanted_port: int) -> str:
     # Port 0 asks for any.
     replaced = wanted_port not in (0, httpx.URL(url).port)
     return f"{what} at {url}" + (f" (port {wanted_port} was busy)" if replaced else "")
+
+
+def local_url(host: str, port: int, scheme: str = "http") -> str:
+    """Where this machine reaches what listens on `host`, all its addresses included."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+    return f"{scheme}://{host}:{port}"

@@ -78,10 +78,14 @@ class ServeSettings(CommandLine):
     """Start as many workers as asked for, even if the machine does not hold them."""
 
     management_port: int = Field(default=8081, ge=0, le=65535)
-    """TorchServe's management port on loopback; another is taken where this one is busy."""
+    """Port on loopback that leads to TorchServe's management; another is taken where it is busy."""
 
     metrics_port: int = Field(default=8082, ge=0, le=65535)
-    """TorchServe's metrics port on loopback; another is taken where this one is busy."""
+    """Port on loopback that leads to TorchServe's metrics; another is taken where it is busy."""
+
+    network: Literal["own", "shared"] = "own"
+    """Network that TorchServe and its workers run in: one of their own, without a way out, where
+    the kernel allows it to this user; or the machine's."""
 
     run_dir: Annotated[Path, AfterValidator(Path.absolute)] = ROOT / "run"
     """Folder of sockets, keys, unpacked models (all gone after a stop), of logs and of what

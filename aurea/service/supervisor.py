@@ -19,8 +19,9 @@ from aurea.service.children import Child, child_environment, tail
 from aurea.service.console import say
 from aurea.service.disk import trouble
 from aurea.service.errors import ServiceFailed
+from aurea.service.forwarding import Forwarding
 from aurea.service.machine import Machine
-from aurea.service.ports import claim_ports, claims_folder, described_address
+from aurea.service.ports import described_address, local_url, service_ports
 from aurea.service.preflight import check_socket_dir
 from aurea.service.readiness import watch
 from aurea.service.restarts import Restarts
@@ -34,8 +35,10 @@ from aurea.torchserve.process import (
     KEY_FILE,
     MODEL_LOG,
     SERVER_LOG,
+    in_own_network,
     java_command,
     java_environment,
+    own_network_refusal,
 )
 from aurea.versions.registry import Registry
 from aurea.versions.state import State
@@ -45,8 +48,6 @@ _PROXY_TIMEOUT_S: Final = 20.0
 _STOP_TORCHSERVE_S: Final = 3.0
 # Longest wait for a part of an answer where only readiness is asked for.
 _PROBE_TIMEOUT_S: Final = 3.0
-# Where TorchServe listens for gRPC, which nobody uses and it cannot be told to leave.
-_GRPC_PORTS: Final = (7070, 7071)
 
 
 class Supervisor:
@@ -67,6 +68,8 @@ class Supervisor:
         self._temporary = self._scratch / "tmp"
         self._machine = Machine.here()
         self._claims = ExitStack()
+        self._forwarding: Forwarding | None = None
+        self._own_network = False
         self._addresses: Addresses | None = None
         # Asks its own child on this machine, whose certificate bears another name.
         self._http = httpx.Client(timeout=5.0, trust_env=False, verify=False)  # noqa: S501
@@ -94,9 +97,9 @@ class Supervisor:
         workers = self._workers(self._state.default)
         say(f"TorchServe with {workers} workers")
         self._prepare_folders()
+        self._own_network = self._may_have_own_network()
         threads = max(1, self._machine.cores // workers)
-        configuration = self._configuration()
-        addresses = self._write_addresses(configuration, threads)
+        configuration, addresses = self._open_ports(threads)
         self._addresses = addresses
         self._torchserve = self._start_torchserve(configuration, threads)
         if self._settings.versions is None:
@@ -148,6 +151,8 @@ class Supervisor:
         for client in (self._management, self._probe):
             if client is not None:
                 client.close()
+        if self._forwarding is not None:
+            self._forwarding.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._claims.close()
 
@@ -244,35 +249,42 @@ class Supervisor:
         (self._log_dir / MODEL_LOG).unlink(missing_ok=True)
         check_socket_dir(self._socket_dir)
 
-    def _configuration(self) -> Configuration:
-        management, metrics, grpc_inference, grpc_management, *proxy_metrics = claim_ports(
-            self._claims,
-            claims_folder(),
-            self._settings.management_port,
-            self._settings.metrics_port,
-            *_GRPC_PORTS,
-            *([self._shared.metrics_port] if self._chooses_metrics_port() else []),
+    def _may_have_own_network(self) -> bool:
+        if self._settings.network == "shared":
+            say("TorchServe shares the machine's network, as asked for")
+            return False
+        refusal = own_network_refusal()
+        if refusal is None:
+            say("TorchServe has a network of its own")
+        else:
+            say(
+                f"NOTE: TorchServe has no network of its own here ({refusal}), so that others on "
+                "this machine reach its gRPC ports."
+            )
+        return refusal is None
+
+    def _open_ports(self, threads: int) -> tuple[Configuration, Addresses]:
+        """Listen for management and metrics, and write down where everything is."""
+        ports = service_ports(
+            self._claims, self._settings, self._shared, own_network=self._own_network
         )
-        if proxy_metrics:
-            self._shared = self._shared.model_copy(update={"metrics_port": proxy_metrics[0]})
-        return Configuration(
+        if ports.proxy_metrics is not None:
+            self._shared = self._shared.model_copy(update={"metrics_port": ports.proxy_metrics})
+        configuration = Configuration(
             socket_dir=self._socket_dir,
             model_store=self._registry.store,
-            management_port=management,
-            metrics_port=metrics,
-            grpc_inference_port=grpc_inference,
-            grpc_management_port=grpc_management,
+            grpc_inference_port=ports.grpc[0],
+            grpc_management_port=ports.grpc[1],
             max_upload_bytes=self._shared.max_upload_bytes,
             max_held_bytes=self._shared.max_held_bytes,
             job_queue_size=self._machine.in_flight(self._registry, self._state),
         )
-
-    def _write_addresses(self, configuration: Configuration, threads: int) -> Addresses:
         addresses = Addresses(
             model_name=self._name,
-            management_url=f"http://127.0.0.1:{configuration.management_port}",
-            metrics_url=f"http://127.0.0.1:{configuration.metrics_port}/metrics",
+            management_url=f"http://127.0.0.1:{ports.management}",
+            metrics_url=f"http://127.0.0.1:{ports.metrics}/metrics",
             inference_socket=configuration.inference_socket,
+            management_socket=configuration.management_socket,
             key_file=self._scratch / KEY_FILE,
             proxy_url=self._proxy_url(),
             proxy_metrics_url=self._proxy_metrics_url(),
@@ -281,7 +293,9 @@ class Supervisor:
             threads_per_worker=threads,
         )
         (self._settings.run_dir / ADDRESSES_FILE).write_text(addresses.model_dump_json(indent=1))
-        return addresses
+        self._forwarding = Forwarding(ports.management, ports.metrics)
+        self._forwarding.start(configuration, addresses.key_file)
+        return configuration, addresses
 
     def _proxy_metrics_url(self) -> str:
         if self._shared.metrics_public:
@@ -291,16 +305,13 @@ class Supervisor:
     def _proxy_url(self) -> str:
         return local_url(self._settings.host, self._settings.port, self._shared.scheme)
 
-    def _chooses_metrics_port(self) -> bool:
-        """Whether the proxy's metrics have a port on loopback, which is found here."""
-        return not self._shared.metrics_public and self._shared.metrics_host == "127.0.0.1"
-
     def _start_torchserve(self, configuration: Configuration, threads: int) -> Child:
         config_file = self._scratch / "config.properties"
         config_file.write_text(configuration.text())
+        command = java_command(configuration, config_file, self._log_dir)
         return Child(
             "TorchServe",
-            java_command(configuration, config_file, self._log_dir),
+            in_own_network(command) if self._own_network else command,
             java_environment(
                 child_environment(self._temporary),
                 threads_per_worker=threads,
@@ -323,6 +334,7 @@ class Supervisor:
             "AUREA_MODEL_NOTICE": notice,
             "AUREA_TORCHSERVE_SOCKET": str(addresses.inference_socket),
             "AUREA_MANAGEMENT_URL": addresses.management_url,
+            "AUREA_MANAGEMENT_SOCKET": str(addresses.management_socket),
             "AUREA_TORCHSERVE_METRICS_URL": addresses.metrics_url,
             "AUREA_KEY_FILE": str(addresses.key_file),
             "AUREA_ROUTING_FILE": str(self._registry.routing_file),
@@ -384,9 +396,3 @@ class Supervisor:
         for child in (self._torchserve, self._proxy):
             if child is not None:
                 child.check()
-
-
-def local_url(host: str, port: int, scheme: str = "http") -> str:
-    """Where this machine reaches what listens on `host`, all its addresses included."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
-    return f"{scheme}://{host}:{port}"

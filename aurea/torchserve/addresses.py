@@ -11,6 +11,9 @@ ADDRESSES_FILE: Final = "torchserve/service.json"
 SOCKET_URL: Final = "http://torchserve"
 """What stands for TorchServe's inference address where that is a Unix socket."""
 
+MANAGEMENT_SOCKET_URL: Final = "http://management"
+"""What stands for its management address where that is one."""
+
 TOKEN_PATH: Final = "/token"  # noqa: S105
 """The path on the management address that renews a token."""
 
@@ -23,8 +26,11 @@ class Addresses(BaseModel):
 
     model_name: str
     management_url: str
+    """Where this machine reaches the management API, with a token."""
     metrics_url: str
     inference_socket: Path
+    management_socket: Path | None = None
+    """What `management_url` leads to, for this user alone; None where that is no socket."""
     key_file: Path
     proxy_url: str
     """Where this machine reaches the proxy."""

@@ -9,7 +9,12 @@ from typing import Final
 import httpx
 from pydantic import ValidationError
 
-from aurea.torchserve.addresses import TOKEN_PATH, model_path, prediction_path
+from aurea.torchserve.addresses import (
+    MANAGEMENT_SOCKET_URL,
+    TOKEN_PATH,
+    model_path,
+    prediction_path,
+)
 from aurea.torchserve.answers import (
     Detail,
     Fault,
@@ -44,8 +49,8 @@ DETAIL_HEADER: Final = "X-Aurea-Detail"
 class AsyncTorchServe:
     """Scores clips and describes the versions of one model. Close it at the end.
 
-    `inference_url` is only a label where `inference_socket` is set. What happens to tokens
-    goes to `logger`.
+    `inference_url` is only a label where `inference_socket` is set, and `management_url` is not
+    used where `management_socket` is. What happens to tokens goes to `logger`.
     """
 
     def __init__(
@@ -58,10 +63,11 @@ class AsyncTorchServe:
         key_file: Path,
         max_connections: int,
         logger: logging.Logger,
+        management_socket: Path | None = None,
     ) -> None:
         self._model_name = model_name
         self._inference_url = inference_url
-        self._management_url = management_url
+        self._management_url = MANAGEMENT_SOCKET_URL if management_socket else management_url
         self._logger = logger
         limits = httpx.Limits(max_connections=max_connections)
         # One for both, for each reads all certificate authorities anew.
@@ -77,8 +83,14 @@ class AsyncTorchServe:
         )
         self._inference_extensions = {"timeout": timeout.as_dict()}
         self._prediction_urls: dict[str | None, httpx.URL] = {}
+        mounts = {}
+        if management_socket:
+            uds = str(management_socket)
+            mounts[MANAGEMENT_SOCKET_URL] = httpx.AsyncHTTPTransport(
+                uds=uds, verify=tls, limits=limits
+            )
         self._client = httpx.AsyncClient(
-            verify=tls, limits=limits, timeout=timeout, trust_env=False
+            mounts=mounts, verify=tls, limits=limits, timeout=timeout, trust_env=False
         )
         self._tokens = Tokens(key_file, _RENEW_BEFORE_S)
         self._renewing = asyncio.Lock()

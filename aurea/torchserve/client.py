@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from aurea.torchserve.addresses import (
     ALL_VERSIONS,
+    MANAGEMENT_SOCKET_URL,
     SOCKET_URL,
     TOKEN_PATH,
     Addresses,
@@ -48,10 +49,13 @@ class TorchServe:
         self._addresses = addresses
         # One for both, for each reads all certificate authorities anew.
         tls = httpx.create_ssl_context(trust_env=False)
-        socket = httpx.HTTPTransport(uds=str(addresses.inference_socket), verify=tls)
-        self._client = httpx.Client(
-            mounts={SOCKET_URL: socket}, verify=tls, timeout=timeout_s, trust_env=False
-        )
+        mounts = {SOCKET_URL: httpx.HTTPTransport(uds=str(addresses.inference_socket), verify=tls)}
+        self._management_url = addresses.management_url
+        if addresses.management_socket is not None:
+            uds = str(addresses.management_socket)
+            mounts[MANAGEMENT_SOCKET_URL] = httpx.HTTPTransport(uds=uds, verify=tls)
+            self._management_url = MANAGEMENT_SOCKET_URL
+        self._client = httpx.Client(mounts=mounts, verify=tls, timeout=timeout_s, trust_env=False)
 
     def close(self) -> None:
         """End all connections."""
@@ -131,7 +135,7 @@ class TorchServe:
             raise ManagementError(f"No description of the model: {words_of(answer)}") from None
 
     def _manage(self, method: str, path: str, **query: str) -> httpx.Response:
-        url = self._addresses.management_url + path
+        url = self._management_url + path
         answer = self._with_token(
             "management",
             lambda token: self._client.request(method, url, params=query, headers=token),
@@ -169,6 +173,6 @@ class TorchServe:
         return key
 
     def _renew(self, renewal: Renewal) -> None:
-        url = self._addresses.management_url + TOKEN_PATH
+        url = self._management_url + TOKEN_PATH
         with connection_errors():
             self._client.get(url, params=renewal.query, headers=renewal.headers)

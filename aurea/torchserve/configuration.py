@@ -11,9 +11,12 @@ import psutil
 from aurea.paths import DEPLOY, ROOT
 
 _SOCKET_NAME: Final = "inference.sock"
+_MANAGEMENT_SOCKET_NAME: Final = "manage.sock"
+_METRICS_SOCKET_NAME: Final = "metrics.sock"
 
 # The address of a Unix socket holds 108 bytes, the last of them a zero. Java binds the name in
-# full; what TorchServe calls its workers' own sockets, .ts.sock.9000 and so on, is no longer.
+# full; the other two, and what TorchServe calls its workers' own, .ts.sock.9000 and so on, are no
+# longer.
 LONGEST_SOCKET_DIR_BYTES: Final = 108 - len(f"/{_SOCKET_NAME}") - 1
 """Longest path of `Configuration.socket_dir`, in bytes."""
 
@@ -38,11 +41,9 @@ class Configuration:
     """Folder for its sockets, closed to others; see `LONGEST_SOCKET_DIR_BYTES`."""
 
     model_store: Path
-    management_port: int
-    metrics_port: int
     grpc_inference_port: int
     grpc_management_port: int
-    """All ports are on loopback, and must be free."""
+    """On the loopback of the network that it runs in, and free there."""
 
     max_upload_bytes: int
     """Largest clip that it is to take, in bytes."""
@@ -58,13 +59,21 @@ class Configuration:
         """The socket that clips are sent to."""
         return self.socket_dir / _SOCKET_NAME
 
+    @property
+    def management_socket(self) -> Path:
+        """The socket of the management API."""
+        return self.socket_dir / _MANAGEMENT_SOCKET_NAME
+
+    @property
+    def metrics_socket(self) -> Path:
+        """The socket of TorchServe's own metrics."""
+        return self.socket_dir / _METRICS_SOCKET_NAME
+
     def text(self) -> str:
         """The filled-in `config.properties`."""
         held_mb = math.ceil(self.max_held_bytes / 1_000_000)
         values = {
             "SOCKET_DIR": self.socket_dir,
-            "MANAGEMENT_PORT": self.management_port,
-            "METRICS_PORT": self.metrics_port,
             "GRPC_INFERENCE_PORT": self.grpc_inference_port,
             "GRPC_MANAGEMENT_PORT": self.grpc_management_port,
             "MODEL_STORE": self.model_store,

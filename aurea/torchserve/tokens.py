@@ -42,6 +42,22 @@ class _KeyFile(BaseModel):
     api: _ApiKey = Field(alias="API")
 
 
+class Keys(NamedTuple):
+    """What may be shown at the management address, as the key file has it at one moment."""
+
+    management: str
+    api: str
+
+
+def read_keys(key_file: Path) -> Keys | None:
+    """The keys of a running TorchServe; None where there is no whole file of them just now."""
+    try:
+        keys = _KeyFile.model_validate_json(key_file.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return Keys(keys.management.key, keys.api.key)
+
+
 class Pause(NamedTuple):
     """Wait before the next step."""
 

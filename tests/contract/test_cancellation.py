@@ -19,6 +19,7 @@ from proxy.metrics import Metrics
 from proxy.model_status import ModelStatus, Readiness
 from proxy.pace import Pace
 from proxy.pulse import Pulse
+from proxy.refusal_pace import RefusalPace
 from proxy.turns import Turns
 
 Waiting = Callable[[Awaitable[Any]], Awaitable[Any]]
@@ -97,6 +98,7 @@ def test_a_request_whose_client_left_ends_even_if_a_cancellation_was_swallowed()
             held=HeldBytes(1_000),
             lengths=AudioLengths(300.0),
             pulse=Pulse(30.0),
+            refusal_pace=RefusalPace(),
             turns=Turns(1, None, lambda: 1),
             max_upload_bytes=100,
             min_upload_bytes_per_s=1_000,

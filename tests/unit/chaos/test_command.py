@@ -7,7 +7,7 @@ import pytest
 
 from chaos.command import ROWS, chaos, main, name_of
 from chaos.place import Calm, Place, Result
-from chaos.report import table, write_docs
+from chaos.report import OVERLOAD_RULE, table, write_docs
 from chaos.soak import Series, growth, is_flat
 
 
@@ -56,12 +56,14 @@ def test_a_row_that_there_is_not_is_told_with_those_that_there_are(
 def test_the_page_has_every_row_with_its_figure(tmp_path: Path) -> None:
     results = [good(cast(Place, None)), Result("another", "0", "9", False)]
     results.append(Result("a third", "0", "only root can mount", None))
+    results.append(Result("a fourth", "0.9", "0.8, corrected 0.9", True, "corrected"))
     page = tmp_path / "chaos.md"
     write_docs(results, Calm(12.34, 0.25), page)
     text = page.read_text()
     assert "12.3 clips a second" in text
+    assert OVERLOAD_RULE in text
     assert "250 ms" in text
-    for words in ("| a fault ", "pass", "FAIL", "not tried"):
+    for words in ("| a fault ", "pass", "FAIL", "not tried", "pass, corrected"):
         assert words in text
         assert words.strip("| ") in table(results)
 

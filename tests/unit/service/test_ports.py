@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from aurea.service.errors import ServiceFailed
-from aurea.service.ports import claim_ports, claims_folder, described_address
-from aurea.service.supervisor import local_url
+from aurea.service.ports import claim_ports, claims_folder, described_address, local_url
 
 START = 20_000 + os.getpid() % 10_000
 

@@ -12,7 +12,11 @@ from aurea.service.machine import Machine
 from aurea.service.settings import ServeSettings, SharedSettings
 from aurea.service.supervisor import Supervisor
 from aurea.torchserve.addresses import Addresses
+from aurea.torchserve.configuration import Configuration
+from aurea.torchserve.process import in_own_network, java_command
 from aurea.versions.registry import Registry
+
+GRPC_PORTS = (7070, 7071)
 
 
 def addresses(folder: Path) -> Addresses:
@@ -39,6 +43,19 @@ class DeadProxy:
         raise ServiceFailed("The proxy ended by itself (status 1).")
 
     def terminate(self, _: float) -> None:
+        pass
+
+
+class Unforwarded:
+    """Ports on loopback that nobody listens on."""
+
+    def __init__(self, management_port: int, metrics_port: int) -> None:
+        assert management_port != metrics_port
+
+    def start(self, configuration: Configuration, key_file: Path) -> None:
+        assert configuration.management_socket.parent.parent == key_file.parent
+
+    def close(self) -> None:
         pass
 
 
@@ -84,6 +101,52 @@ def test_a_part_that_fails_to_start_again_is_tried_again_as_often_as_is_allowed(
 ) -> None:
     supervised(ServiceFailed("The proxy did not become ready."))
     assert capsys.readouterr().out.count("did not become ready") == 2
+
+
+@pytest.mark.parametrize(
+    ("network", "refusal", "own", "said"),
+    [
+        ("own", None, True, "==> TorchServe has a network of its own\n"),
+        ("own", "unshare: Operation not permitted", False, "not permitted), so that others on"),
+        ("shared", None, False, "shares the machine's network, as asked for\n"),
+    ],
+)
+def test_torchserve_has_a_network_of_its_own_where_that_is_allowed_and_a_line_says_which(
+    network: str,
+    refusal: str | None,
+    own: bool,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(
+        "aurea.service.supervisor.Child",
+        lambda title, command, environment, **_: started.append(command),  # noqa: ARG005
+    )
+    monkeypatch.setattr("aurea.service.supervisor.own_network_refusal", lambda: refusal)
+    # Nothing listens on the ports of this machine for it.
+    monkeypatch.setattr("aurea.service.supervisor.Forwarding", Unforwarded)
+    monkeypatch.setattr(Machine, "in_flight", lambda *_: 64)
+    settings = ServeSettings(run_dir=tmp_path, network=network)  # type: ignore[arg-type]
+    registry = Registry(tmp_path / "state", "embedded")
+    supervisor = Supervisor(settings, SharedSettings(), registry, "embedded")
+    (tmp_path / "torchserve").mkdir()
+    supervisor._own_network = supervisor._may_have_own_network()
+    configuration, addresses = supervisor._open_ports(1)
+    supervisor._start_torchserve(configuration, 1)
+    supervisor.stop()
+    assert said in capsys.readouterr().out
+    (command,) = started
+    plain = java_command(
+        configuration, tmp_path / "torchserve/config.properties", tmp_path / "logs"
+    )
+    assert command == (in_own_network(plain) if own else plain)
+    assert addresses.management_socket == configuration.management_socket
+    if own:
+        # Whatever others have there: it is not the same network.
+        assert (configuration.grpc_inference_port, configuration.grpc_management_port) == GRPC_PORTS
 
 
 @pytest.mark.parametrize(

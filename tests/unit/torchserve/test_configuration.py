@@ -8,8 +8,6 @@ from aurea.torchserve.configuration import Configuration, largest_upload_bytes, 
 
 def configured(**changes: int) -> Configuration:
     numbers = {
-        "management_port": 8081,
-        "metrics_port": 8082,
         "grpc_inference_port": 7070,
         "grpc_management_port": 7071,
         "max_upload_bytes": 25_000_000,
@@ -33,8 +31,8 @@ def test_every_place_of_the_template_is_filled_in() -> None:
     assert not [line for line in entries if "@" in line]
     properties = read_properties(text)
     assert properties["inference_address"] == f"unix:{configured().inference_socket}"
-    assert properties["management_address"] == "http://127.0.0.1:8081"
-    assert properties["metrics_address"] == "http://127.0.0.1:8082"
+    assert properties["management_address"] == f"unix:{configured().management_socket}"
+    assert properties["metrics_address"] == f"unix:{configured().metrics_socket}"
     assert properties["grpc_inference_port"] == "7070"
     assert properties["grpc_management_port"] == "7071"
     assert properties["model_store"] == "/run/store"
