@@ -1,10 +1,15 @@
 """How tests are spread over processes, and which signals they meet there."""
 
+import os
 import signal
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+# Threads of torch wait for their next sum in a busy loop, which keeps other processes from theirs
+# where there are more of them than cores. Set before torch is there, and handed down to children.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
@@ -15,8 +20,9 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
             return "starts"
         if nodeid.startswith("tests/e2e/"):
             return "services"
-        if nodeid.startswith("tests/page/"):
-            return "page"
+        for folder in ("page", "contract"):
+            if nodeid.startswith(f"tests/{folder}/"):
+                return folder
         # Many of these make a model, an archive or a process once, for all tests of the file.
         return nodeid.partition("::")[0]
 
@@ -27,7 +33,10 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = ("tests/e2e/", "tests/page/", "tests/unit/lab/training/", "tests/unit/lab/")
+LONGEST = (
+    *("tests/e2e/", "tests/contract/", "tests/page/"),
+    *("tests/unit/lab/training/", "tests/unit/lab/"),
+)
 """What is begun first, so that no process is left alone with it at the end."""
 
 
