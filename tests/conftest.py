@@ -40,7 +40,10 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = (*SHARING, "tests/unit/lab/", "tests/unit/accent/")
+LONGEST = (
+    *("tests/e2e/", "tests/page/", "tests/unit/lab/training/", "tests/unit/lab/"),
+    *("tests/contract/", "tests/unit/archive/", "tests/unit/accent/"),
+)
 """What is begun first, so that no process is left alone with it at the end."""
 
 
