@@ -42,6 +42,10 @@ mar: setup ## build model_store/NAME.mar (MODEL NAME VERSION ENGINE PRECISION=au
 models: setup ## versions while they serve (ARGS='list', register, canary, compare, promote, ...)
 	@$(VENV_PYTHON) -m scripts.models $(call option,RUN_DIR,run-dir) $(ARGS)
 
+# Python keeps what it has compiled of the tests and of the project, whatever the shell says: each
+# of the processes that run tests, and each that they start, would compile all of it again.
+check test test-long unit: export PYTHONDONTWRITEBYTECODE :=
+
 check: setup-dev ## lint, types and the fast tests, in parallel: a minute and a half
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target types unit

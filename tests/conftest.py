@@ -1,24 +1,37 @@
 """How tests are spread over processes, and which signals they meet there."""
 
+import os
 import signal
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+# Threads of torch wait for their next sum in a busy loop, which keeps other processes from theirs
+# where there are more of them than cores. Set before torch is there, and handed down to children.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+SHARING = (
+    "tests/e2e/",
+    "tests/contract/",
+    "tests/page/",
+    "tests/unit/lab/training/",
+    "tests/unit/lab/evaluation/",
+    "tests/unit/archive/",
+)
+"""Folders whose files share a service, a browser or a model: one process has all of their tests."""
+
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """One process for the tests of a shared service, and for each file that starts its own."""
+    """One process for the tests of files that share something, and for each other file."""
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(("tests/e2e/test_start.py", "tests/e2e/test_end.py")):
             return "starts"
-        if nodeid.startswith("tests/e2e/"):
-            return "services"
-        if nodeid.startswith("tests/page/"):
-            return "page"
-        # Many of these make a model, an archive or a process once, for all tests of the file.
-        return nodeid.partition("::")[0]
+        # Many files make a model, an archive or a process once, for all of their tests.
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in SHARING if file.startswith(folder)), file)
 
 
 def pytest_configure() -> None:
@@ -27,7 +40,10 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = ("tests/e2e/", "tests/page/", "tests/unit/lab/training/", "tests/unit/lab/")
+LONGEST = (
+    *("tests/e2e/", "tests/page/", "tests/unit/lab/training/", "tests/unit/lab/"),
+    *("tests/contract/", "tests/unit/archive/", "tests/unit/accent/"),
+)
 """What is begun first, so that no process is left alone with it at the end."""
 
 

@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -172,15 +173,22 @@ def bootstrap(
     groups: dict[Hashable, list[Integers]] = defaultdict(list)
     for _, rows in sorted(rows_of.items()):
         groups[strata[rows[0]]].append(np.array(rows))
+    slots = [group for group in groups.values() for _ in group]
+
+    # Of few speakers the same are drawn again and again.
+    @cache
+    def of_drawn(*places: int) -> Sequence[float]:
+        rows = [group[place] for group, place in zip(slots, places, strict=True)]
+        return statistics(np.concatenate(rows))
+
     rng = np.random.default_rng(seed)
+
     drawn = [
-        statistics(
-            np.concatenate(
-                [
-                    group[i]
-                    for group in groups.values()
-                    for i in rng.integers(0, len(group), len(group)).tolist()
-                ]
+        of_drawn(
+            *(
+                place
+                for group in groups.values()
+                for place in rng.integers(0, len(group), len(group)).tolist()
             )
         )
         for _ in range(rounds)

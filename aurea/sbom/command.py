@@ -7,7 +7,6 @@ from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 import aurea
 from aurea.command_line import CommandLine, read
@@ -49,6 +48,9 @@ def bill_of_materials() -> Bom:
 
 def document(bom: Bom) -> str:
     """The bill as JSON. Raises `ValueError` where that does not fit CycloneDX's schema."""
+    # It brings forty parsers of addresses along, two seconds of work.
+    from cyclonedx.validation.json import JsonStrictValidator
+
     text = make_outputter(bom, OutputFormat.JSON, _SCHEMA).output_as_string(indent=1)
     if (fault := JsonStrictValidator(_SCHEMA).validate_str(text)) is not None:
         raise ValueError(f"The bill of materials does not fit its schema: {fault}")

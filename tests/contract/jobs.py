@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import httpx
-import jsonschema
 
 from tests.contract.proxy_process import Proxy, contract, eventually
+from tests.contract.schemas import assert_fits
 
 JOBS: Final = "/v1/jobs"
 JOB: Final = f"{JOBS}/{{job_id}}"
@@ -75,7 +75,7 @@ def check(proxy: Proxy, method: str, route: str, response: httpx.Response) -> ht
         proxy.check(response)
     if response.status_code != 204:
         schema = told["content"][kind]["schema"]
-        jsonschema.validate(response.json(), {**schema, "components": described["components"]})
+        assert_fits(response.json(), {**schema, "components": described["components"]})
     return response
 
 

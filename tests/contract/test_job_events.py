@@ -5,11 +5,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import jsonschema
 import pytest
 
 from tests.contract.jobs import all_events, component, created, delete, ended, events, read
 from tests.contract.proxy_process import Proxy, eventually
+from tests.contract.schemas import assert_fits
 from tests.contract.standin import Prediction, StandIn, document, hang, refusal
 
 STREAM = {"Accept": "text/event-stream"}
@@ -53,8 +53,8 @@ def test_results_come_as_they_are_there_and_the_last_event_says_so(
     assert [each.id for each in rest] == [2, 3, 4]
     assert [each.name for each in rest] == ["result", "result", "done"]
     for each in [first, *rest[:-1]]:
-        jsonschema.validate(each.data, component("FileDocument"))
-    jsonschema.validate(rest[-1].data, component("JobDocument"))
+        assert_fits(each.data, component("FileDocument"))
+    assert_fits(rest[-1].data, component("JobDocument"))
     assert rest[-1].data["state"] == "done"
     told = {each.data["index"]: each.data for each in [first, *rest[:-1]]}
     assert [told[index] for index in range(3)] == read(roomy, address).json()["results"]

@@ -5,14 +5,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from aurea.versions.registry import STATE_FOLDER
+from aurea.models.choice import EMBEDDED_ECAPA
+from aurea.service.packaging import PackagingOrder
 from tests.clips import encode, voice
-from tests.e2e.archives import configured, registered, registered_alone
+from tests.e2e.archives import (
+    configured,
+    quick_path,
+    quickly_packaged,
+    registered,
+    registered_alone,
+)
 from tests.e2e.services import RunningService
-
-QUICK_PACKAGING = Path(__file__).with_name("quick_packaging")
-"""On Python's path, it has a packaging process judge engines by little speech."""
 
 Serve = Callable[..., RunningService]
 
@@ -39,22 +44,24 @@ def first_start(
 
 def start_first(folder: Path) -> RunningService:
     """Start in a fresh run folder, with the engines judged by little speech."""
-    path = os.pathsep.join([str(QUICK_PACKAGING), os.environ.get("PYTHONPATH", "")])
     return RunningService(
         folder / "run",
-        environment={"PYTHONPATH": path.rstrip(os.pathsep)},
+        environment={"PYTHONPATH": quick_path()},
         model_store=str(folder / "store"),
         workers="1",
     )
 
 
 @pytest.fixture(scope="session")
-def archive(first_start: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded ECAPA-TDNN, packaged as version 1.0."""
-    store = first_start.run_dir / STATE_FOLDER / "embedded-ecapa" / "store"
-    copy = tmp_path_factory.mktemp("archive") / "embedded-ecapa.mar"
-    copy.write_bytes(next(store.glob("*.mar")).read_bytes())
-    return copy
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded ECAPA-TDNN as version 1.0, packaged once for all processes of the run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    order = PackagingOrder(model=EMBEDDED_ECAPA, name="embedded-ecapa", version="1.0")
+    with FileLock(folder / "archive.lock"):
+        # One that is there already is left as it is.
+        return quickly_packaged(order, folder / "archive")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -56,6 +57,13 @@ class Load:
         self._end.set()
         for thread in self._threads:
             thread.join(90)
+
+    @contextmanager
+    def slower(self) -> Iterator[None]:
+        """Pause for a second after each answer, while a model loads and needs the cores."""
+        usual_s, self._pause_s = self._pause_s, 1.0
+        yield
+        self._pause_s = usual_s
 
     def await_more(self, count: int, timeout_s: float = 120) -> None:
         """Wait until so many more requests have been sent and answered."""

@@ -4,11 +4,15 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from tests.e2e.archives import configured, registered_alone
 from tests.e2e.conftest import Serve, start_first
 from tests.e2e.services import Remains, RunningService, assert_said_in_order, make
 
@@ -134,12 +138,43 @@ def test_a_proxy_that_dies_ends_the_service_with_a_message_even_behind_a_frozen_
     remains.assert_gone()
 
 
-def test_a_torchserve_that_dies_too_often_ends_all_of_it_with_a_message(serve: Serve) -> None:
-    service = serve(max_restarts="0")
-    remains = Remains(service)
-    service.java().kill()
-    assert service.process.wait(20) not in (0, None)
-    assert "TorchServe ended by itself" in service.output
+@pytest.fixture(scope="module")
+def lossy(
+    serve: Serve, archive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningService]:
+    """A service whose TorchServe loses clips with its worker, and is not started again itself.
+
+    TorchServe takes a clip from its queue, waits so many milliseconds for a second one, and
+    forgets the first if the worker dies meanwhile.
+    """
+    folder = tmp_path_factory.mktemp("lossy")
+    draft = configured(archive, folder / "draft.mar", "2.0", batchSize=2, maxBatchDelay=4000)
+    registered_alone(draft, folder / "run", "2.0")
+    service = serve(folder / "run", environment={"AUREA_ASK_AGAIN_AFTER_S": "3"}, max_restarts="0")
+    yield service
+    service.close()
+
+
+def test_a_clip_that_torchserve_loses_with_its_worker_is_scored_all_the_same(
+    lossy: RunningService, clip: bytes
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(lossy.classify, clip)
+        time.sleep(1.5)
+        lossy.workers()[0].kill()
+        assert answer.result().status_code == 200
+    assert answer.result().headers["x-model"] == "embedded-ecapa/2.0"
+    assert "put to TorchServe once more" in lossy.log("proxy.log")
+
+
+def test_a_torchserve_that_dies_too_often_ends_all_of_it_with_a_message(
+    lossy: RunningService,
+) -> None:
+    # The last test of this service, which ends with it.
+    remains = Remains(lossy)
+    lossy.java().kill()
+    assert lossy.process.wait(20) not in (0, None)
+    assert "TorchServe ended by itself" in lossy.output
     remains.assert_gone()
 
 

@@ -43,7 +43,8 @@ def test_nothing_is_written_while_uploads_of_2_mb_pass(
     opened: set[str] = set()
 
     def look_at_open_files() -> None:
-        while not done.is_set():
+        # More time than such a pause passes between an upload's arrival and its answer.
+        while not done.wait(0.01):
             for process in processes:
                 opened.update(_files_open_for_writing(process))
 

@@ -23,8 +23,9 @@ RAISED_UPLOAD_BYTES = 40_000_000
 Send = Callable[[RunningService], httpx.Response]
 
 
-def _file(data: bytes) -> Send:
-    return lambda service: service.classify(data)
+def _file(make: Callable[[], bytes]) -> Send:
+    """A file that is made when it is sent: every process that collects tests reads the table."""
+    return lambda service: service.classify(make())
 
 
 def _other_field(service: RunningService) -> httpx.Response:
@@ -45,20 +46,20 @@ def _clip(duration_s: float) -> bytes:
 
 ROWS: dict[str, tuple[int, str, Send]] = {
     "no field file": (400, "missing_file", _other_field),
-    "no bytes": (400, "empty_file", _file(b"")),
+    "no bytes": (400, "empty_file", _file(bytes)),
     "broken multipart": (400, "malformed_request", _broken_multipart),
-    "too many bytes": (413, "file_too_large", _file(bytes(25_000_001))),
+    "too many bytes": (413, "file_too_large", _file(lambda: bytes(25_000_001))),
     "too many seconds": (
         413,
         "audio_too_long",
-        _file(encode(np.tile(voice(10), 31), 16_000, "ogg-opus")),
+        _file(lambda: encode(np.tile(voice(10), 31), 16_000, "ogg-opus")),
     ),
-    "text": (415, "unsupported_audio", _file(b"Dear server, this is no audio. " * 100)),
-    "too few seconds": (422, "audio_too_short", _file(_clip(0.4))),
-    "silence": (422, "no_speech", _file(encode(np.zeros(16_000), 16_000, "wav-s16"))),
-    "noise": (422, "no_speech", _file(encode(sounds.white(3.0, 0), 16_000, "ogg-opus"))),
-    "a tone": (422, "no_speech", _file(encode(sounds.sine(3.0, 2), 16_000, "m4a-aac"))),
-    "music": (422, "no_speech", _file(encode(sounds.band(12.0, 1), 16_000, "mp3"))),
+    "text": (415, "unsupported_audio", _file(lambda: b"Dear server, this is no audio. " * 100)),
+    "too few seconds": (422, "audio_too_short", _file(lambda: _clip(0.4))),
+    "silence": (422, "no_speech", _file(lambda: encode(np.zeros(16_000), 16_000, "wav-s16"))),
+    "noise": (422, "no_speech", _file(lambda: encode(sounds.white(3.0, 0), 16_000, "ogg-opus"))),
+    "a tone": (422, "no_speech", _file(lambda: encode(sounds.sine(3.0, 2), 16_000, "m4a-aac"))),
+    "music": (422, "no_speech", _file(lambda: encode(sounds.band(12.0, 1), 16_000, "mp3"))),
 }
 
 

@@ -2,7 +2,6 @@
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -11,7 +10,7 @@ from accent.layout import REFERENCE_FILE
 
 from aurea.versions.registry import STATE_FOLDER
 from aurea.versions.state import Canary
-from tests.e2e.archives import configured, content, registered, registered_alone, renumbered
+from tests.e2e.archives import content, registered, renumbered
 from tests.e2e.conftest import Serve
 from tests.e2e.services import (
     Remains,
@@ -63,25 +62,6 @@ def test_a_start_brings_back_all_that_was_registered_and_can_be_loaded(
     answered = {again.classify(clip).headers["x-model"] for _ in range(40)}
     assert answered == {"embedded-ecapa/1.0", "embedded-ecapa/2.0"}
     again.close()
-
-
-def test_a_clip_that_torchserve_loses_with_its_worker_is_scored_all_the_same(
-    serve: Serve, clip: bytes, archive: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("lossy")
-    # TorchServe takes a clip from its queue, waits so many milliseconds for a second one, and
-    # forgets the first if the worker dies meanwhile.
-    lossy = configured(archive, folder / "draft.mar", "2.0", batchSize=2, maxBatchDelay=4000)
-    registered_alone(lossy, folder / "run", "2.0")
-    service = serve(folder / "run", environment={"AUREA_ASK_AGAIN_AFTER_S": "3"})
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(service.classify, clip)
-        time.sleep(1.5)
-        service.workers()[0].kill()
-        assert answer.result().status_code == 200
-    assert answer.result().headers["x-model"] == "embedded-ecapa/2.0"
-    assert "put to TorchServe once more" in service.log("proxy.log")
-    service.close()
 
 
 def test_a_version_that_scores_otherwise_than_its_packager_is_taken_away_again(

@@ -1,6 +1,5 @@
 """A signal at any moment of a start ends it at once, completely, and with status 0."""
 
-import os
 import random
 import signal
 import socket
@@ -17,8 +16,7 @@ import psutil
 import pytest
 
 from aurea.paths import ROOT
-from tests.e2e.archives import registered
-from tests.e2e.conftest import QUICK_PACKAGING
+from tests.e2e.archives import quick_path, registered
 from tests.e2e.services import free_port, own_environment
 
 LONGEST_END_S = 12.0
@@ -67,8 +65,7 @@ class Start:
 @contextmanager
 def starting(folder: Path, **options: str) -> Iterator[Start]:
     """Start a service in `folder`, whose archive is packaged by little speech."""
-    path = os.pathsep.join([str(QUICK_PACKAGING), os.environ.get("PYTHONPATH", "")])
-    environment = own_environment() | {"PYTHONPATH": path.rstrip(os.pathsep)}
+    environment = own_environment() | {"PYTHONPATH": quick_path()}
     options = {
         "port": str(free_port()),
         "run-dir": str(folder / "run"),

@@ -19,11 +19,11 @@ import pytest
 
 from aurea.models.choice import DEFAULT_EMBEDDED
 from aurea.models.stand_in_wav2vec2 import write_wav2vec2_stand_in
-from aurea.service.packaging import PackagingOrder, build
+from aurea.service.packaging import PackagingOrder
 from aurea.torchserve.client import TorchServe
 from tests.clips import encode, voice
-from tests.e2e.archives import addresses_of
-from tests.e2e.conftest import QUICK_PACKAGING, Serve
+from tests.e2e.archives import addresses_of, quickly_packaged
+from tests.e2e.conftest import Serve
 from tests.e2e.load import Answered, Load, Page
 from tests.e2e.services import RunningService, make
 
@@ -33,18 +33,17 @@ def clips() -> list[bytes]:
     return [encode(voice(1.0 + index / 4, seed=index), 16_000, "flac") for index in range(4)]
 
 
-def packaged_probe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The embedded model as version 2.0 of the other one, judged by little speech."""
-    monkeypatch.setenv("PYTHONPATH", str(QUICK_PACKAGING))
+def packaged_probe(folder: Path) -> Path:
+    """The embedded model as version 2.0 of the other one."""
     order = PackagingOrder(model=DEFAULT_EMBEDDED, name="embedded-ecapa", version="2.0")
-    return build(order, folder).path
+    return quickly_packaged(order, folder)
 
 
-def packaged_wav2vec2(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def packaged_wav2vec2(folder: Path) -> Path:
     """A small wav2vec 2.0 with random weights as version 3.0 of the other two."""
-    monkeypatch.setenv("PYTHONPATH", str(QUICK_PACKAGING))
     model = write_wav2vec2_stand_in(folder / "wav2vec2")
-    return build(PackagingOrder(model=model, name="embedded-ecapa", version="3.0"), folder).path
+    order = PackagingOrder(model=model, name="embedded-ecapa", version="3.0")
+    return quickly_packaged(order, folder)
 
 
 @pytest.fixture
@@ -59,13 +58,12 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
     serve: Serve,
     clips: list[bytes],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     addresses = addresses_of(story)
     torchserve = TorchServe(addresses)
     (tmp_path / "third").mkdir()
-    second = packaged_probe(tmp_path, monkeypatch)
-    third = packaged_wav2vec2(tmp_path / "third", monkeypatch)
+    second = packaged_probe(tmp_path)
+    third = packaged_wav2vec2(tmp_path / "third")
     expected: dict[str, list[float]] = {}
 
     def models(arguments: str) -> Any:
@@ -108,7 +106,8 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
         assert alone("accent_worker_starts_total", version="2.0") == 0
 
         # 2.0 comes up beside it and gets nothing.
-        registered = models(f"register {second} --allow-new-labels")
+        with load.slower():
+            registered = models(f"register {second} --allow-new-labels")
         assert (registered["default"], registered["workers_ready"]) == ("1.0", 1)
         beside = Page(addresses)
         assert beside("accent_worker_starts_total", version="2.0") == 1
@@ -159,13 +158,14 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
         assert_answered_by({"2.0"}, load.between(promoted_s))
 
         # A second worker.
-        assert models("scale 2")["workers_ready"] == 2
-        await_page(
-            lambda page: (
-                page("aurea_proxy_model_ready") == 2
-                and page("accent_worker_starts_total", version="2.0") == 2
+        with load.slower():
+            assert models("scale 2")["workers_ready"] == 2
+            await_page(
+                lambda page: (
+                    page("aurea_proxy_model_ready") == 2
+                    and page("accent_worker_starts_total", version="2.0") == 2
+                )
             )
-        )
 
         # One of them is killed, with clips in its hands.
         before = Page(addresses)
@@ -173,12 +173,13 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
         os.kill(victim, signal.SIGSTOP)
         load.await_more(10)
         os.kill(victim, signal.SIGKILL)
-        killed = await_page(
-            lambda page: (
-                page("aurea_proxy_model_ready") == 2
-                and page("accent_worker_starts_total", version="2.0") == 3
+        with load.slower():
+            killed = await_page(
+                lambda page: (
+                    page("aurea_proxy_model_ready") == 2
+                    and page("accent_worker_starts_total", version="2.0") == 3
+                )
             )
-        )
         for name, labels in (
             ("aurea_proxy_upstream_retries_total", {}),
             ("aurea_proxy_upstream_errors_total", {"kind": "lost"}),
@@ -211,7 +212,8 @@ def test_a_second_version_comes_serves_and_goes_without_one_request_that_fails(
             assert (counts[1] > counts[0]) is grows
 
         # 3.0, of a third kind, gets half of the requests for a while.
-        models(f"register {third} --allow-new-labels")
+        with load.slower():
+            models(f"register {third} --allow-new-labels")
         know("3.0")
         assert torchserve.predict(clips[0], "3.0")["model"]["kind"] == "wav2vec2"
         assert models("canary 3.0 50")["canary"] == {"version": "3.0", "percent": 50.0}

@@ -33,10 +33,6 @@ from aurea.archive.wav2vec2_graph import convert_wav2vec2
 from aurea.models.stand_in_wav2vec2 import FULL, SMALL, WAV2VEC2_HYPERPARAMS, StandInWidth
 from tests.clips import voice
 
-transformers = pytest.importorskip(
-    "transformers", reason="SpeechBrain's wav2vec 2.0 needs transformers, which dev brings"
-)
-
 TOLERANCE = 1e-4
 LABELS = ("england", "us", "canada", "wales")
 pytestmark = pytest.mark.slow
@@ -46,6 +42,9 @@ class Published:
     """SpeechBrain's modules with seeded weights, and the folder that they write."""
 
     def __init__(self, width: StandInWidth, scratch: Path) -> None:
+        transformers = pytest.importorskip(
+            "transformers", reason="SpeechBrain's wav2vec 2.0 needs transformers, which dev brings"
+        )
         torch.manual_seed(7)
         base = scratch / "base"
         config = transformers.Wav2Vec2Config(
