@@ -151,6 +151,25 @@ def test_the_archive_serves_without_the_repository(built: Archive, tmp_path: Pat
     assert 0 <= document["us_confidence"] <= 100
 
 
+@pytest.mark.slow
+def test_a_portable_archive_is_the_same_whenever_it_is_built(
+    built: Archive,
+    small_folder: Path,
+    tmp_path: Path,
+    little_speech: None,  # noqa: ARG001
+) -> None:
+    who = {"name": "small", "version": "1.0"}
+    assert not is_built_from(built.path, small_folder, **who, portable=True)
+    first, second = (
+        package(small_folder, **who, portable=True, store=tmp_path / each).path for each in "ab"
+    )
+    assert first.read_bytes() == second.read_bytes()
+    assert is_built_from(first, small_folder, **who)
+    assert not package(small_folder, **who, store=first.parent).rebuilt
+    with zipfile.ZipFile(first) as content:
+        assert b'"milliseconds_for_5_s": null' in content.read("engines.json")
+
+
 # Whether it is built anew does not depend on engines or on the archiver: both are left out.
 
 
