@@ -158,7 +158,7 @@ def test_a_portable_archive_is_the_same_whenever_it_is_built(
     tmp_path: Path,
     little_speech: None,  # noqa: ARG001
 ) -> None:
-    who = {"name": "small", "version": "1.0"}
+    who: dict[str, Any] = {"name": "small", "version": "1.0"}
     assert not is_built_from(built.path, small_folder, **who, portable=True)
     first, second = (
         package(small_folder, **who, portable=True, store=tmp_path / each).path for each in "ab"
@@ -218,7 +218,7 @@ def settings_in(archive: Archive) -> dict[str, Any]:
 def test_an_engine_or_a_precision_of_ones_own_is_packaged_anew_and_in_the_settings(
     folder: Path, tmp_path: Path, quick: list[EngineSettings]
 ) -> None:
-    def packed(**settings: str) -> Archive:
+    def packed(**settings: Any) -> Archive:
         return package(folder, name="small", version="1.0", store=tmp_path / "store", **settings)
 
     plain = settings_in(packed())
@@ -301,7 +301,8 @@ def test_a_setting_that_is_none_is_refused(
 ) -> None:
     store = tmp_path / "store"
     with pytest.raises(PackagingError, match=f"The setting {setting} is"):
-        package(folder, name="small", version="1.0", store=store, **{setting: value})
+        chosen: dict[str, Any] = {setting: value}
+        package(folder, name="small", version="1.0", store=store, **chosen)
     assert not store.exists()
 
 

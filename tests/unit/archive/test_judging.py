@@ -23,6 +23,7 @@ from aurea.archive.judging import (
     judge,
 )
 from aurea.archive.reference import SpeechClip
+from tests.unit.archive.judged import judged
 
 NONE = Deviations(0.0, 0.0, 0.0, 1.0)
 
@@ -66,13 +67,8 @@ def test_a_narrower_precision_must_be_faster_by_a_tenth(
 
 def test_what_was_not_timed_comes_in_the_order_in_which_it_is_usually_fastest() -> None:
     untimed = [
-        JudgedEngine(PackedEngine(engine, precision, None, within_bounds=True), NONE, None)
-        for engine, precision in (
-            ("torch", "fp32"),
-            ("openvino", "fp32"),
-            ("openvino", "int8"),
-            ("openvino", "bf16"),
-        )
+        judged(name, NONE, None)
+        for name in ("torch fp32", "openvino fp32", "openvino int8", "openvino bf16")
     ]
     assert [each.packed.name for each in fastest_first(untimed)] == [
         "openvino int8",
