@@ -28,10 +28,11 @@ RUN python3 -m scripts.set_up
 ARG MODEL=embedded
 RUN mkdir -p /var/lib/aurea/model_store \
  && if [ "$MODEL" != none ]; then \
-        .venv/bin/python -m scripts.package "$MODEL" --model-store /var/lib/aurea/model_store; \
+        .venv/bin/python -m scripts.package "$MODEL" --portable \
+            --model-store /var/lib/aurea/model_store; \
     fi
-COPY deploy/image/trim.py /tmp/trim.py
-RUN .venv/bin/python /tmp/trim.py /opt/aurea
+COPY deploy/image/elf.py deploy/image/trim.py /tmp/image/
+RUN .venv/bin/python /tmp/image/trim.py /opt/aurea
 
 FROM ${BASE}
 ARG VERSION=unknown

@@ -34,10 +34,10 @@ stop: ## end the service that runs from this folder
 	    $(VENV_PYTHON) -m scripts.serve --stop $(call option,RUN_DIR,run-dir); \
 	    else echo "Nothing is being served from here."; fi
 
-mar: setup ## build model_store/NAME.mar (MODEL NAME VERSION ENGINE PRECISION=auto|fp32|bf16|int8)
+mar: setup ## build model_store/NAME.mar (MODEL NAME VERSION ENGINE PRECISION=auto|fp32|bf16|int8 PORTABLE=1)
 	@$(VENV_PYTHON) -m scripts.package '$(or $(MODEL),auto)' $(call option,NAME,name) \
 	    $(call option,VERSION,version) $(call option,ENGINE,engine) \
-	    $(call option,PRECISION,precision)
+	    $(call option,PRECISION,precision) $(call switch,PORTABLE,portable)
 
 models: setup ## versions while they serve (ARGS='list', register, canary, compare, promote, ...)
 	@$(VENV_PYTHON) -m scripts.models $(call option,RUN_DIR,run-dir) $(ARGS)
@@ -107,8 +107,8 @@ sbom: setup-dev ## what is installed here, wheels and jars, as CycloneDX ([OPTIO
 image: ## build the image ([ENGINE=docker|podman|buildah BASE MODEL=embedded|none TAG])
 	@ENGINE='$(ENGINE)' BASE='$(BASE)' MODEL='$(MODEL)' TAG='$(TAG)' sh deploy/image/build.sh
 
-test-replicas: setup-dev setup-deploy ## three replicas behind Envoy: a rolling restart, a death, a slow one
-	@$(VENV_PYTHON) -m pytest -q tests/replicas
+test-replicas: setup-dev setup-deploy ## three whole services behind Envoy and HAProxy, under load ([REQUESTS=10000])
+	@$(VENV_PYTHON) -m pytest -q -s tests/replicas --requests '$(or $(REQUESTS),10000)'
 
 check-deploy: setup-dev setup-deploy ## judge the manifests and the Dockerfile with tools of their own environment
 	@$(VENV_PYTHON) -m pytest -q tests/unit/deploy

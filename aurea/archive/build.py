@@ -76,12 +76,14 @@ def package(
     version: str,
     engine: str = "",
     precision: str = "",
+    portable: bool = False,
     store: Path = MODEL_STORE,
 ) -> Archive:
     """Build `store`/NAME.mar from a model folder, unless it is there from the same inputs.
 
     `engine` and `precision` take the place of what the handler's settings say. Its engines
-    are made and judged here, which takes some seconds.
+    are made and judged here, which takes some seconds; for a `portable` archive, which is for
+    other processors as well, by how far they stray alone.
 
     Raises `PackagingError` for a name or a version that cannot be served, for a folder that
     the server could not serve (a missing or malformed file, weights that do not fit, no label
@@ -91,7 +93,7 @@ def package(
     target = store / f"{name}.mar"
     config = _model_config(engine, precision)
     inputs = inputs_digest(model_folder, name, version, config)
-    if _packaged_inputs(target, config) == inputs:
+    if _is_of(target, config, inputs, portable):
         return Archive(target, name, version, rebuilt=False)
     from aurea.archive.engines import pack_engines
 
@@ -103,9 +105,14 @@ def package(
         _copy_code(contents)
         for file_name in _files_to_pack(model_folder):
             shutil.copyfile(model_folder / file_name, contents / file_name)
-        report = pack_engines(model_folder, model, contents, settings.engine, settings.trimming)
+        report = pack_engines(
+            model_folder, model, contents, settings.engine, settings.trimming, portable=portable
+        )
         write_document(
-            Provenance(inputs_sha256=inputs, handler_sha256=_handler_digests()),
+            Provenance(
+                inputs_sha256=_portable(inputs) if portable else inputs,
+                handler_sha256=_handler_digests(),
+            ),
             contents / PROVENANCE_FILE,
         )
         (contents / CONFIG_FILE).write_text(config, encoding="utf-8")
@@ -124,14 +131,17 @@ def is_built_from(
     version: str,
     engine: str = "",
     precision: str = "",
+    portable: bool = False,
 ) -> bool:
     """Whether an archive, wherever it lies, is what `package` would build from these.
+
+    A portable one will do where none was asked for.
 
     Raises `PackagingError` for a file of the model that cannot be read.
     """
     config = _model_config(engine, precision)
     inputs = inputs_digest(model_folder, name, version, config)
-    return _packaged_inputs(archive, config) == inputs
+    return _is_of(archive, config, inputs, portable)
 
 
 def inputs_digest(model_folder: Path, name: str, version: str, config: str = "") -> str:
@@ -161,6 +171,15 @@ def inputs_digest(model_folder: Path, name: str, version: str, config: str = "")
                 f"A model is {layouts_text()}."
             ) from None
     return digest.hexdigest()
+
+
+def _is_of(archive: Path, config: str, inputs: str, portable: bool) -> bool:
+    will_do = {_portable(inputs)} if portable else {inputs, _portable(inputs)}
+    return _packaged_inputs(archive, config) in will_do
+
+
+def _portable(inputs: str) -> str:
+    return hashlib.sha256(f"{inputs}\0portable".encode()).hexdigest()
 
 
 def _check_identity(name: str, version: str) -> None:

@@ -48,11 +48,14 @@ def pack_engines(
     target: Path,
     settings: EngineSettings,
     trimming: TrimSettings | None = None,
+    *,
+    portable: bool = False,
 ) -> str:
     """Make and judge the engines of a model and write into `target` what its archive carries.
 
     That is the graphs, `engines.json`, `reference.json` with its clips, and the model's card
-    with a section on precision. Returns a table for people, with warnings.
+    with a section on precision. Nothing of a `portable` archive rests on how fast this processor
+    is. Returns a table for people, with warnings.
     """
     with tempfile.TemporaryDirectory(prefix=".graphs-", dir=target) as scratch:
         graphs = make_graphs(model, Path(scratch))
@@ -60,7 +63,7 @@ def pack_engines(
         clips = verification_speech() if graphs else verification_speech(copies={"": ()})
         if model.kind == WAV2VEC2.kind:
             clips = clips[:_CLIPS_OF_A_LARGE_MODEL]
-        judgement = judge(model, graphs, clips, trimming)
+        judgement = judge(model, graphs, clips, trimming, timed=not portable)
         packed = engines_to_pack(judgement, settings)
         compiled = [each.packed for each in packed if each.packed != judgement.reference]
         for name in {engine.graph for engine in compiled if engine.graph}:
@@ -185,7 +188,7 @@ def _entry(engine: JudgedEngine, folder: Path | None) -> EngineEntry:
             max=round(deviations.max, 4),
         ),
         top_accent_agreement=round(deviations.top_accent_agreement, 4),
-        milliseconds_for_5_s=round(1000 * engine.pass_s, 2),
+        milliseconds_for_5_s=None if engine.pass_s is None else round(1000 * engine.pass_s, 2),
     )
 
 

@@ -36,6 +36,7 @@ class PackagingOrder(BaseModel):
     version: str
     engine: str = ""
     precision: str = ""
+    portable: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """All but the model, by the names that `aurea.archive.build` has for them."""
@@ -137,6 +138,10 @@ class PackageSettings(CommandLine):
     precision: str = ""
     """auto, fp32, bf16 or int8, fp16 or tf32 on a GPU; the handler's settings decide if empty."""
 
+    portable: bool = False
+    """For other processors than this one as well: nothing is timed, engines come in a declared
+    order, and the same inputs give the same archive on machines of one kind."""
+
     model_store: Path = MODEL_STORE
     """Folder that the archive is put into."""
 
@@ -152,6 +157,7 @@ def main() -> None:
             version=settings.version,
             engine=settings.engine,
             precision=settings.precision,
+            portable=settings.portable,
         )
         archive = build(order, settings.model_store.absolute())
     except (ModelUnavailable, PackagingError) as error:

@@ -19,6 +19,8 @@ created=$(date -u -d "@$committed" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r
 
 set -- --tag "${TAG:-aureavoice:$version}" \
     --build-arg "VERSION=$version" --build-arg "REVISION=$revision" --build-arg "CREATED=$created"
+# compose.yaml runs the latest.
+[ -n "${TAG:-}" ] || set -- "$@" --tag aureavoice:latest
 for name in BASE MODEL PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_CERT; do
     eval "value=\${$name:-}"
     [ -z "$value" ] || set -- "$@" --build-arg "$name=$value"

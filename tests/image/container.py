@@ -10,6 +10,7 @@ from typing import Final
 import httpx
 
 from aurea.paths import ROOT
+from tests.e2e.services import free_port
 
 BASE: Final = "localhost/aurea-base:bookworm"
 TOOLS: Final = ("buildah", "podman", "crun", "mmdebstrap", "unshare")
@@ -70,8 +71,12 @@ def built(tag: str) -> str:
 class Container:
     """The service in a container: uid 1000, a read-only root, no capability, the host's network."""
 
-    def __init__(self, image: str, port: int, metrics_port: int, name: str) -> None:
+    def __init__(self, image: str, name: str, *options: str, model: Path | None = None) -> None:
+        """`options` are the service's own; a `model` folder is mounted and packaged inside."""
         self.name = name
+        port, metrics_port = free_port(), free_port()
+        mounted = () if model is None else ("--volume", f"{model}:/model:ro")
+        chosen = "embedded" if model is None else "/model"
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
         self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         # The mounts of the host, cgroup2 among them, are no business of this test's.
@@ -84,8 +89,8 @@ class Container:
                 *("--read-only", "--read-only-tmpfs=false", "--no-healthcheck"),
                 *("--tmpfs", "/run/aurea:rw,exec,nosuid,size=1g,mode=1777"),
                 *("--ulimit", "nofile=20000:20000", "--ulimit", "nproc=4096:4096"),
-                *("--env", f"AUREA_METRICS_PORT={metrics_port}", image),
-                *("--model", "embedded", "--port", str(port), "--workers", "1"),
+                *("--env", f"AUREA_METRICS_PORT={metrics_port}", *mounted, image),
+                *("--model", chosen, "--port", str(port), "--workers", "1", *options),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -106,9 +111,9 @@ class Container:
             assert time.monotonic() - started < timeout_s
             time.sleep(0.2)
 
-    def inside(self, code: str) -> str:
-        """What a line of Python prints in the running container."""
-        return run("podman", "exec", self.name, "python", "-c", code)
+    def inside(self, *arguments: str) -> str:
+        """What Python prints in the running container."""
+        return run("podman", "exec", self.name, "python", *arguments)
 
     def close(self) -> None:
         """End it, by force where it does not end."""

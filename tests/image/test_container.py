@@ -1,15 +1,17 @@
 """The image, built twice and run: what it holds, what it may do, how it answers and leaves."""
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
+from aurea.models.choice import EMBEDDED_ECAPA
 from tests.clips import encode, voice
-from tests.e2e.services import free_port
 from tests.image.container import Container, built, ensure_base, missing, run
 
 pytestmark = [
@@ -28,7 +30,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def container(image: str) -> Iterator[Container]:
-    container = Container(image, free_port(), free_port(), "aureavoice-test")
+    container = Container(image, "aureavoice-test")
     container.await_ready()
     yield container
     container.close()
@@ -67,10 +69,11 @@ def test_it_runs_as_nobody_in_particular_and_writes_to_two_places_alone(
     container: Container,
 ) -> None:
     said = container.inside(
+        "-c",
         "import os\n"
         "print(os.getuid(), open('/proc/self/status').read().split('CapEff:')[1].split()[0])\n"
         "for folder in ('/', '/tmp', '/opt/aurea', '/run/aurea', '/var/lib/aurea/model_store'):\n"
-        "    print(folder, os.access(folder, os.W_OK))"
+        "    print(folder, os.access(folder, os.W_OK))",
     ).splitlines()
     assert said[0] == "1000 0000000000000000"
     writable = {line.split()[0] for line in said[1:] if line.endswith("True")}
@@ -90,8 +93,34 @@ def test_it_answers_as_the_contract_says(container: Container) -> None:
     assert "accent_worker_starts_total" in page.text
 
 
+def test_a_mounted_model_is_packaged_inside_and_its_versions_are_handled_there(
+    image: str, tmp_path: Path
+) -> None:
+    """Whatever packaging needs of the environment was left in it."""
+    # For uid 1000, whatever this checkout's folder allows.
+    model = Path(shutil.copytree(EMBEDDED_ECAPA, tmp_path / "model"))
+    for folder in (model, *model.parents[:3]):
+        folder.chmod(0o755)
+    container = Container(image, "aureavoice-packaging", "--name", "mounted", model=model)
+    try:
+        container.await_ready(900)
+        clip = encode(voice(2.0, seed=3), 16_000, "webm-opus")
+        answer = container.client.post("/classify-us-accent", files={"file": clip})
+        assert (answer.status_code, answer.headers["X-Model"]) == (200, "mounted/1.0")
+        models = ("-m", "scripts.models", "--run-dir", "/run/aurea/run")
+        assert "1.0" in container.inside(*models, "list")
+        container.inside(*models, "export", "/run/aurea/versions.yaml")
+        declared = yaml.safe_load(
+            container.inside("-c", "print(open('/run/aurea/versions.yaml').read())")
+        )
+        assert (declared["model"], declared["default"]) == ("mounted", "1.0")
+        container.inside(*models, "scale", "1")
+    finally:
+        container.close()
+
+
 def test_sigterm_drains_what_was_accepted(image: str) -> None:
-    container = Container(image, free_port(), free_port(), "aureavoice-drained")
+    container = Container(image, "aureavoice-drained")
     try:
         container.await_ready()
         clip = encode(voice(10.0, seed=2), 16_000, "flac")

@@ -98,7 +98,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[EngineSettings]:
     asked: list[EngineSettings] = []
 
     def no_engines(
-        _: Path, __: LoadedModel, ___: Path, settings: EngineSettings, ____: TrimSettings
+        _: Path,
+        __: LoadedModel,
+        ___: Path,
+        settings: EngineSettings,
+        ____: TrimSettings,
+        *,
+        portable: bool,  # noqa: ARG001
     ) -> str:
         asked.append(settings)
         return "measured"

@@ -13,7 +13,10 @@ NONE = Deviations(0.0, 0.0, 0.0, 1.0)
 
 
 def judged(
-    name: str, deviations: Deviations = FINE, pass_s: float = 0.1, graph_file: str = "float.xml"
+    name: str,
+    deviations: Deviations = FINE,
+    pass_s: float | None = 0.1,
+    graph_file: str = "float.xml",
 ) -> JudgedEngine:
     """The engine called `name`, for example "openvino int8"."""
     engine, precision = name.split()

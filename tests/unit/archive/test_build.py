@@ -151,6 +151,25 @@ def test_the_archive_serves_without_the_repository(built: Archive, tmp_path: Pat
     assert 0 <= document["us_confidence"] <= 100
 
 
+@pytest.mark.slow
+def test_a_portable_archive_is_the_same_whenever_it_is_built(
+    built: Archive,
+    small_folder: Path,
+    tmp_path: Path,
+    little_speech: None,  # noqa: ARG001
+) -> None:
+    who: dict[str, Any] = {"name": "small", "version": "1.0"}
+    assert not is_built_from(built.path, small_folder, **who, portable=True)
+    first, second = (
+        package(small_folder, **who, portable=True, store=tmp_path / each).path for each in "ab"
+    )
+    assert first.read_bytes() == second.read_bytes()
+    assert is_built_from(first, small_folder, **who)
+    assert not package(small_folder, **who, store=first.parent).rebuilt
+    with zipfile.ZipFile(first) as content:
+        assert b'"milliseconds_for_5_s": null' in content.read("engines.json")
+
+
 # Whether it is built anew does not depend on engines or on the archiver: both are left out.
 
 
@@ -199,7 +218,7 @@ def settings_in(archive: Archive) -> dict[str, Any]:
 def test_an_engine_or_a_precision_of_ones_own_is_packaged_anew_and_in_the_settings(
     folder: Path, tmp_path: Path, quick: list[EngineSettings]
 ) -> None:
-    def packed(**settings: str) -> Archive:
+    def packed(**settings: Any) -> Archive:
         return package(folder, name="small", version="1.0", store=tmp_path / "store", **settings)
 
     plain = settings_in(packed())
@@ -282,7 +301,8 @@ def test_a_setting_that_is_none_is_refused(
 ) -> None:
     store = tmp_path / "store"
     with pytest.raises(PackagingError, match=f"The setting {setting} is"):
-        package(folder, name="small", version="1.0", store=store, **{setting: value})
+        chosen: dict[str, Any] = {setting: value}
+        package(folder, name="small", version="1.0", store=store, **chosen)
     assert not store.exists()
 
 

@@ -1,5 +1,7 @@
 """What people read of a judgement."""
 
+from dataclasses import replace
+
 from accent.selection import EngineSettings
 
 from aurea.archive.card import card_section, terminal_table
@@ -23,6 +25,23 @@ def test_the_card_tells_of_every_engine_its_deviation_and_its_lot() -> None:
     assert list(rows)[2:] == ["openvino int8", "openvino bf16", "openvino fp32", "torch fp32"]
     assert "scale 30, US bias 0." in section
     assert "`auto` takes the fastest with p99 up to 1 and largest up to 3" in section
+
+
+def test_what_was_not_timed_is_taken_in_the_order_of_the_table() -> None:
+    untimed = judgement_of(*(replace(each, pass_s=None) for each in JUDGEMENT.engines))
+    section = card_section(untimed, engines_to_pack(untimed, EngineSettings()))
+    assert "`auto` takes the first of the table with p99 up to 1" in section
+    assert "fastest" not in section
+    lines = terminal_table(untimed, []).splitlines()[2:]
+    assert all(line.split("%")[1].split() == ["left", "out"] for line in lines[1:])
+
+
+def test_the_card_of_a_model_with_one_engine_tells_its_time_where_it_was_taken() -> None:
+    timed, untimed = (judgement_of(replace(TORCH, pass_s=pass_s)) for pass_s in (0.4, None))
+    assert "took 400 ms of one core" in card_section(timed, timed.engines)
+    text = card_section(untimed, untimed.engines)
+    assert text.endswith("Scale 30, US bias 0.")
+    assert text in card_section(timed, timed.engines)
 
 
 def test_the_terminal_says_what_is_left_out_and_why() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def test_the_document_says_what_auto_means_on_each_processor(tmp_path: Path) -> 
     assert document["not_packed"][0]["graph"] is None
 
 
+def test_what_was_not_timed_says_nothing_of_times(tmp_path: Path) -> None:
+    for name in ("int8.xml", "int8.bin", "float.xml", "float.bin"):
+        (tmp_path / name).write_bytes(b"graph")
+    judgement = judgement_of(*(replace(each, pass_s=None) for each in (INT8, BF16, FP32, TORCH)))
+    packed = engines_to_pack(judgement, EngineSettings())
+    document = engines_document(judgement, packed, tmp_path)
+    assert [each.precision for each in document.engines] == ["int8", "bf16", "fp32", "fp32"]
+    for each in (*document.engines, *document.not_packed):
+        assert each.milliseconds_for_5_s is None
+    assert document.auto["int8 instructions"] == "openvino int8"
+    assert document.auto["neither"] == "openvino fp32"
+
+
 # The rest packs the model that ships, its graphs made and judged once.
 
 
@@ -116,7 +130,7 @@ def give(
 
     patch.setattr(engines, "make_graphs", copied)
     if judgement is not None:
-        patch.setattr(engines, "judge", lambda *_: judgement)
+        patch.setattr(engines, "judge", lambda *_, **__: judgement)
 
 
 def with_model(folder: Path) -> Path:

@@ -23,6 +23,7 @@ from aurea.archive.judging import (
     judge,
 )
 from aurea.archive.reference import SpeechClip
+from tests.unit.archive.judged import judged
 
 NONE = Deviations(0.0, 0.0, 0.0, 1.0)
 
@@ -64,6 +65,26 @@ def test_a_narrower_precision_must_be_faster_by_a_tenth(
     assert set(ordered) == set(engines)
 
 
+def test_what_was_not_timed_comes_in_the_order_in_which_it_is_usually_fastest() -> None:
+    untimed = [
+        judged(name, NONE, None)
+        for name in ("torch fp32", "openvino fp32", "openvino int8", "openvino bf16")
+    ]
+    assert [each.packed.name for each in fastest_first(untimed)] == [
+        "openvino int8",
+        "openvino bf16",
+        "openvino fp32",
+        "torch fp32",
+    ]
+
+
+def test_nothing_is_timed_where_times_would_say_nothing(
+    embedded: EcapaModel, carried_clips: list[SpeechClip]
+) -> None:
+    found = judge(embedded, {}, carried_clips, timed=False)
+    assert [each.pass_s for each in found.engines] == [None]
+
+
 def test_deviations_count_in_both_directions_and_tops_by_clip(embedded: EcapaModel) -> None:
     expected = np.array([[0.5, 0.4, 0.1, 0.0], [0.4, 0.5, 0.1, 0.0], [0.5, 0.4, 0.1, 0.0]])
     swapped = expected[[1, 0, 2]]
@@ -102,7 +123,7 @@ def test_fp32_does_not_stray_and_narrower_precisions_do(judgement: Judgement) ->
     for precision in ("bf16", "int8"):
         if precision in hardware_precisions():
             assert by_name[f"openvino {precision}"].deviations.max > 0.01
-    assert all(engine.pass_s > 0 for engine in judgement.engines)
+    assert all((engine.pass_s or 0) > 0 for engine in judgement.engines)
     assert judgement.engines == fastest_first(judgement.engines)
 
 

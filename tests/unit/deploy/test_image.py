@@ -1,10 +1,15 @@
 """What image and compose file promise, read from their files; tests/image runs the image."""
 
+import os
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from aurea import __version__
 from aurea.paths import ROOT
 
 
@@ -59,6 +64,24 @@ def test_compose_runs_the_service_with_no_more_rights_than_the_pod() -> None:
     # Whoever is not on this machine comes through something in front.
     ports = [port for each in compose().values() for port in each.get("ports", ())]
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+@pytest.mark.parametrize("tag", ["", "registry.example/voice:9"])
+def test_compose_runs_what_make_image_builds(tag: str, tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    engine.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    engine.chmod(0o755)
+    said = subprocess.run(
+        ["sh", "deploy/image/build.sh"],
+        cwd=ROOT,
+        env=os.environ | {"ENGINE": str(engine), "TAG": tag},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    tags = {said[place + 1] for place, word in enumerate(said) if word == "--tag"}
+    default = compose()["aureavoice"]["image"].partition(":-")[2].rstrip("}")
+    assert tags == ({tag} if tag else {default, f"aureavoice:{__version__}"})
 
 
 def test_what_compose_mounts_is_there() -> None:

@@ -117,6 +117,14 @@ def test_make_mar_is_told_the_model_and_the_rest_by_options() -> None:
     assert (settings.model, settings.name, settings.version) == ("embedded", "", "2.0")
     assert (settings.engine, settings.precision) == ("torch", "")
     assert settings.model_store == MODEL_STORE
+    assert not settings.portable
+    assert read(PackageSettings, ["embedded", "--portable"]).portable
+
+
+def test_the_packaging_process_is_told_whether_an_archive_is_to_be_portable(tmp_path: Path) -> None:
+    wanted = PackagingOrder(model=tmp_path, name="small", version="1.0", portable=True)
+    read_back = PackagingOrder.model_validate_json(wanted.model_dump_json())
+    assert read_back.arguments()["portable"] is True
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Three real proxies, each before a stand-in TorchServe, behind Envoy as deploy/balancers has it.
+"""Three real proxies, each before a stand-in TorchServe, behind what deploy/balancers has.
 
 Models are played: what is seen is what a balancer and the proxies' drain hide, and no throughput.
 """
@@ -7,11 +7,10 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,18 @@ from typing import Any
 import httpx
 import pytest
 
-from aurea.paths import ROOT
 from tests.contract.proxy_process import CLASSIFY, PLAIN, Proxy
 from tests.contract.standin import StandIn, document
 from tests.e2e.services import free_port
+from tests.replicas import balancers
+from tests.replicas.balancers import Balancer
+from tests.replicas.services import eventually
 
-ENVOY = ROOT / ".venv-deploy" / "bin" / "envoy"
 CLIENTS = 4
+SERVICE_S = 0.1
+"""How long a played model takes for a clip, where it has one at a time."""
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(not ENVOY.exists(), reason="Envoy is set up by make check-deploy"),
-]
+pytestmark = pytest.mark.long
 
 
 async def scored(prediction: Any) -> Any:
@@ -64,11 +63,11 @@ class Replica:
 class Load:
     """Clips from several clients, one after the other from each, until told to end."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, clients: int) -> None:
         self.answers: Counter[int | str] = Counter()
         self._url = url
         self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(CLIENTS)]
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
         for each in self._threads:
             each.start()
 
@@ -95,55 +94,40 @@ def replicas(tmp_path: Path) -> Iterator[list[Replica]]:
         each.close()
 
 
+@pytest.fixture(params=balancers.KINDS)
+def balancer(
+    request: pytest.FixtureRequest, replicas: list[Replica], tmp_path: Path
+) -> Iterator[Balancer]:
+    if reason := balancers.missing(request.param):
+        pytest.skip(reason)
+    addresses = [("127.0.0.1", each.port) for each in replicas]
+    balancer = Balancer(request.param, tmp_path, addresses)
+    yield balancer
+    balancer.close()
+
+
 @pytest.fixture
-def load(replicas: list[Replica], tmp_path: Path) -> Iterator[Load]:
-    port = free_port()
-    text = (ROOT / "deploy" / "balancers" / "envoy.yaml").read_text()
-    shipped = ["8000", "8001", "8002", "8003"]
-    for old, new in zip(shipped, [port, *(each.port for each in replicas)], strict=True):
-        assert text.count(f"port_value: {old}") == 1
-        text = text.replace(f"port_value: {old}", f"port_value: {new}")
-    (tmp_path / "envoy.yaml").write_text(text)
-    command = [str(ENVOY), "-c", str(tmp_path / "envoy.yaml"), "--disable-hot-restart"]
-    command += ["--concurrency", "1"]
-    with (tmp_path / "envoy.log").open("wb") as log:
-        envoy = subprocess.Popen(command, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        eventually(lambda: is_ready(url))
-        load = Load(url)
-        yield load
-        load.end()
-    finally:
-        envoy.terminate()
-        envoy.wait(20)
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
+def load(balancer: Balancer) -> Iterator[Load]:
+    load = Load(balancer.url, CLIENTS)
+    yield load
+    load.end()
 
 
 def has_more(replica: Replica, clips: int) -> bool:
     return len(replica.standin.predictions) > clips
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 30) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def test_a_rolling_restart_fails_no_request(replicas: list[Replica], load: Load) -> None:
+def test_a_rolling_restart_fails_no_request(
+    replicas: list[Replica], balancer: Balancer, load: Load
+) -> None:
     for replica in replicas:
         before = load.answers.total()
+        balancer.leave("127.0.0.1", replica.port)
         replica.end(signal.SIGTERM)
         replica.start()
+        balancer.come_back("127.0.0.1", replica.port)
         seen = len(replica.standin.predictions)
-        eventually(partial(has_more, replica, seen + 5))
+        eventually(partial(has_more, replica, seen + 5), 30)
         assert load.answers.total() > before
     load.end()
     assert set(load.answers) == {200}
@@ -153,10 +137,10 @@ def test_a_rolling_restart_fails_no_request(replicas: list[Replica], load: Load)
 def test_a_replica_that_is_killed_is_hidden_by_the_balancers_retries(
     replicas: list[Replica], load: Load
 ) -> None:
-    eventually(lambda: load.answers.total() > 30)
+    eventually(lambda: load.answers.total() > 30, 30)
     replicas[0].end(signal.SIGKILL)
     before = load.answers.total()
-    eventually(lambda: load.answers.total() > before + 100)
+    eventually(lambda: load.answers.total() > before + 100, 30)
     load.end()
     assert set(load.answers) == {200}
 
@@ -169,13 +153,50 @@ def test_a_slow_replica_gets_less_than_its_third(replicas: list[Replica], load: 
     replicas[0].standin.default_behaviour = slow
     time.sleep(1)
     before = [len(each.standin.predictions) for each in replicas]
-    eventually(lambda: load.answers.total() > 300)
+    eventually(lambda: load.answers.total() > 300, 30)
     shares = [
         len(each.standin.predictions) - had for each, had in zip(replicas, before, strict=True)
     ]
     assert shares[0] < 0.5 * min(shares[1:]), shares
 
 
-def test_the_shipped_file_needs_no_address_but_this_machines() -> None:
-    text = (ROOT / "deploy" / "balancers" / "envoy.yaml").read_text()
-    assert set(re.findall(r"address: (\d[\d.]+)", text)) == {"127.0.0.1"}
+def test_clips_a_second_grow_with_the_replicas_where_each_has_cores_of_its_own(
+    balancer: Balancer, replicas: list[Replica]
+) -> None:
+    for each in replicas:
+        each.standin.default_behaviour = one_at_a_time()
+    load = Load(balancer.url, 4 * len(replicas))
+    rates = []
+    try:
+        for replica in replicas[1:]:
+            replica.end(signal.SIGTERM)
+        for count in (1, 2, 3):
+            if count > 1:
+                replicas[count - 1].start()
+                seen = len(replicas[count - 1].standin.predictions)
+                eventually(partial(has_more, replicas[count - 1], seen + 5), 30)
+            before, began = load.answers[200], time.monotonic()
+            time.sleep(4)
+            rates.append((load.answers[200] - before) / (time.monotonic() - began))
+    finally:
+        load.end()
+    print(f"\nclips a second by 1, 2, 3 played replicas: {[round(each, 1) for each in rates]}")
+    assert rates[1] > 1.6 * rates[0]
+    assert rates[2] > 2.2 * rates[0]
+
+
+def one_at_a_time() -> Callable[[Any], Coroutine[Any, Any, Any]]:
+    turn = asyncio.Lock()
+
+    async def scored(prediction: Any) -> Any:
+        async with turn:
+            await asyncio.sleep(SERVICE_S)
+        return document(version=prediction.version)
+
+    return scored
+
+
+@pytest.mark.parametrize("name", ["envoy.yaml", "haproxy.cfg"])
+def test_the_shipped_files_need_no_address_but_this_machines(name: str) -> None:
+    text = (balancers.SHIPPED / name).read_text()
+    assert set(re.findall(r"\d+\.\d+\.\d+\.\d+", text)) == {"127.0.0.1"}
