@@ -1,5 +1,6 @@
 """How long the page takes, as `make bench OPTIONS='--only page'` measures it."""
 
+import shutil
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here to compare with")
 def test_the_page_and_curl_are_timed_in_turn(
     chromium: "Browser", proxy: Proxy, torchserve: StandIn, clip: bytes, tmp_path: Path
 ) -> None:
