@@ -4,8 +4,8 @@ import json
 import os
 import socket
 import traceback
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import psutil
@@ -18,6 +18,7 @@ from tests.e2e.services import RunningService
 NOBODY = 65534
 BODY_BYTES = 25_000_000
 TIMEOUT_S = 5
+_LISTEN = "0A"
 
 
 def as_nobody(act: Callable[[], None]) -> None:
@@ -58,16 +59,11 @@ def answer_to_a_large_body(port: int, source: str) -> bytes:
         return b"".join(iter(lambda: stranger.recv(65_536), b""))
 
 
-def listening(connections: Iterable[Any]) -> list[int]:
-    """The ports that somebody listens on."""
-    return [
-        each.laddr.port for each in connections if each.laddr and each.status == psutil.CONN_LISTEN
-    ]
-
-
-def grpc_ports(service: RunningService) -> list[int]:
-    """Where java listens, in whatever network that is."""
-    return listening(service.java().net_connections("tcp"))
+def listening(process: psutil.Process) -> list[int]:
+    """The ports that are listened on in the network of a process."""
+    tables = [Path(f"/proc/{process.pid}/net/{name}") for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+    return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == _LISTEN]
 
 
 def other_addresses() -> list[str]:
@@ -96,7 +92,7 @@ def test_another_user_reaches_no_socket_no_token_and_no_management(
     inference = addresses.inference_socket
     sockets = [inference, addresses.management_socket, inference.with_name("metrics.sock")]
     assert all(path is not None and path.is_socket() for path in sockets)
-    grpc = grpc_ports(service)
+    grpc = listening(service.java())
     has_own_network = "TorchServe has a network of its own" in service.output
 
     def act() -> None:
@@ -114,14 +110,13 @@ def test_another_user_reaches_no_socket_no_token_and_no_management(
 
 @pytest.mark.skipif(own_network_refusal() is not None, reason="TorchServe shares the network here")
 def test_grpc_is_reached_by_nobody(service: RunningService) -> None:
-    found = grpc_ports(service)
+    java = service.java()
+    found = listening(java)
     assert len(found) == 2
-    java = service.java().pid
     # Nobody in this network listens there for it, root included.
-    here = psutil.net_connections("tcp")
-    assert not listening(each for each in here if each.pid == java)
+    assert not [each for each in psutil.net_connections("tcp") if each.pid == java.pid]
     # Another service here, without a network of its own, may have the same ones.
-    for port in set(found) - set(listening(here)):
+    for port in set(found) - set(listening(psutil.Process())):
         for host in ["127.0.0.1", *other_addresses()]:
             assert refusal_of(host, port) != 0
     assert "==> TorchServe has a network of its own" in service.output
