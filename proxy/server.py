@@ -35,6 +35,7 @@ ACCEPT_S = 0.05
 IDLE_GRACE_S = 0.5
 LAST_ANSWERS_S = 0.5
 POLL_S = 0.02
+_TCP_INFO_BYTES = 104
 STARTUP_FAILURE = 3
 
 
@@ -158,17 +159,33 @@ class Server(uvicorn.Server):
         """Closes the listener with nobody in its backlog.
 
         The kernel completes handshakes by itself and resets what is queued when the listener
-        closes. So new handshakes are kept out first, then the queue is accepted as ever.
+        closes. So new handshakes are kept out first, then the queue is accepted as ever: one
+        connection a turn of the loop, however long a turn of a busy machine takes.
         """
-        for server in self.servers:
-            for listener in server.sockets:
-                # Where a sandbox forbids filters, a client that comes in this very instant
-                # is reset; all that was accepted before is served all the same.
-                with contextlib.suppress(OSError):
-                    _drop_handshakes(listener.fileno())
+        for listener_fd in self._listeners():
+            # Where a sandbox forbids filters, a client that comes in this very instant is reset;
+            # all that was accepted before is served all the same.
+            with contextlib.suppress(OSError):
+                _drop_handshakes(listener_fd)
         await asyncio.sleep(ACCEPT_S)
+        await self._until(
+            lambda: self._hurried or not any(map(_backlog_length, self._listeners())),
+            self._signalled_s + self._drain_s,
+        )
         for server in self.servers:
             server.close()
+
+    def _listeners(self) -> list[int]:
+        return [listener.fileno() for server in self.servers for listener in server.sockets]
+
+
+def _backlog_length(listener_fd: int) -> int:
+    """How many connections wait to be accepted."""
+    with socket.socket(fileno=socket.dup(listener_fd)) as listener:
+        facts = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    # Of a listener, the field tcpi_unacked of linux/tcp.h holds that.
+    (length,) = struct.unpack_from("I", facts, 24)
+    return int(length)
 
 
 def _drop_handshakes(listener_fd: int) -> None:

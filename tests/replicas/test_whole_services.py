@@ -17,8 +17,7 @@ import pytest
 from tabulate import tabulate
 
 from aurea.paths import ROOT
-from tests.e2e.archives import renumbered
-from tests.e2e.archives import QUICK_PACKAGING
+from tests.e2e.archives import QUICK_PACKAGING, renumbered
 from tests.e2e.services import own_environment
 from tests.replicas import balancers, namespaces
 from tests.replicas.balancers import Balancer
