@@ -148,22 +148,44 @@ class Remains:
     def __init__(self, service: RunningService) -> None:
         self._service = service
         self._processes = service.descendants()
-        self.ports = {
-            connection.laddr.port
-            for process in self._processes
-            for connection in process.net_connections(kind="tcp")
-            if connection.status == psutil.CONN_LISTEN
-        }
+        own = {service.process.pid, *(process.pid for process in self._processes)}
+        self.ports = {port for port, pid in _listeners().items() if pid in own}
 
     def assert_gone(self, *, files: bool = True, timeout_s: float = 5) -> None:
         """Nothing runs or listens any more, and of its files only those to be kept are there."""
         _, alive = psutil.wait_procs(self._processes, timeout=timeout_s)
         assert not alive
-        assert not [port for port in self.ports if is_listening(port)]
+        listeners = _listeners()
+        # Another service may have taken a port that this one has left.
+        assert not [
+            port
+            for port in self.ports & listeners.keys()
+            if str(self._service.run_dir) in _told(listeners[port])
+        ]
         if files:
             run_dir = self._service.run_dir
             left = {path.relative_to(run_dir).parts[0] for path in run_dir.rglob("*")}
             assert left <= {"logs", "serve.pid", "state"}
+
+
+def _listeners() -> dict[int, int | None]:
+    """The process that listens on each port of this machine's network."""
+    return {
+        connection.laddr.port: connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def _told(pid: int | None) -> str:
+    """The command line and the environment of a process; nothing where it has gone."""
+    if pid is None:
+        return ""
+    try:
+        process = psutil.Process(pid)
+        return " ".join([*process.cmdline(), *process.environ().values()])
+    except psutil.Error:
+        return ""
 
 
 def assert_said_in_order(service: RunningService) -> None:

@@ -54,7 +54,8 @@ def test_sigterm_after_a_start_that_packaged_answers_all_it_accepted_and_it_star
 ) -> None:
     assert "==> Archive " in first_start.output
     remains = Remains(first_start)
-    assert len(remains.ports) >= 5
+    # The public one, the proxy's metrics, and those that lead to TorchServe.
+    assert len(remains.ports) >= 4
     assert (first_start.run_dir / "torchserve" / "key_file.json").exists()
     senders = Senders(first_start, clip, 6)
     deadline = time.monotonic() + 60

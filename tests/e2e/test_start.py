@@ -175,7 +175,7 @@ def test_the_inference_socket_and_the_keys_are_closed_to_others(service: Running
     assert (service.run_dir / "torchserve").stat().st_mode & 0o077 == 0
     key_file = service.run_dir / "torchserve" / "key_file.json"
     assert key_file.stat().st_mode & 0o077 == 0
-    for process in service.descendants():
+    for process in [psutil.Process(service.process.pid), *service.descendants()]:
         for connection in process.net_connections(kind="tcp"):
             if connection.status == psutil.CONN_LISTEN:
                 assert connection.laddr.ip in {"127.0.0.1", "::ffff:127.0.0.1"}
