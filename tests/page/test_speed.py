@@ -23,7 +23,7 @@ def test_the_page_and_curl_are_timed_in_turn(
 
     file = tmp_path / "clip.wav"
     file.write_bytes(clip)
-    torchserve.predictions.clear()
+    torchserve.reset()
     times_ms = measure(chromium, proxy.url, file, repeats=2, warm=1)
     assert {way: len(each) for way, each in times_ms.items()} == {SHOWN: 2, WHOLE: 2, SMALL: 2}
     # Each clip was scored, and none was shown before.
