@@ -173,7 +173,7 @@ def _listeners() -> dict[int, int | None]:
     return {
         connection.laddr.port: connection.pid
         for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
+        if connection.laddr and connection.status == psutil.CONN_LISTEN
     }
 
 
