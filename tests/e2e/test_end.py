@@ -197,7 +197,8 @@ def test_a_part_that_dies_is_started_again_and_clients_are_told_to_wait(
     while not answers(service):
         assert time.monotonic() - died < 20
         time.sleep(0.05)
-    assert time.monotonic() - died < 3
+    # Three seconds, which make chaos measures; beside other tests a start tells how busy it is.
+    assert time.monotonic() - died < max(3, service.ready_after_s / 2)
     assert service.classify(clip).json() == before
 
     service.java().kill()
