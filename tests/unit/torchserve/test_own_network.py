@@ -129,6 +129,7 @@ def test_loopback_that_may_not_be_raised_is_a_refusal_as_well(
     assert capsys.readouterr().err == "loopback: Operation not permitted\n"
 
 
+@pytest.mark.slow
 def test_the_probe_says_why_and_a_launcher_that_hangs_is_a_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -113,6 +113,7 @@ def test_weights_stay_in_their_file_and_are_not_copied(folder: Path) -> None:
     assert outside == ["encoder.transformer.pos_conv_embed.conv.weight"]
 
 
+@pytest.mark.slow
 def test_loading_imports_nothing_of_torchs_compiler(folder: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from accent.wav2vec2.loading import load_model; "
