@@ -72,7 +72,7 @@ def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
 
 def workers_killed(place: Place) -> Result:
     """A worker dies every five seconds, at 60 % of the capacity."""
-    rate = 0.6 * place.calm().capacity
+    rate = 0.6 * place.measured().capacity
     service = place.service
     chance = random.Random(17)  # noqa: S311
     with _every(_KILL_EVERY_S, lambda: chance.choice(service.workers()).kill()):
