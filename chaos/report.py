@@ -16,7 +16,8 @@ DOCS: Final = ROOT / "docs" / "chaos.md"
 _WORDS: Final = {True: "pass", False: "FAIL", None: "not tried"}
 OVERLOAD_RULE: Final = """\
 Goodput is clips served a second under overload, as a share of those served a second untroubled, the
-mean of just before and just after, since a machine shared with others changes its speed. The load comes from this very machine and takes cores from the service, where real clients have machines
+mean of just before and just after, since a machine shared with others changes its speed. The load
+comes from this very machine and takes cores from the service, where real clients have machines
 of their own. So the row says how many cores the clients kept busy, measured in their process, and
 gives goodput twice: as it was, and corrected, as a share of what the cores that the clients leave
 would serve. The row passes at 0.9 as it was. Where only the corrected one reaches 0.9, the last
