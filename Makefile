@@ -51,7 +51,7 @@ check: setup-dev ## lint, types and the fast tests, in parallel: a minute and a 
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target types unit
 
 test: setup-dev setup-bench lint types ## all that guards behaviour: unit, contract, end to end
-	@$(VENV_PYTHON) -m pytest -n 3 --max-worker-restart 0 -m "not long"
+	@$(VENV_PYTHON) -m pytest -n 4 --max-worker-restart 0 -m "not long"
 
 test-long: setup-dev setup-bench ## the large grids, voices, memory, the bench, Prometheus
 	@$(VENV_PYTHON) -m pytest -n 2 --max-worker-restart 0 -m long

@@ -14,7 +14,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 SHARING = (
     "tests/e2e/",
-    "tests/contract/",
     "tests/page/",
     "tests/unit/lab/training/",
     "tests/unit/lab/evaluation/",
@@ -22,15 +21,18 @@ SHARING = (
 )
 """Folders whose files share a service, a browser or a model: one process has all of their tests."""
 
+ALONE = ("tests/e2e/test_end.py", "tests/e2e/test_story.py")
+"""Files of such folders with services of their own: a process may have the tests of one."""
+
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
     """One process for the tests of files that share something, and for each other file."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(("tests/e2e/test_start.py", "tests/e2e/test_end.py")):
-            return "starts"
         # Many files make a model, an archive or a process once, for all of their tests.
         file = nodeid.partition("::")[0]
+        if file in ALONE:
+            return file
         return next((folder for folder in SHARING if file.startswith(folder)), file)
 
 
@@ -41,8 +43,8 @@ def pytest_configure() -> None:
 
 
 LONGEST = (
-    *("tests/e2e/", "tests/page/", "tests/unit/lab/training/", "tests/unit/lab/"),
-    *("tests/contract/", "tests/unit/archive/", "tests/unit/accent/"),
+    *(*ALONE, "tests/e2e/", "tests/page/", "tests/unit/lab/training/", "tests/unit/lab/"),
+    *("tests/unit/archive/", "tests/unit/accent/", "tests/contract/"),
 )
 """What is begun first, so that no process is left alone with it at the end."""
 

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
-import torch
 from torch import nn
 
-from accent.ecapa.network import AccentNetwork
+from accent.ecapa.network import AccentNetwork, parameters_of
 from accent.ecapa.specification import NetworkSpec, read_spec
 from accent.ecapa.torch_engine import TORCH, TorchEngine
 from accent.engine import Engine, PackedEngine
@@ -54,10 +53,7 @@ def load_model(folder: Path) -> EcapaModel:
     if a weight is not finite, or if no label is `us`.
     """
     description = describe_model(folder)
-    with torch.device("meta"):
-        # Shapes without memory.
-        parameters = sum(weight.numel() for weight in AccentNetwork(description.spec).parameters())
-    if parameters > _MAX_PARAMETERS:
+    if (parameters := parameters_of(description.spec)) > _MAX_PARAMETERS:
         raise ModelFolderError(
             f"{HYPERPARAMS_FILE}: describes a network of {parameters:,} parameters; "
             f"at most {_MAX_PARAMETERS:,} are taken."

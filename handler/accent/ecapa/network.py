@@ -1,6 +1,6 @@
 """The network: SpeechBrain's features, ECAPA-TDNN and cosine head, built from checked values."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,25 +16,12 @@ class AccentNetwork(nn.Module):
         # Imported late: a worker that computes a graph needs none of it, and SpeechBrain
         # brings SciPy along, 0.7 s and 70 MB a worker.
         from speechbrain.lobes.features import Fbank
-        from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
         from speechbrain.processing.features import InputNormalization
 
         super().__init__()
         self.compute_features = Fbank(n_mels=spec.n_mels, sample_rate=SAMPLE_RATE_HZ)
         self.mean_var_norm = InputNormalization(norm_type="sentence", std_norm=spec.std_norm)
-        self.embedding_model = ECAPA_TDNN(
-            spec.n_mels,
-            activation=getattr(nn, spec.activation.rpartition(".")[2]),
-            channels=list(spec.channels),
-            kernel_sizes=list(spec.kernel_sizes),
-            dilations=list(spec.dilations),
-            attention_channels=spec.attention_channels,
-            se_channels=spec.se_channels,
-            res2net_scale=spec.res2net_scale,
-            lin_neurons=spec.embedding_size,
-            groups=[1] * len(spec.channels),
-        )
-        self.classifier = Classifier(spec.embedding_size, out_neurons=spec.n_labels)
+        self.embedding_model, self.classifier = with_weights(spec)
 
     def features(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) float32 at 16 kHz -> (batch, frames, n_mels), mean-normalised."""
@@ -57,3 +44,31 @@ class AccentNetwork(nn.Module):
     def forward(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) float32 at 16 kHz -> (batch, n_labels) cosines."""
         return self.cosines(self.features(waveforms))
+
+
+def with_weights(spec: NetworkSpec) -> tuple[Any, Any]:
+    """SpeechBrain's ECAPA-TDNN and its cosine head with fresh weights: all that has any."""
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+
+    embedding_model = ECAPA_TDNN(
+        spec.n_mels,
+        activation=getattr(nn, spec.activation.rpartition(".")[2]),
+        channels=list(spec.channels),
+        kernel_sizes=list(spec.kernel_sizes),
+        dilations=list(spec.dilations),
+        attention_channels=spec.attention_channels,
+        se_channels=spec.se_channels,
+        res2net_scale=spec.res2net_scale,
+        lin_neurons=spec.embedding_size,
+        groups=[1] * len(spec.channels),
+    )
+    return embedding_model, Classifier(spec.embedding_size, out_neurons=spec.n_labels)
+
+
+def parameters_of(spec: NetworkSpec) -> int:
+    """How many weights a network has, told by shapes without memory.
+
+    Features have none, and torch imports its compiler, 2 s, to give their constants a shape.
+    """
+    with torch.device("meta"):
+        return sum(weight.numel() for part in with_weights(spec) for weight in part.parameters())

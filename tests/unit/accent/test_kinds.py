@@ -1,5 +1,7 @@
 """Which kind of model a folder holds, and that every kind is had by the same names."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,13 @@ def test_a_loaded_model_is_what_its_description_says_and_has_its_reference_engin
 def test_a_layout_says_whether_a_gpu_computes_its_kind() -> None:
     for kind in KINDS:
         assert kind.layout.on_gpu == (kind.open_on_gpu is not None)
+
+
+@pytest.mark.slow
+def test_loading_imports_nothing_of_torchs_compiler(folder: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from accent.kinds import load_model; "
+        "load_model(Path(sys.argv[1])); "
+        "sys.exit(', '.join({'torch._dynamo', 'sympy'} & sys.modules.keys()) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
