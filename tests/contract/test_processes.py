@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from proxy.keys import line_for, new_key
-from proxy.rate_limit import Limits
+from proxy.limits.rate_limit import Limits
 from tests.contract.proxy_process import (
     WAIT_S,
     Proxy,

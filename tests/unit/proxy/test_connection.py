@@ -3,7 +3,7 @@
 import h11
 import pytest
 
-from proxy.connection import StrictFraming
+from proxy.connections.connection import StrictFraming
 
 
 def asked(method: str = "GET") -> StrictFraming:

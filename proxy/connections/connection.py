@@ -12,13 +12,13 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from proxy.connection_caps import ConnectionCaps
-from proxy.early_refusal import STATE_KEY, EarlyRefusals
-from proxy.logs import log_event
-from proxy.metrics import OTHER
+from proxy.connections.caps import ConnectionCaps
+from proxy.connections.early_refusal import STATE_KEY, EarlyRefusals
+from proxy.http.security_headers import add_security_headers
 from proxy.middleware import LINGER_S, SENDER_ENDED, new_request_id
 from proxy.problems import Problem, problem_response
-from proxy.security_headers import add_security_headers
+from proxy.telemetry.logs import log_event
+from proxy.telemetry.metrics import OTHER
 
 # The lines of the log are found by this name, whatever the module is called.
 logger = logging.getLogger("proxy.server")
