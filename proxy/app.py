@@ -17,12 +17,11 @@ from starlette.responses import Response
 from aurea.names import version_order
 from aurea.torchserve.answers import AnyScore, Detail
 from aurea.torchserve.async_client import AsyncTorchServe
-from proxy.access import Access
-from proxy.addresses import OneSpelling
 from proxy.answer.route import add_routes as add_answer
 from proxy.answer.translation import translated
-from proxy.audio_length import AudioLengths
 from proxy.classification import Classification
+from proxy.connections.early_refusal import STATE_KEY as EARLY_REFUSALS
+from proxy.connections.early_refusal import EarlyRefusals
 from proxy.cors import Cors
 from proxy.description import (
     CLASSIFY,
@@ -34,23 +33,18 @@ from proxy.description import (
     answers,
 )
 from proxy.drain import Drain
-from proxy.early_refusal import STATE_KEY as EARLY_REFUSALS
-from proxy.early_refusal import EarlyRefusals
+from proxy.http.addresses import OneSpelling
 from proxy.jobs.book import Jobs
 from proxy.jobs.files_form import Bounds
 from proxy.jobs.routes import JobRoutes
 from proxy.jobs.scoring import JobScoring
 from proxy.jobs.upload import JobUpload
 from proxy.keys import KeyFile
-from proxy.logs import REQUEST_ID
-from proxy.metrics import Metrics
-from proxy.metrics_pages import PAGES, TorchServePage
+from proxy.limits.access import Access
+from proxy.limits.refusal_pace import RefusalPace
 from proxy.middleware import AccessLog, LastResort, LingeringClose
-from proxy.model_status import ModelStatus
 from proxy.page.routes import add_routes as add_page
 from proxy.problems import Problem, problem_response
-from proxy.refusal_pace import RefusalPace
-from proxy.routing import Router
 from proxy.schemas import (
     About,
     Alive,
@@ -64,7 +58,13 @@ from proxy.schemas import (
 from proxy.settings import Settings
 from proxy.shared import Shared
 from proxy.tasks import end_tasks
-from proxy.upstream import Upstream
+from proxy.telemetry.logs import REQUEST_ID
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.pages import PAGES, TorchServePage
+from proxy.uploads.audio_length import AudioLengths
+from proxy.upstream.model_status import ModelStatus
+from proxy.upstream.routing import Router
+from proxy.upstream.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 

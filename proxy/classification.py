@@ -8,22 +8,22 @@ from typing import NamedTuple
 from starlette.requests import ClientDisconnect, Request
 
 from aurea.torchserve.answers import AnyScore, Clip, Detail, Model
-from proxy.audio_length import AudioLengths
 from proxy.drain import SHUTTING_DOWN, Drain
 from proxy.flag import Flag
-from proxy.held_bytes import HeldBytes, Lease
-from proxy.logs import REQUEST_ID
-from proxy.metrics import Metrics
+from proxy.limits.held_bytes import HeldBytes, Lease
+from proxy.limits.pace import Pace
+from proxy.limits.refusal_pace import RefusalPace
+from proxy.limits.turns import Turns, client_of
 from proxy.middleware import SENDER_ENDED
-from proxy.pace import Pace
 from proxy.problems import Problem
-from proxy.pulse import Pulse
-from proxy.refusal_pace import RefusalPace
 from proxy.refusals import VERDICTS
 from proxy.tasks import end_tasks
-from proxy.turns import Turns, client_of
-from proxy.upload import read_upload
-from proxy.upstream import OnModel, Upstream
+from proxy.telemetry.logs import REQUEST_ID
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.pulse import Pulse
+from proxy.uploads.audio_length import AudioLengths
+from proxy.uploads.upload import read_upload
+from proxy.upstream.upstream import OnModel, Upstream
 
 
 class Classification(NamedTuple):

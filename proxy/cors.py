@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
 from proxy.description import JOBS
-from proxy.logs import REQUEST_ID
 from proxy.problems import Problem, problem_response
+from proxy.telemetry.logs import REQUEST_ID
 
 _REFUSAL: Final = "Disallowed CORS "
 

@@ -7,10 +7,10 @@ from fastapi import FastAPI
 from typing_extensions import override
 
 from aurea import __version__
-from proxy.form import FIELD
 from proxy.problems import MEDIA_TYPE, TABLE, Problem, ProblemDocument
 from proxy.schemas import Limits
-from proxy.upload import AUDIO_FAMILIES, AUDIO_TYPES, FORM_TYPE
+from proxy.uploads.form import FIELD
+from proxy.uploads.upload import AUDIO_FAMILIES, AUDIO_TYPES, FORM_TYPE
 
 SERVICE: Final = "AureaVoice accent classification"
 CLASSIFY: Final = "/classify-us-accent"

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from proxy.rate_limit import Limits
+from proxy.limits.rate_limit import Limits
 
 logger = logging.getLogger(__name__)
 

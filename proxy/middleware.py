@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aurea.torchserve.answers import Model
 from proxy.drain import Drain
-from proxy.logs import REQUEST_ID, log_event
-from proxy.metrics import OTHER, Metrics
-from proxy.model_status import UNKNOWN_VERSION, ModelStatus
+from proxy.http.security_headers import add_security_headers
 from proxy.problems import Problem, problem_response
-from proxy.security_headers import add_security_headers
+from proxy.telemetry.logs import REQUEST_ID, log_event
+from proxy.telemetry.metrics import OTHER, Metrics
+from proxy.upstream.model_status import UNKNOWN_VERSION, ModelStatus
 
 # The lines of the log are found by this name, whatever the module is called.
 logger = logging.getLogger("proxy.envelope")

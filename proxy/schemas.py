@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxy.model_status import UNKNOWN_VERSION
+from proxy.upstream.model_status import UNKNOWN_VERSION
 
 
 class UsConfidence(BaseModel):

@@ -17,16 +17,16 @@ import uvicorn
 from typing_extensions import override
 
 from proxy.app import create_app
-from proxy.connection import Connection
-from proxy.connection_caps import ConnectionCaps
-from proxy.descriptors import raise_limit, share_out
+from proxy.connections.caps import ConnectionCaps
+from proxy.connections.connection import Connection
+from proxy.connections.descriptors import raise_limit, share_out
+from proxy.connections.tls import Handshake, Tls
 from proxy.drain import Drain
 from proxy.keys import KeysUnreadable
-from proxy.logs import configure_logging
-from proxy.metrics_pages import create_metrics_app
 from proxy.settings import Settings
 from proxy.shared import Shared
-from proxy.tls import Handshake, Tls
+from proxy.telemetry.logs import configure_logging
+from proxy.telemetry.pages import create_metrics_app
 
 logger = logging.getLogger(__name__)
 

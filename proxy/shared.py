@@ -9,15 +9,15 @@ from contextlib import AbstractAsyncContextManager
 
 from prometheus_client import CollectorRegistry
 
-from proxy.held_bytes import HeldBytes
 from proxy.jobs.places import JobPlaces
 from proxy.jobs.slots import JobSlots
-from proxy.metrics import Metrics
-from proxy.pulse import Pulse
-from proxy.rate_limit import Allowance, Limits
+from proxy.limits.held_bytes import HeldBytes
+from proxy.limits.rate_limit import Allowance, Limits
+from proxy.limits.suspects import Suspects
+from proxy.limits.turns import Turns
 from proxy.settings import Settings
-from proxy.suspects import Suspects
-from proxy.turns import Turns
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.pulse import Pulse
 
 
 class Shared:

@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final, Literal
 
-from proxy.quality import weighted
+from proxy.http.quality import weighted
 
 Language = Literal["en", "id"]
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "id")

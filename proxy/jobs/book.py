@@ -9,9 +9,9 @@ from typing import Any
 
 from proxy.drain import SHUTTING_DOWN, Drain
 from proxy.jobs.job import Job, JobState
-from proxy.logs import log_event
 from proxy.problems import Problem
 from proxy.tasks import end_tasks
+from proxy.telemetry.logs import log_event
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from typing import Any, Final
 from proxy.answer.route import LANGUAGE_PARAMETER
 from proxy.answer.timeline import TIMELINE_PARAMETER
 from proxy.description import JOBS, REQUEST_ID_PARAMETER, answers
-from proxy.form import FIELD
-from proxy.upload import FORM_TYPE
+from proxy.uploads.form import FIELD
+from proxy.uploads.upload import FORM_TYPE
 
 _ID: Final = "8vEr0xq3mTz5kQJd1yWcB7uLhN2aPfGs"
 _ID_PARAMETER: Final = {

@@ -6,10 +6,10 @@ from typing import Final, NamedTuple
 from starlette.requests import Request
 from typing_extensions import override
 
-from proxy.form import FIELD, OVERHEAD_BYTES, FormReader, Part, Parts, read_file_name
-from proxy.pace import Pace
+from proxy.limits.pace import Pace
 from proxy.problems import Problem, printable
-from proxy.upload import FORM_TYPE, body_of, content_type_of, refuse_encoded
+from proxy.uploads.form import FIELD, OVERHEAD_BYTES, FormReader, Part, Parts, read_file_name
+from proxy.uploads.upload import FORM_TYPE, body_of, content_type_of, refuse_encoded
 
 MAX_NAME_CHARS: Final = 120
 

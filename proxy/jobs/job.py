@@ -8,8 +8,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Final, Literal, NamedTuple
 
 from aurea.torchserve.answers import Detail, WholeScore
-from proxy.held_bytes import Lease
 from proxy.jobs.files_form import File
+from proxy.limits.held_bytes import Lease
 from proxy.problems import Problem
 
 JobState = Literal["running", "done", "timed_out", "interrupted", "cancelled"]

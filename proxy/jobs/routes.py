@@ -8,11 +8,10 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from proxy.access import Access
 from proxy.answer.language import Language, preferred
 from proxy.answer.timeline import wants_timeline
 from proxy.description import JOBS
-from proxy.held_bytes import HeldBytes
+from proxy.http.media_types import DOCUMENT, prefers
 from proxy.jobs.book import Jobs
 from proxy.jobs.description import CREATED, DELETED, EVENTS_OR_DOCUMENT
 from proxy.jobs.document import JobDocument, JobWithResults, job_document, job_with_results
@@ -21,10 +20,11 @@ from proxy.jobs.job import Job, Owner
 from proxy.jobs.places import Caller, JobPlaces
 from proxy.jobs.slots import JobSlots
 from proxy.jobs.upload import JobUpload
-from proxy.logs import REQUEST_ID
-from proxy.media_types import DOCUMENT, prefers
+from proxy.limits.access import Access
+from proxy.limits.held_bytes import HeldBytes
+from proxy.limits.turns import client_of
 from proxy.problems import Problem
-from proxy.turns import client_of
+from proxy.telemetry.logs import REQUEST_ID
 
 _EVENTS = ("text", "event-stream")
 

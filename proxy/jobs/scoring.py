@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from aurea.torchserve.answers import Clip, WholeScore
-from proxy.access import Access
 from proxy.classification import Classification
 from proxy.jobs.job import Job
-from proxy.logs import REQUEST_ID
-from proxy.metrics import Metrics
+from proxy.limits.access import Access
 from proxy.problems import Problem
+from proxy.telemetry.logs import REQUEST_ID
+from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from proxy.drain import SHUTTING_DOWN, Drain
-from proxy.held_bytes import Lease
 from proxy.jobs.files_form import Bounds, File, read_files
-from proxy.metrics import Metrics
-from proxy.pace import Pace
+from proxy.limits.held_bytes import Lease
+from proxy.limits.pace import Pace
 from proxy.problems import Problem
 from proxy.tasks import end_tasks
+from proxy.telemetry.metrics import Metrics
 
 
 class JobUpload(NamedTuple):

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
-from proxy.media_types import DOCUMENT, prefers
-from proxy.quality import weighted
+from proxy.http.media_types import DOCUMENT, prefers
+from proxy.http.quality import weighted
 
 _PAGE: Final = ("text", "html")
 

@@ -13,11 +13,11 @@ from typing import Any, Final, NamedTuple
 from typing_extensions import override
 
 from proxy.flag import Flag
-from proxy.held_bytes import Lease
+from proxy.limits.held_bytes import Lease
+from proxy.limits.rate_limit import Allowance, Limits
 from proxy.problems import Problem
 from proxy.processes import messages
 from proxy.processes.messages import packed, refusal_of
-from proxy.rate_limit import Allowance, Limits
 from proxy.settings import Settings
 from proxy.shared import Shared
 

@@ -24,8 +24,8 @@ from proxy.description import JOBS
 from proxy.drain import SHUTTING_DOWN
 from proxy.jobs.events import MEDIA_TYPE
 from proxy.jobs.places import Caller, JobPlaces, JobReader
-from proxy.logs import REQUEST_ID
 from proxy.problems import Problem
+from proxy.telemetry.logs import REQUEST_ID
 
 PLACES: Final = string.ascii_letters + string.digits + "-_"
 """The first character of an id, for each place. There are as many as there may be processes."""

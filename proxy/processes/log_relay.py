@@ -7,7 +7,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from proxy.logs import JsonLines
+from proxy.telemetry.logs import JsonLines
 
 _RELAYED: Final = "proxy.processes.relayed"
 _CHUNK_BYTES: Final = 65_536

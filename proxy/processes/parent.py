@@ -14,8 +14,7 @@ from typing import Final
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from proxy.descriptors import raise_limit, share_out
-from proxy.logs import configure_logging
+from proxy.connections.descriptors import raise_limit, share_out
 from proxy.processes import messages
 from proxy.processes.coordinator import Coordinator, Processes, Session
 from proxy.processes.counts_folder import counts_folder, usual_place
@@ -25,6 +24,7 @@ from proxy.processes.log_relay import LogRelay
 from proxy.processes.worker import LEAVING
 from proxy.server import LAST_ANSWERS_S, STARTUP_FAILURE
 from proxy.settings import Settings
+from proxy.telemetry.logs import configure_logging
 
 logger = logging.getLogger(__name__)
 

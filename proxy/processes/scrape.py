@@ -10,7 +10,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
-from proxy.metrics import Metrics
+from proxy.telemetry.metrics import Metrics
 
 _CPU: Final = "process_cpu_seconds"
 _START: Final = "process_start_time_seconds"

@@ -9,20 +9,20 @@ from prometheus_client import CollectorRegistry
 from typing_extensions import override
 
 from proxy.flag import Flag
-from proxy.held_bytes import HeldBytes, Lease
 from proxy.jobs.places import JobPlaces
 from proxy.jobs.slots import JobSlots
-from proxy.load import Load
-from proxy.metrics import Metrics
+from proxy.limits.held_bytes import HeldBytes, Lease
+from proxy.limits.rate_limit import Allowance, Limits
+from proxy.limits.suspects import Suspects, digest_of
+from proxy.limits.turns import Turns
 from proxy.processes import messages
 from proxy.processes.link import Link
 from proxy.processes.scrape import registry_of_all
-from proxy.pulse import Pulse
-from proxy.rate_limit import Allowance, Limits
 from proxy.settings import Settings
 from proxy.shared import Shared
-from proxy.suspects import Suspects, digest_of
-from proxy.turns import Turns
+from proxy.telemetry.load import Load
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.pulse import Pulse
 
 LOOK_EVERY_S: Final = 0.02
 """How often clips that wait are looked at, whether their senders may have left."""

@@ -14,14 +14,14 @@ import uvicorn
 from prometheus_client import values
 from typing_extensions import override
 
-from proxy.metrics import Metrics
-from proxy.model_status import ModelStatus
 from proxy.processes import messages
 from proxy.processes.job_places import JobPlacesOfAll, app_for_others
 from proxy.processes.link import Link
 from proxy.processes.shares import SharedByAll
 from proxy.server import Server, config_of, serve
 from proxy.settings import Settings
+from proxy.telemetry.metrics import Metrics
+from proxy.upstream.model_status import ModelStatus
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+from proxy.limits.turns import Turns
 from proxy.problems import Problem
-from proxy.turns import Turns
 
 
 class Course:

@@ -15,8 +15,8 @@ from proxy.answer.bands import BANDS, band_of, certainty_of
 from proxy.answer.language import LANGUAGES, preferred
 from proxy.answer.words import FOLDER, words
 from proxy.keys import line_for, new_key
+from proxy.limits.rate_limit import Limits
 from proxy.problems import TABLE, TITLES
-from proxy.rate_limit import Limits
 from tests.contract.proxy_process import CLASSIFY, Proxy, contract
 from tests.contract.schemas import assert_fits
 from tests.contract.standin import MODEL, SCORE, VERSION, StandIn, document

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from proxy.keys import line_for, new_key
-from proxy.rate_limit import Limits
+from proxy.limits.rate_limit import Limits
 from tests.contract.proxy_process import CLASSIFY, Proxy, eventually
 from tests.contract.scraping import scrape, value
 from tests.contract.standin import Prediction, StandIn, document

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from proxy.audio_length import AudioLengths
+from proxy.uploads.audio_length import AudioLengths
 from tests.clips import every_format, voice
 
 

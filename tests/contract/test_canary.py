@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.responses import JSONResponse
 
-from proxy.routing import Canary
+from proxy.upstream.routing import Canary
 from tests.contract.proxy_process import Proxy, eventually, raw_request
 from tests.contract.routing_file import CANDIDATE, share, write
 from tests.contract.standin import (

@@ -11,16 +11,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from aurea.torchserve.async_client import AsyncTorchServe
-from proxy.audio_length import AudioLengths
 from proxy.classification import Classification
 from proxy.drain import Drain
-from proxy.held_bytes import HeldBytes
-from proxy.metrics import Metrics
-from proxy.model_status import ModelStatus, Readiness
-from proxy.pace import Pace
-from proxy.pulse import Pulse
-from proxy.refusal_pace import RefusalPace
-from proxy.turns import Turns
+from proxy.limits.held_bytes import HeldBytes
+from proxy.limits.pace import Pace
+from proxy.limits.refusal_pace import RefusalPace
+from proxy.limits.turns import Turns
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.pulse import Pulse
+from proxy.uploads.audio_length import AudioLengths
+from proxy.upstream.model_status import ModelStatus, Readiness
 
 Waiting = Callable[[Awaitable[Any]], Awaitable[Any]]
 

@@ -10,7 +10,7 @@ import pytest
 
 from aurea.client.command import ALL_SCORED, NOTHING_TO_DO, SOME_NOT_SCORED, main
 from proxy.keys import line_for, new_key
-from proxy.rate_limit import Limits
+from proxy.limits.rate_limit import Limits
 from tests.contract.proxy_process import Proxy
 from tests.contract.standin import MODEL, SCORE, VERSION, StandIn, document, refusal
 

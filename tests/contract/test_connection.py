@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.connection import PROBE_AFTER_S
+from proxy.connections.connection import PROBE_AFTER_S
 from tests.contract.proxy_process import CLASSIFY, Proxy, eventually, raw_request, read_answer
 from tests.contract.raw_http import chunked, exchange, head, parsed, read_one_answer
 from tests.contract.standin import Prediction, StandIn, document, hang

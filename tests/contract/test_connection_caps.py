@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from proxy.connection_caps import ConnectionCaps
-from proxy.descriptors import share_out
+from proxy.connections.caps import ConnectionCaps
+from proxy.connections.descriptors import share_out
 from tests.contract.proxy_process import (
     CLASSIFY,
     PLAIN,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from proxy.app import create_app
+from proxy.connections.early_refusal import STATE_KEY
 from proxy.drain import Drain
-from proxy.early_refusal import STATE_KEY
 from proxy.settings import Settings
 from tests.contract.proxy_process import Proxy, eventually, read_answer
 from tests.contract.raw_http import head

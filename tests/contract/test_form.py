@@ -7,8 +7,8 @@ import weakref
 import httpx
 import pytest
 
-from proxy.form import MAX_NAMES_SHOWN, Form, read_disposition
 from proxy.problems import Problem
+from proxy.uploads.form import MAX_NAMES_SHOWN, Form, read_disposition
 from tests.contract.proxy_process import Proxy
 from tests.contract.raw_http import FORM_TYPE, field, multipart, part
 from tests.contract.standin import StandIn

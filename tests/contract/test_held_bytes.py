@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from proxy.held_bytes import HeldBytes, Lease
+from proxy.limits.held_bytes import HeldBytes, Lease
 from proxy.problems import Problem
 from tests.contract.proxy_process import (
     CLASSIFY,

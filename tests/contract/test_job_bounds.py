@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from proxy.keys import line_for, new_key
-from proxy.rate_limit import Limits
+from proxy.limits.rate_limit import Limits
 from tests.contract.jobs import (
     JOBS,
     all_events,

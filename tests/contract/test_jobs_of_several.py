@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from proxy.keys import line_for, new_key
-from proxy.rate_limit import Limits
+from proxy.limits.rate_limit import Limits
 from tests.contract.jobs import JOBS, all_events, create, created, delete, ended, events, read
 from tests.contract.proxy_process import Proxy, eventually
 from tests.contract.scraping import scrape, value

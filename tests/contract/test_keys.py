@@ -10,7 +10,7 @@ import pytest
 
 from aurea.paths import ROOT
 from proxy.keys import KeyFile, KeysUnreadable, digest_of, line_for, new_key, read_keys
-from proxy.rate_limit import Limits
+from proxy.limits.rate_limit import Limits
 
 DIGEST = f"sha256:{'0' * 64}"
 

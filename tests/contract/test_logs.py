@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aurea.paths import ROOT
-from proxy.logs import LOG_FILES_KEPT, JsonLines
+from proxy.telemetry.logs import LOG_FILES_KEPT, JsonLines
 from tests.contract.proxy_process import CLASSIFY, WAIT_S, Proxy
 from tests.contract.standin import MODEL, VERSION, StandIn, refusal
 
@@ -155,7 +155,7 @@ def test_a_line_for_a_file_is_made_once(tmp_path: Path) -> None:
 def test_a_log_file_that_cannot_be_opened_hinders_nobody(tmp_path: Path) -> None:
     code = (
         "import logging, pathlib, sys\n"
-        "from proxy.logs import configure_logging\n"
+        "from proxy.telemetry.logs import configure_logging\n"
         "configure_logging(pathlib.Path(sys.argv[1]))\n"
         "logging.getLogger('test').info('it goes on')\n"
     )

@@ -12,8 +12,8 @@ import pytest
 
 from aurea import __version__
 from aurea.paths import ROOT
-from proxy.metrics import MAX_VERSIONS, Metrics
 from proxy.problems import TABLE
+from proxy.telemetry.metrics import MAX_VERSIONS, Metrics
 from tests.contract.proxy_process import (
     CLASSIFY,
     PLAIN,

@@ -12,10 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from aurea.torchserve.async_client import AsyncTorchServe
 from proxy.drain import Drain
-from proxy.logs import RequestIdFilter
-from proxy.metrics import Metrics
 from proxy.middleware import AccessLog, LastResort, LingeringClose
-from proxy.model_status import ModelStatus
+from proxy.telemetry.logs import RequestIdFilter
+from proxy.telemetry.metrics import Metrics
+from proxy.upstream.model_status import ModelStatus
 from tests.contract.proxy_process import Proxy, eventually, raw_request, read_answer
 from tests.contract.standin import MODEL, VERSION, StandIn, answering, queue_full
 

@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Message
 from typing_extensions import override
 
-from proxy.pace import Pace
+from proxy.limits.pace import Pace
 from proxy.problems import Problem
 from proxy.settings import Settings
 from tests.contract.proxy_process import Proxy, raw_request

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from proxy import pulse as pulse_module
-from proxy.pulse import ANSWERED_LATELY_S, Pulse
+from proxy.telemetry import pulse as pulse_module
+from proxy.telemetry.pulse import ANSWERED_LATELY_S, Pulse
 from tests.contract.proxy_process import Proxy, eventually
 from tests.contract.standin import StandIn
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.rate_limit import Allowance, Limits
+from proxy.limits.rate_limit import Allowance, Limits
 
 
 class Clock:

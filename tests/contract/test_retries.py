@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from proxy.model_status import READINESS_TTL_S
+from proxy.upstream.model_status import READINESS_TTL_S
 from tests.contract.proxy_process import Proxy, at_once, eventually, raw_request
 from tests.contract.scraping import RETRIES, scrape, value
 from tests.contract.standin import (

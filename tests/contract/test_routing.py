@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.routing import Canary, Router
+from proxy.upstream.routing import Canary, Router
 from tests.contract.routing_file import CANDIDATE, share, write
 
 
@@ -75,7 +75,7 @@ def test_malformed_limits_are_none_and_cost_no_candidate(
 def test_a_malformed_file_is_no_candidate_and_is_told_once(
     file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
-    monkeypatch.setattr("proxy.routing.LOOK_EVERY_S", 0)
+    monkeypatch.setattr("proxy.upstream.routing.LOOK_EVERY_S", 0)
     write(file, share(100))
     router = Router(file)
     assert router.routing.canary
@@ -93,7 +93,7 @@ def test_the_file_is_looked_at_a_few_times_a_second_at_most(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 100.0
-    monkeypatch.setattr("proxy.routing.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("proxy.upstream.routing.time.monotonic", lambda: now_s)
     router = Router(file)
     assert router.routing.canary is None
     write(file, share(100))

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from proxy import line
-from proxy import turns as turns_module
+from proxy.limits import line
+from proxy.limits import turns as turns_module
+from proxy.limits.turns import Turns, subscriber
 from proxy.problems import Problem
-from proxy.turns import Turns, subscriber
 from tests.contract.course import Course
 from tests.contract.proxy_process import CLASSIFY, PLAIN, Proxy, eventually
 from tests.contract.standin import Prediction, StandIn, document

@@ -122,6 +122,7 @@ def test_killed_outright_it_takes_its_parts_along_and_the_next_start_works(serve
     assert_said_in_order(again)
 
 
+@pytest.mark.long
 def test_a_proxy_that_dies_ends_the_service_with_a_message_even_behind_a_frozen_torchserve(
     serve: Serve,
 ) -> None:

@@ -17,6 +17,8 @@ from tests.page.conftest import RATE_HZ
 from tests.page.firefox import Firefox
 from tests.page.sound_server import SoundServer
 
+pytestmark = pytest.mark.long
+
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 TAB = "\ue004"
 

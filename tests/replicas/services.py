@@ -99,6 +99,11 @@ class Replica:
             found["version"] == version and (found["canary"] or {}).get("version") == canary
         )
 
+    def has_loaded(self, version: str) -> bool:
+        """Whether a worker of this version is ready, whoever gets its answers."""
+        versions = (self.ready() or {}).get("versions", [])
+        return any(each["version"] == version and each["workers"] for each in versions)
+
     def used_s(self) -> float:
         """Seconds of the processor that its processes used so far."""
         return sum(sum(each.cpu_times()[:2]) for each in self._processes())

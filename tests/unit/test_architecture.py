@@ -109,14 +109,41 @@ def test_an_arrow_that_the_table_lacks_is_found(rooms: dict[str, set[str]]) -> N
     ]
 
 
-def test_no_imports_go_in_a_circle(imports: Arrows) -> None:
+def circle(arrows: Arrows) -> str:
+    """One circle that these arrows make; empty where there is none."""
     sorter: TopologicalSorter[str] = TopologicalSorter()
-    for module, imported in imports:
-        sorter.add(module, imported)
+    for one, other in arrows:
+        sorter.add(one, other)
     try:
         sorter.prepare()
     except CycleError as error:
-        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
+        return " -> ".join(error.args[1])
+    return ""
+
+
+def test_no_imports_go_in_a_circle(imports: Arrows) -> None:
+    assert circle(imports) == ""
+
+
+def test_the_folders_of_the_proxy_are_those_of_the_page_and_know_one_another_one_way(
+    imports: Arrows,
+) -> None:
+    def folder(module: str) -> str:
+        name = module.removeprefix("proxy.").partition(".")[0]
+        return name if module.startswith("proxy.") and (ROOT / "proxy" / name).is_dir() else ""
+
+    arrows = {(folder(one), folder(other)) for one, other in imports}
+    between = {(one, other) for one, other in arrows if one and other and one != other}
+    assert len(between) > 10
+    assert circle(between) == ""
+    page = (ROOT / "docs" / "architecture.md").read_text().partition("## Inside `proxy/`")[2]
+    told = set(re.findall(r"^\| `(\w+)/` \| [^|]+ \|$", page, re.MULTILINE))
+    assert told == {each for arrow in arrows for each in arrow if each}
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({("a", "b"), ("b", "c")}) == ""
+    assert set(circle({("a", "b"), ("b", "c"), ("c", "a")}).split(" -> ")) == {"a", "b", "c"}
 
 
 def test_only_the_door_and_the_adapter_would_change_if_torchserve_had_to_go(

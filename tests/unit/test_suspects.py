@@ -1,6 +1,6 @@
 """Which clips are put to no worker for a while."""
 
-from proxy.suspects import KEPT_S, MOST, Suspects
+from proxy.limits.suspects import KEPT_S, MOST, Suspects
 
 
 class Clock:

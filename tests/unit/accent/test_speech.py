@@ -105,7 +105,7 @@ def test_silence_has_no_speech_even_without_the_decoders_test(
         gate.check(recorded(generator(duration_s, 0)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["white", "siren", "violin", "band"])
 def test_five_minutes_of_noise_or_music_hold_no_more_speech_than_a_moment_does(
     gate: SpeechGate, name: str
@@ -249,7 +249,7 @@ def test_the_probabilities_are_those_of_the_package_itself(gate: SpeechGate) -> 
     np.testing.assert_allclose(gate.probabilities(waveform), expected.ravel(), atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_long_clip_in_pieces_is_the_same_as_at_once(
     gate: SpeechGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

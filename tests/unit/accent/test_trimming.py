@@ -195,7 +195,7 @@ def classifier(model: EcapaModel, **settings: float) -> AccentClassifier:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_score_is_that_of_the_voice_whatever_surrounds_it(embedded_model: EcapaModel) -> None:
     trimming, untrimmed = classifier(embedded_model), classifier(embedded_model, trim=False)
     shifts: dict[bool, list[float]] = {True: [], False: []}

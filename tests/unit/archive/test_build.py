@@ -151,7 +151,7 @@ def test_the_archive_serves_without_the_repository(built: Archive, tmp_path: Pat
     assert 0 <= document["us_confidence"] <= 100
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_portable_archive_is_the_same_whenever_it_is_built(
     built: Archive,
     small_folder: Path,

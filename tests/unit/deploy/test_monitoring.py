@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from aurea.paths import ROOT
-from proxy.metrics import Metrics
+from proxy.telemetry.metrics import Metrics
 
 MONITORING = ROOT / "deploy" / "monitoring"
 

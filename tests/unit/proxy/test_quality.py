@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.answer.language import preferred
+from proxy.http.quality import weighted
 from proxy.page.accept import accepts_gzip, prefers_page
-from proxy.quality import weighted
 
 WEIGHTS = {
     "": 1.0,

@@ -1,4 +1,4 @@
-from proxy.refusal_pace import _MAX_CLIENTS, RefusalPace
+from proxy.limits.refusal_pace import _MAX_CLIENTS, RefusalPace
 
 
 class Clock:

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from proxy import line
-from proxy import turns as turns_module
+from proxy.limits import line
+from proxy.limits import turns as turns_module
+from proxy.limits.turns import Turns
 from proxy.problems import Problem
-from proxy.turns import Turns
 from tests.contract.course import Course
 
 

@@ -59,6 +59,7 @@ def test_scores_are_those_that_the_server_s_classifier_gives(
         assert result.latency_s > 0
 
 
+@pytest.mark.long
 def test_processes_side_by_side_find_what_one_finds(
     small_folder: Path, clips: list[Clip], results: list[ClipResult]
 ) -> None:

@@ -72,7 +72,7 @@ def keys(cache: Path) -> set[str]:
     return {path.name.split(".")[0] for path in cache.iterdir()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("here")
 def test_processes_side_by_side_prepare_what_one_does(
     clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from proxy.form import read_file_name
 from proxy.jobs.files_form import Bounds, File, read_files, shown_name
-from proxy.pace import Pace
+from proxy.limits.pace import Pace
 from proxy.problems import Problem
+from proxy.uploads.form import read_file_name
 
 BOUNDS = Bounds(max_files=5, max_file_bytes=100, max_bytes=300)
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from aurea.torchserve.answers import WholeScore
-from proxy.held_bytes import HeldBytes, Lease
 from proxy.jobs.document import job_with_results
 from proxy.jobs.events import events, has_seen_the_end, seen_of
 from proxy.jobs.files_form import File
 from proxy.jobs.job import Job, Owner
+from proxy.limits.held_bytes import HeldBytes, Lease
 from proxy.problems import Problem
 from tests.contract.standin import document
 

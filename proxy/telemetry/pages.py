@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from aurea.torchserve.async_client import AsyncTorchServe
 from aurea.torchserve.errors import ManagementError
-from proxy.addresses import OneSpelling
-from proxy.metrics import MEDIA_TYPE
+from proxy.http.addresses import OneSpelling
+from proxy.telemetry.metrics import MEDIA_TYPE
 
 
 class TorchServePage:

@@ -10,9 +10,9 @@ from typing import Final, cast
 
 from typing_extensions import override
 
-from proxy.connection_caps import ConnectionCaps
+from proxy.connections.caps import ConnectionCaps
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("proxy.tls")
 
 LOOK_EVERY_S: Final = 1.0
 

@@ -9,14 +9,14 @@ from typing import Any, Final
 from aurea.torchserve.answers import AnyScore, Clip, Fault, Model, Refusal
 from aurea.torchserve.async_client import AsyncTorchServe
 from aurea.torchserve.errors import ConnectionLost, NoScore, NotConnected, NoToken
-from proxy.metrics import Metrics
-from proxy.model_status import READINESS_TTL_S, ModelStatus
 from proxy.problems import Problem
 from proxy.refusals import VERDICTS, problem_of
-from proxy.routing import Router, Routing
 from proxy.shared import Shared
+from proxy.telemetry.metrics import Metrics
+from proxy.upstream.model_status import READINESS_TTL_S, ModelStatus
+from proxy.upstream.routing import Router, Routing
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("proxy.upstream")
 
 _DYING_S: Final = 0.25
 

@@ -7,9 +7,9 @@ from typing import Final
 from starlette.requests import Request
 
 from proxy.keys import Key, KeyFile
-from proxy.metrics import Metrics
+from proxy.limits.rate_limit import Allowance, Limits
 from proxy.problems import Problem
-from proxy.rate_limit import Allowance, Limits
+from proxy.telemetry.metrics import Metrics
 
 CHALLENGE: Final = 'Bearer realm="AureaVoice"'
 """RFC 6750's; a key that is wrong is told apart from one that is missing."""

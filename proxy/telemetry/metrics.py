@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from aurea import __version__
-from proxy.load import Load
+from proxy.telemetry.load import Load
 
 MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 OTHER: Final = "other"

@@ -5,9 +5,9 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
-from proxy.form import FIELD, OVERHEAD_BYTES, Form
-from proxy.pace import Pace
+from proxy.limits.pace import Pace
 from proxy.problems import Problem, printable
+from proxy.uploads.form import FIELD, OVERHEAD_BYTES, Form
 
 FORM_TYPE: Final = "multipart/form-data"
 AUDIO_TYPES: Final = frozenset(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from proxy.quality import weighted
+from proxy.http.quality import weighted
 
 MediaType = tuple[str, str]
 """A type and its subtype."""

@@ -11,7 +11,7 @@ from aurea.torchserve.addresses import ALL_VERSIONS
 from aurea.torchserve.answers import Model, RegisteredVersion
 from aurea.torchserve.async_client import AsyncTorchServe
 from aurea.torchserve.errors import ManagementError, NoToken, Unreachable
-from proxy.metrics import Metrics
+from proxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger("proxy.upstream")
 

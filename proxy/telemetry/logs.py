@@ -103,4 +103,4 @@ def configure_logging(log_file: Path | None) -> None:
     for name in ("httpx", "httpcore", "python_multipart"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if failure is not None:
-        logging.getLogger(__name__).error("the log goes to standard error: %s", failure)
+        logging.getLogger("proxy.logs").error("the log goes to standard error: %s", failure)

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from proxy.turns import subscriber
+from proxy.limits.turns import subscriber
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("proxy.connection_caps")
 
 _TELL_EVERY_S: Final = 10.0
 _GRACE_S: Final = 2.0

@@ -11,13 +11,13 @@ from typing import Final
 import h11
 from starlette.types import Scope
 
-from proxy.metrics import Metrics
+from proxy.http.security_headers import add_security_headers
+from proxy.limits.refusal_pace import RefusalPace
+from proxy.limits.turns import Turns, subscriber
 from proxy.middleware import record_answer, request_id_of
-from proxy.model_status import ModelStatus
 from proxy.problems import Problem, problem_response
-from proxy.refusal_pace import RefusalPace
-from proxy.security_headers import add_security_headers
-from proxy.turns import Turns, subscriber
+from proxy.telemetry.metrics import Metrics
+from proxy.upstream.model_status import ModelStatus
 
 STATE_KEY: Final = "early_refusals"
 """Where the app's state has one, if there is any."""

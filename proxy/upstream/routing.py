@@ -17,7 +17,7 @@ from pydantic import (
 
 from aurea.torchserve.answers import HeaderWord
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("proxy.routing")
 
 LOOK_EVERY_S = 0.25
 

@@ -12,9 +12,9 @@ from typing import Final
 
 from starlette.requests import Request
 
-from proxy.line import Line, Ticket, audio_s_of
-from proxy.load import Load
+from proxy.limits.line import Line, Ticket, audio_s_of
 from proxy.problems import Problem
+from proxy.telemetry.load import Load
 
 _SETTLED_S: Final = 0.1
 """Seconds after which a short clip that waits keeps its place, but for clients with many fewer."""

@@ -12,13 +12,13 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from proxy.connection_caps import ConnectionCaps
-from proxy.early_refusal import STATE_KEY, EarlyRefusals
-from proxy.logs import log_event
-from proxy.metrics import OTHER
+from proxy.connections.caps import ConnectionCaps
+from proxy.connections.early_refusal import STATE_KEY, EarlyRefusals
+from proxy.http.security_headers import add_security_headers
 from proxy.middleware import LINGER_S, SENDER_ENDED, new_request_id
 from proxy.problems import Problem, problem_response
-from proxy.security_headers import add_security_headers
+from proxy.telemetry.logs import log_event
+from proxy.telemetry.metrics import OTHER
 
 # The lines of the log are found by this name, whatever the module is called.
 logger = logging.getLogger("proxy.server")
@@ -28,10 +28,13 @@ PROBE_AFTER_S: Final = 1.0
 LOOK_EVERY_S: Final = 0.1
 
 
-class _StrictFraming(h11.Connection):
+class StrictFraming(h11.Connection):
     """Refuses requests of which two servers could see different ends (RFC 9112 6.1).
 
     A request that `turn_away` has answered is the last one, of which nobody hears.
+
+    An answer whose length is known is written as one piece: a balancer that has passed on the
+    head can put the request to no other server when the body does not come.
     """
 
     ambiguous = False
@@ -39,6 +42,21 @@ class _StrictFraming(h11.Connection):
     def __init__(self, turn_away: Callable[[h11.Request], bool]) -> None:
         super().__init__(h11.SERVER)
         self._turn_away = turn_away
+        self._held_head = b""
+
+    @override
+    def send(self, event: Any) -> Any:
+        """The bytes to be written now, None at the end; those of a head come with its body."""
+        sent = super().send(event)
+        if sent is None:
+            return None
+        if isinstance(event, h11.Response) and any(
+            name == b"content-length" for name, _ in event.headers
+        ):
+            self._held_head = sent
+            return b""
+        head, self._held_head = self._held_head, b""
+        return head + sent
 
     @override
     def next_event(self) -> Any:
@@ -55,7 +73,7 @@ class _StrictFraming(h11.Connection):
 
 
 class Connection(H11Protocol):
-    """uvicorn's, with six differences.
+    """uvicorn's, with seven differences.
 
     The keep-alive timer runs from the start and until a request's head is whole: uvicorn
     stops it at the first byte, so that trickled heads could hold connections for ever. From
@@ -95,7 +113,7 @@ class Connection(H11Protocol):
         self.served_s = self.loop.time()
         # Metrics have no cap on connections, and no clips.
         self._early_refusals: EarlyRefusals | None = app_state.get(STATE_KEY) if caps else None
-        self._framing = _StrictFraming(self._turn_away)
+        self._framing = StrictFraming(self._turn_away)
         self.conn = self._framing
         self._refused = False
         self._told = False

@@ -1,0 +1,1 @@
+"""How much of the service a client gets, how often, and when it is its turn."""

@@ -1,0 +1,1 @@
+"""What is logged and counted, and how busy and well the process is."""
