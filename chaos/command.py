@@ -18,7 +18,7 @@ from chaos.disk import DISK
 from chaos.hostile import HOSTILE
 from chaos.overload import OVERLOAD
 from chaos.place import Place, Result, Row
-from chaos.report import table, write_docs
+from chaos.report import table, write_docs, write_soak
 from chaos.soak import soak
 
 ROWS: Final[tuple[Row, ...]] = (*HOSTILE, *DEATHS, *OVERLOAD, *DISK)
@@ -37,7 +37,7 @@ class ChaosSettings(CommandLine):
     """Seconds at 80 % of the capacity instead of the rows."""
 
     write: bool = False
-    """Whether to write docs/chaos.md."""
+    """Whether to write docs/chaos.md, the part of the rows or that of the soak."""
 
 
 def chaos(place: Place, rows: Sequence[Row]) -> list[Result]:
@@ -83,7 +83,9 @@ def main() -> None:
     try:
         results = soak(place, settings.soak) if settings.soak else chaos(place, chosen)
         print(f"\n{table(results)}")
-        if settings.write:
+        if settings.write and settings.soak:
+            write_soak(results, place.calm(), settings.soak)
+        elif settings.write:
             write_docs(results, place.calm())
     except KeyboardInterrupt:
         sys.exit("Broken off.")

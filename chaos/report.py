@@ -25,6 +25,7 @@ column says so: `pass, corrected`. What the service itself takes for refusals is
 
 A client that is refused more than ten times a second is told later, by a second at the most."""
 
+_SOAK_HEAD: Final = "## Soak"
 _HEADS: Final = ("fault", "asked", "seen", "")
 
 
@@ -39,16 +40,43 @@ def _verdict(result: Result) -> str:
 
 
 def write_docs(results: Sequence[Result], calm: Calm, path: Path = DOCS) -> None:
-    """Write the page with what was measured in one run on this machine."""
-    write_whole(
-        path,
+    """Write the page's first part with what was measured in one run on this machine."""
+    _, soaked = _parts(path)
+    first = (
         "# Faults and overload\n\n"
         "What the service does when it is troubled: `make chaos` starts it, troubles it row by "
         "row, and writes\nthis page with `make chaos OPTIONS='--write'`. Clips last three "
         "seconds.\n\n"
         f"{OVERLOAD_RULE}\n\n"
-        f"Measured on {available_cores()} cores ({platform.machine()}): untroubled "
+        f"Measured on {_machine()}: untroubled "
         f"{calm.capacity:.1f} clips a second\n(clients: {calm.clients_cores:.2f} cores), "
         f"p99 of a lone clip {1000 * calm.p99_s:.0f} ms.\n\n"
-        f"{table(results, 'github')}\n",
+        f"{table(results, 'github')}\n"
     )
+    write_whole(path, first + soaked)
+
+
+def write_soak(results: Sequence[Result], calm: Calm, duration_s: float, path: Path = DOCS) -> None:
+    """Write the page's second part: what grew in a run of so many seconds."""
+    first, _ = _parts(path)
+    soaked = (
+        f"{_SOAK_HEAD}\n\n"
+        f"`make chaos OPTIONS='--soak {duration_s:g} --write'` sends four fifths of what the "
+        "service can do, a clip at a\ntime at even distances, and looks at each process every two "
+        "seconds. Memory, descriptors and threads are\nthe medians of the first and of the last "
+        "quarter after a third of the time, in which the service warms up.\n\n"
+        f"Measured on {_machine()}: untroubled {calm.capacity:.1f} clips a second.\n\n"
+        f"{table(results, 'github')}\n"
+    )
+    write_whole(path, f"{first.rstrip()}\n\n{soaked}")
+
+
+def _parts(path: Path) -> tuple[str, str]:
+    """What the page says of the rows, and of the soak from its heading on."""
+    text = path.read_text() if path.exists() else ""
+    first, heading, rest = text.partition(_SOAK_HEAD)
+    return first, f"\n{heading}{rest}" if heading else ""
+
+
+def _machine() -> str:
+    return f"{available_cores()} cores ({platform.machine()})"

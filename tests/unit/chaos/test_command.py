@@ -7,7 +7,7 @@ import pytest
 
 from chaos.command import ROWS, chaos, main, name_of
 from chaos.place import Calm, Place, Result
-from chaos.report import OVERLOAD_RULE, table, write_docs
+from chaos.report import OVERLOAD_RULE, table, write_docs, write_soak
 from chaos.soak import Series, growth, is_flat
 
 
@@ -66,6 +66,23 @@ def test_the_page_has_every_row_with_its_figure(tmp_path: Path) -> None:
     for words in ("| a fault ", "pass", "FAIL", "not tried", "pass, corrected"):
         assert words in text
         assert words.strip("| ") in table(results)
+
+
+def test_rows_and_soak_are_written_each_without_the_other_being_lost(tmp_path: Path) -> None:
+    page = tmp_path / "chaos.md"
+    soaked = [Result("soak: proxy", "flat", "100 to 101 MB", True)]
+    write_docs([good(cast(Place, None))], Calm(12.34, 0.25), page)
+    write_soak([Result("soak: java", "flat", "1 to 9 MB", False)], Calm(11, 0.2), 60, page)
+    write_soak(soaked, Calm(11, 0.2), 600, page)
+    write_docs([Result("another", "0", "9", False)], Calm(13, 0.2), page)
+    text = page.read_text()
+    assert text.count("# Faults and overload") == text.count("## Soak") == 1
+    assert "| another " in text
+    assert "| soak: proxy " in text
+    assert "--soak 600" in text
+    assert "| a fault " not in text
+    assert "soak: java" not in text
+    assert text.index("| another ") < text.index("## Soak") < text.index("| soak: proxy ")
 
 
 def test_growth_is_judged_after_the_warm_up() -> None:
