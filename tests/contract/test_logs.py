@@ -110,7 +110,7 @@ def test_an_exception_stays_on_the_line_of_its_message() -> None:
 def test_the_log_file_is_bounded(tmp_path: Path) -> None:
     code = (
         "import logging, pathlib, sys\n"
-        "from proxy import logs\n"
+        "from proxy.telemetry import logs\n"
         "logs.LOG_FILE_BYTES = 2000\n"
         "logs.configure_logging(pathlib.Path(sys.argv[1]))\n"
         "for number in range(500):\n"
@@ -132,7 +132,7 @@ def test_the_log_file_is_bounded(tmp_path: Path) -> None:
 def test_a_line_for_a_file_is_made_once(tmp_path: Path) -> None:
     code = (
         "import logging, pathlib, sys\n"
-        "from proxy import logs\n"
+        "from proxy.telemetry import logs\n"
         "made, make = [], logs.JsonLines.format\n"
         "logs.JsonLines.format = lambda *args: made.append(1) or make(*args)\n"
         "logs.configure_logging(pathlib.Path(sys.argv[1]))\n"
