@@ -20,7 +20,7 @@ switch = $(if $($(1)),--$(2))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-serve: setup ## run the service (HOST PORT WORKERS PROXIES FORCE=1 MODEL=auto|commonaccent|embedded|PATH ENGINE PRECISION VERSIONS=FILE)
+serve: setup ## run the service (HOST PORT WORKERS PROXIES FORCE=1 MODEL=auto|commonaccent|commonaccent-xlsr|embedded|PATH ENGINE PRECISION VERSIONS=FILE)
 	@exec $(VENV_PYTHON) -m scripts.serve $(call option,MODEL,model) $(call option,NAME,name) \
 	    $(call option,VERSION,version) $(call option,ENGINE,engine) \
 	    $(call option,PRECISION,precision) $(call option,HOST,host) $(call option,PORT,port) \
