@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.contract.jobs import ended
+from tests.contract.job_requests import ended
 from tests.contract.proxy_process import CLASSIFY, Proxy
 from tests.contract.standin import StandIn
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.jobs import all_events, component, created, delete, ended, events, read
+from tests.contract.job_requests import all_events, component, created, delete, ended, events, read
 from tests.contract.proxy_process import Proxy, eventually
 from tests.contract.schemas import assert_fits
 from tests.contract.standin import Prediction, StandIn, document, hang, refusal

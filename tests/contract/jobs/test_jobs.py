@@ -10,7 +10,7 @@ import pytest
 
 from proxy.answer.words import words
 from proxy.problems import TABLE
-from tests.contract.jobs import JOBS, create, created, delete, ended, files, read
+from tests.contract.job_requests import JOBS, create, created, delete, ended, files, read
 from tests.contract.proxy_process import Proxy, eventually
 from tests.contract.standin import SCORE, Prediction, StandIn, document, hang, refusal
 

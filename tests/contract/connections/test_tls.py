@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.contract.http.test_security_headers import certificate
 from tests.contract.proxy_process import CLASSIFY, Proxy, eventually, raw_request, read_answer
 from tests.contract.standin import StandIn
-from tests.contract.test_security_headers import certificate
 
 Start = Callable[..., Proxy]
 

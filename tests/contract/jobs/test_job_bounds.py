@@ -13,7 +13,7 @@ import pytest
 
 from proxy.keys import line_for, new_key
 from proxy.limits.rate_limit import Limits
-from tests.contract.jobs import (
+from tests.contract.job_requests import (
     JOBS,
     all_events,
     create,

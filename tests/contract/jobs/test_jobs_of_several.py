@@ -11,7 +11,16 @@ import pytest
 
 from proxy.keys import line_for, new_key
 from proxy.limits.rate_limit import Limits
-from tests.contract.jobs import JOBS, all_events, create, created, delete, ended, events, read
+from tests.contract.job_requests import (
+    JOBS,
+    all_events,
+    create,
+    created,
+    delete,
+    ended,
+    events,
+    read,
+)
 from tests.contract.proxy_process import Proxy, eventually
 from tests.contract.scraping import scrape, value
 from tests.contract.standin import StandIn, hang
