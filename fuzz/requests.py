@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from fuzz.target import Broken, Check, Target
-from tests.contract.jobs import JOBS
+from tests.contract.job_requests import JOBS
 from tests.contract.proxy_process import Proxy, form, raw_request
 from tests.contract.raw_http import FORM_TYPE, chunked, field, head, multipart
 from tests.contract.standin import StandIn
