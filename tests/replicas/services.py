@@ -19,6 +19,7 @@ from tests.replicas.namespaces import Host
 
 MODEL: Final = "embedded-ecapa"
 PORT: Final = 8000
+AGREED: Final = "the service serves what is declared"
 
 
 class Replica:
@@ -99,10 +100,9 @@ class Replica:
             found["version"] == version and (found["canary"] or {}).get("version") == canary
         )
 
-    def has_loaded(self, version: str) -> bool:
-        """Whether a worker of this version is ready, whoever gets its answers."""
-        versions = (self.ready() or {}).get("versions", [])
-        return any(each["version"] == version and each["workers"] for each in versions)
+    def agreements(self) -> int:
+        """How often it has said that it serves what is declared."""
+        return self._output.read_text(errors="replace").count(AGREED)
 
     def used_s(self) -> float:
         """Seconds of the processor that its processes used so far."""
@@ -118,11 +118,14 @@ class Replica:
 
     def kill(self) -> None:
         """SIGKILL to all of its processes at once."""
-        for each in self._processes():
+        processes = self._processes()
+        for each in processes:
             each.send_signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait(20)
             self._process = None
+        # A host is not taken away while one of them is still about to end.
+        psutil.wait_procs(processes, timeout=20)
 
     def _processes(self) -> list[psutil.Process]:
         if self._process is None or self._process.poll() is not None:
