@@ -115,6 +115,7 @@ class Connection(H11Protocol):
         self._early_refusals: EarlyRefusals | None = app_state.get(STATE_KEY) if caps else None
         self._framing = StrictFraming(self._turn_away)
         self.conn = self._framing
+        self._nothing_came = True
         self._refused = False
         self._told = False
         self._sender_ended = False
@@ -169,6 +170,14 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        if self._nothing_came:
+            self._nothing_came = False
+            if self._early_refusals is not None and self._turned_away(
+                self._early_refusals.answer_to_bytes(
+                    data, self.client, self.scheme or "http", self.server_state.default_headers
+                )
+            ):
+                return
         self.conn.receive_data(data)
         self.handle_events()
 
@@ -283,9 +292,13 @@ class Connection(H11Protocol):
         """Answers an upload for which there is no room; False where the app has to answer."""
         if self._early_refusals is None:
             return False
-        refusal = self._early_refusals.answer_to(
-            request, self.client, self.scheme or "http", self.server_state.default_headers
+        return self._turned_away(
+            self._early_refusals.answer_to(
+                request, self.client, self.scheme or "http", self.server_state.default_headers
+            )
         )
+
+    def _turned_away(self, refusal: tuple[bytes, float] | None) -> bool:
         if refusal is None:
             return False
         answer, delay_s = refusal

@@ -4,8 +4,9 @@ Under overload most requests are refused, and what that takes of the cores the m
 it is less than half of what the layers of the app take for the same answer.
 """
 
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import h11
@@ -24,6 +25,10 @@ STATE_KEY: Final = "early_refusals"
 
 _LEFT_TO_THE_APP: Final = {b"expect", b"origin"}
 """Headers that an answer depends on."""
+
+_PLAIN_FIELDS: Final = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)+", re.ASCII)
+"""Header lines about which no two parsers can differ (RFC 9110 5.1, 5.5)."""
+_PLAIN_LENGTH: Final = re.compile(rb"[0-9]{1,20}", re.ASCII)
 
 _IN_ITS_PLACE: Final = "request-id-in-its-place"
 
@@ -45,6 +50,7 @@ class EarlyRefusals:
         """`path` is of clips whose client is their address, and whose refusals are in English."""
         self._path = path
         self._target = path.encode()
+        self._request_line = b"POST %b HTTP/1.1\r\n" % self._target
         self._turns = turns
         self._pace = pace
         self._metrics = metrics
@@ -52,6 +58,32 @@ class EarlyRefusals:
         self._retry_after_s = retry_after_s
         self._log_addresses = log_addresses
         self._answers: dict[tuple[str, str, str], tuple[bytes, bytes, int]] = {}
+
+    def answer_to_bytes(
+        self,
+        data: bytes,
+        client: tuple[str, int] | None,
+        scheme: str,
+        headers: Iterable[tuple[bytes, bytes]],
+    ) -> tuple[bytes, float] | None:
+        """What `answer_to` gives, for the first bytes of a connection.
+
+        Only where a plain head of a known length is whole in them: all else is left to h11, whose
+        parsing of a head takes longer than the rest of a refusal.
+        """
+        if not data.startswith(self._request_line):
+            return None
+        begin, end = len(self._request_line), data.find(b"\r\n\r\n")
+        if end < begin or _PLAIN_FIELDS.fullmatch(data, begin, end + 2) is None:
+            return None
+        lines = data[begin:end].split(b"\r\n")
+        parted = (line.partition(b":") for line in lines)
+        given = {name.lower(): value.strip() for name, _, value in parted}
+        if len(given) < len(lines) or b"host" not in given or b"transfer-encoding" in given:
+            return None
+        if _PLAIN_LENGTH.fullmatch(given.get(b"content-length", b"")) is None:
+            return None
+        return self._answer_to(given, client, scheme, headers)
 
     def answer_to(
         self,
@@ -67,8 +99,18 @@ class EarlyRefusals:
         """
         if request.target != self._target or request.method != b"POST":
             return None
-        given = dict(request.headers)
-        if request.http_version != b"1.1" or given.keys() & _LEFT_TO_THE_APP:
+        if request.http_version != b"1.1":
+            return None
+        return self._answer_to(dict(request.headers), client, scheme, headers)
+
+    def _answer_to(
+        self,
+        given: Mapping[bytes, bytes],
+        client: tuple[str, int] | None,
+        scheme: str,
+        headers: Iterable[tuple[bytes, bytes]],
+    ) -> tuple[bytes, float] | None:
+        if given.keys() & _LEFT_TO_THE_APP:
             return None
         if given.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in given:
             return None

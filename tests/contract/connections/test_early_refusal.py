@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import itertools
 import re
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from proxy.app import create_app
-from proxy.connections.early_refusal import STATE_KEY
+from proxy.connections.early_refusal import STATE_KEY, EarlyRefusals
 from proxy.drain import Drain
 from proxy.settings import Settings
 from tests.contract.proxy_process import Proxy, eventually, read_answer
@@ -91,6 +93,51 @@ def test_it_is_the_answer_of_the_app_to_the_letter_with_the_same_line_and_counts
     counted = re.search(r'aurea_proxy_requests_total\{code="overloaded".*\} (\S+)', text)
     assert counted
     assert float(counted[1]) == 2
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_it_is_the_same_however_its_head_comes(full: Proxy, pieces: int) -> None:
+    whole = answered(full, *FIELDS)
+    request = head(*FIELDS) + b"clip"
+    cuts = [0, *(len(request) * at // (pieces + 1) for at in range(1, pieces + 1)), len(request)]
+    with socket.create_connection(("127.0.0.1", full.port), timeout=10) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for begin, end in itertools.pairwise(cuts):
+            client.sendall(request[begin:end])
+            time.sleep(0.05)
+        answer = read_answer(client).decode()
+    assert without_what_differs(answer) == without_what_differs(whole)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("Content-Length: 4", "Content-Length: 5"),
+        ("Content-Length: 4", "Transfer-Encoding: chunked"),
+        ("Content-Length: +4",),
+        ("Content-Length: 4 4",),
+        (f"Content-Length: {'1' * 21}",),
+        ("Content-Length: 4", "A Name: of two words"),
+        ("Content-Length: 4", "No colon"),
+        ("Content-Length: 4", "Host: elsewhere"),
+    ],
+)
+def test_what_is_no_http_is_told_so_though_there_is_no_room(
+    full: Proxy, fields: tuple[str, ...]
+) -> None:
+    assert answered(full, "Content-Type: audio/wav", *fields).startswith("HTTP/1.1 400 ")
+
+
+def test_a_head_of_many_spaces_is_judged_at_once() -> None:
+    nobody: Any = None
+    refusals = EarlyRefusals(
+        "/", nobody, nobody, nobody, nobody, retry_after_s=1, log_addresses=False
+    )
+    data = b"POST / HTTP/1.1\r\nA:" + b" " * 60_000 + b"\x01\r\n\r\n"
+    began_s = time.process_time()
+    for _ in range(100):
+        assert refusals.answer_to_bytes(data, None, "http", ()) is None
+    assert time.process_time() - began_s < 1
 
 
 def test_a_request_keeps_the_id_that_it_brought_if_it_is_one(
