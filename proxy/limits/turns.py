@@ -20,6 +20,8 @@ _SETTLED_S: Final = 0.1
 """Seconds after which a short clip that waits keeps its place, but for clients with many fewer."""
 
 _MANY_FEWER: Final = 4
+"""Clips that one client has more than another before it gives up one that has settled, and clips
+that a client has before it gives up one of its short ones at all."""
 
 _QUIET_S: Final = 0.5
 """Seconds without any other clip before one in the background, of one worker or two: a clip alone
@@ -184,8 +186,9 @@ class Turns:
     def _displaced_for(self, own: int) -> tuple[str, Ticket] | None:
         """The newest clip of the client with the most, where one with `own` is to have its place.
 
-        A refusal that comes late helps its client less than one at once: for a small difference
-        only those go that have just come, or are long and have much to wait for.
+        A refusal that comes late helps its client less than one at once, and costs ten times as
+        much: for a small difference only those go that have just come, or are long and have much
+        to wait for, and among clients with few clips each no short one goes.
         """
         waiting, count = self._line.waiting, self._line.count
         most = max(waiting, key=lambda each: (count(each), waiting[each][-1].came_s), default=None)
@@ -193,7 +196,8 @@ class Turns:
             return None
         newest = waiting[most][-1]
         is_settled = newest.is_short and time.monotonic() - newest.came_s > _SETTLED_S
-        least = _MANY_FEWER if is_settled else 2
+        has_few = newest.is_short and count(most) < _MANY_FEWER
+        least = _MANY_FEWER if is_settled or has_few else 2
         return (most, newest) if count(most) - own >= least else None
 
     def _call_next(self) -> None:

@@ -109,6 +109,17 @@ def test_a_full_house_takes_one_more_of_who_has_fewer_and_drops_the_newest_of_wh
     assert sorted([called[GREEDY], called["polite"]]) == [3, 4]
 
 
+def test_among_clients_with_few_clips_each_who_was_admitted_stays() -> None:
+    async def course() -> Course:
+        course = Course(Turns(8, None, lambda: 2))
+        await course.come(*["a"] * 3, *["b"] * 3, *["c"] * 2)
+        await course.come("d", "e")
+        await course.end()
+        return course
+
+    assert asyncio.run(course()).refused == ["d", "e"]
+
+
 def test_one_client_may_have_no_more_than_its_cap() -> None:
     async def course() -> list[str]:
         course = Course(Turns(8, 3, lambda: 8))

@@ -101,9 +101,11 @@ def test_clips_in_flight_are_capped_in_sum(several: Proxy, standin: StandIn) -> 
         answers = [pool.submit(several.classify, clip) for clip in clips]
         eventually(lambda: sum(answer.done() for answer in answers) == 20)
         try:
-            # A turn at the model is granted by the parent, a moment after the place is.
-            eventually(lambda: value(scrape(several), "aurea_proxy_running_requests") == 10)
-            assert value(scrape(several), "aurea_proxy_in_flight") == 10
+            series = scrape(several)
+            assert value(series, "aurea_proxy_in_flight") == 10
+            # How many of them are at the model follows from its workers, once they are known.
+            at_work, waits = ("aurea_proxy_running_requests", "aurea_proxy_queued_requests")
+            assert value(series, at_work) + value(series, waits) == 10
         finally:
             letting_go.set()
         statuses = [answer.result().status_code for answer in answers]
