@@ -34,10 +34,14 @@ class Answer:
 
 
 class Load:
-    """So many clients, each with one clip after the other, until it is ended."""
+    """So many clients, each with one clip after the other, until it is ended.
 
-    def __init__(self, url: str, clients: int) -> None:
+    Each pauses for `pause_s` after an answer. Without, they leave no core of this machine idle.
+    """
+
+    def __init__(self, url: str, clients: int, pause_s: float = 0.0) -> None:
         self._url = url
+        self._pause_s = pause_s
         self._answers: list[Answer] = []
         self._ended = threading.Event()
         self._clips = [
@@ -92,6 +96,7 @@ class Load:
                         "" if got.is_success else got.text[:300],
                     )
                 self._answers.append(answer)
+                self._ended.wait(self._pause_s)
 
 
 def failed(answers: Sequence[Answer]) -> list[Answer]:

@@ -25,6 +25,8 @@ from tests.replicas.load import Answer, Load, failed, p99_s, rate_per_s, version
 from tests.replicas.services import MODEL, PORT, Replica, all_serve, eventually
 
 CLIENTS: Final = 6
+PAUSE_S: Final = 0.3
+"""Between the clips of a client where three replicas load models on the cores of one machine."""
 START_S: Final = 240
 AGREED_S: Final = 10.0
 HIDDEN_S: Final = 5.0
@@ -99,9 +101,15 @@ def balancer(
 
 
 @pytest.fixture
-def load(balancer: Balancer) -> Iterator[Load]:
+def pause_s() -> float:
+    """What clients wait after an answer: nothing, so that no core is idle."""
+    return 0.0
+
+
+@pytest.fixture
+def load(balancer: Balancer, pause_s: float) -> Iterator[Load]:
     """Clients of a balancer before the replicas."""
-    load = Load(balancer.url, CLIENTS)
+    load = Load(balancer.url, CLIENTS, pause_s)
     try:
         load.await_answers(10 * CLIENTS)
         yield load
@@ -238,6 +246,7 @@ def test_replicas_come_and_go_unnoticed(
     assert failed(load.since(first)) == []
 
 
+@pytest.mark.parametrize("pause_s", [PAUSE_S])
 def test_every_replica_agrees_on_what_the_file_declares(
     replicas: list[Replica], load: Load, told: Told
 ) -> None:
@@ -267,4 +276,5 @@ def test_every_replica_agrees_on_what_the_file_declares(
         # What was on its way when the last of them agreed may be answered by the other.
         assert set(versions_of(_sent_from_now_on(load))) == {default}
     load.end()
+    told.append(("clips a second", round(rate_per_s(load.since(first)), 1)))
     assert failed(load.since(first)) == []
