@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import h11
@@ -93,6 +93,8 @@ class Connection(H11Protocol):
     app's words, and a clip for which there is no room without the app. After such an answer what
     still comes in is read and thrown away for a while, so that no client is reset before it has
     read it.
+
+    What is answered with a known length is written in one piece.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Connection(H11Protocol):
         self._framing = StrictFraming(self._turn_away)
         self.conn = self._framing
         self._nothing_came = True
+        self._has_room = False
         self._refused = False
         self._told = False
         self._sender_ended = False
@@ -172,12 +175,11 @@ class Connection(H11Protocol):
             return
         if self._nothing_came:
             self._nothing_came = False
-            if self._early_refusals is not None and self._turned_away(
-                self._early_refusals.answer_to_bytes(
-                    data, self.client, self.scheme or "http", self.server_state.default_headers
-                )
-            ):
-                return
+            if self._early_refusals is not None:
+                given = self._early_refusals.plain_head(data)
+                self._has_room = given is not None
+                if self._refuses(given):
+                    return
         self.conn.receive_data(data)
         self.handle_events()
 
@@ -292,13 +294,18 @@ class Connection(H11Protocol):
         """Answers an upload for which there is no room; False where the app has to answer."""
         if self._early_refusals is None:
             return False
-        return self._turned_away(
-            self._early_refusals.answer_to(
-                request, self.client, self.scheme or "http", self.server_state.default_headers
-            )
-        )
+        if self._has_room:
+            # Asked for this request when its first bytes came.
+            self._has_room = False
+            return False
+        return self._refuses(self._early_refusals.fields_of(request))
 
-    def _turned_away(self, refusal: tuple[bytes, float] | None) -> bool:
+    def _refuses(self, given: Mapping[bytes, bytes] | None) -> bool:
+        if self._early_refusals is None or given is None:
+            return False
+        refusal = self._early_refusals.answer_to(
+            given, self.client, self.scheme or "http", self.server_state.default_headers
+        )
         if refusal is None:
             return False
         answer, delay_s = refusal

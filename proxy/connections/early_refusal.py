@@ -59,17 +59,11 @@ class EarlyRefusals:
         self._log_addresses = log_addresses
         self._answers: dict[tuple[str, str, str], tuple[bytes, bytes, int]] = {}
 
-    def answer_to_bytes(
-        self,
-        data: bytes,
-        client: tuple[str, int] | None,
-        scheme: str,
-        headers: Iterable[tuple[bytes, bytes]],
-    ) -> tuple[bytes, float] | None:
-        """What `answer_to` gives, for the first bytes of a connection.
+    def plain_head(self, data: bytes) -> Mapping[bytes, bytes] | None:
+        """The fields, by their names in small letters, of an upload that begins a connection.
 
-        Only where a plain head of a known length is whole in them: all else is left to h11, whose
-        parsing of a head takes longer than the rest of a refusal.
+        Only where a plain head of a known length is whole in these first bytes: all else is left to
+        h11, whose parsing of a head takes longer than the rest of a refusal.
         """
         if not data.startswith(self._request_line):
             return None
@@ -83,33 +77,25 @@ class EarlyRefusals:
             return None
         if _PLAIN_LENGTH.fullmatch(given.get(b"content-length", b"")) is None:
             return None
-        return self._answer_to(given, client, scheme, headers)
+        return given
+
+    def fields_of(self, request: h11.Request) -> Mapping[bytes, bytes] | None:
+        """The same of a request that h11 has read; None for what is no upload."""
+        is_upload = request.target == self._target and request.method == b"POST"
+        return dict(request.headers) if is_upload and request.http_version == b"1.1" else None
 
     def answer_to(
-        self,
-        request: h11.Request,
-        client: tuple[str, int] | None,
-        scheme: str,
-        headers: Iterable[tuple[bytes, bytes]],
-    ) -> tuple[bytes, float] | None:
-        """The whole answer to an upload that is refused now, and in how many seconds it is sent.
-
-        After it the connection ends. `headers` are those of every answer. None for whatever the
-        app is to answer.
-        """
-        if request.target != self._target or request.method != b"POST":
-            return None
-        if request.http_version != b"1.1":
-            return None
-        return self._answer_to(dict(request.headers), client, scheme, headers)
-
-    def _answer_to(
         self,
         given: Mapping[bytes, bytes],
         client: tuple[str, int] | None,
         scheme: str,
         headers: Iterable[tuple[bytes, bytes]],
     ) -> tuple[bytes, float] | None:
+        """The whole answer to an upload that is refused now, and in how many seconds it is sent.
+
+        `given` are the upload's fields. After the answer the connection ends. `headers` are those
+        of every answer. None for whatever the app is to answer.
+        """
         if given.keys() & _LEFT_TO_THE_APP:
             return None
         if given.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in given:

@@ -20,8 +20,10 @@ _SETTLED_S: Final = 0.1
 """Seconds after which a short clip that waits keeps its place, but for clients with many fewer."""
 
 _MANY_FEWER: Final = 4
-"""Clips that one client has more than another before it gives up one that has settled, and clips
-that a client has before it gives up one of its short ones at all."""
+"""Clips that one client has more than another before it gives up one that has settled."""
+
+_FEW: Final = 4
+"""Clips of one client below which it gives up no short one for a small difference."""
 
 _QUIET_S: Final = 0.5
 """Seconds without any other clip before one in the background, of one worker or two: a clip alone
@@ -195,9 +197,8 @@ class Turns:
         if most is None:
             return None
         newest = waiting[most][-1]
-        is_settled = newest.is_short and time.monotonic() - newest.came_s > _SETTLED_S
-        has_few = newest.is_short and count(most) < _MANY_FEWER
-        least = _MANY_FEWER if is_settled or has_few else 2
+        is_settled = count(most) < _FEW or time.monotonic() - newest.came_s > _SETTLED_S
+        least = _MANY_FEWER if newest.is_short and is_settled else 2
         return (most, newest) if count(most) - own >= least else None
 
     def _call_next(self) -> None:

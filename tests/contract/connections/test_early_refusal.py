@@ -136,7 +136,7 @@ def test_a_head_of_many_spaces_is_judged_at_once() -> None:
     data = b"POST / HTTP/1.1\r\nA:" + b" " * 60_000 + b"\x01\r\n\r\n"
     began_s = time.process_time()
     for _ in range(100):
-        assert refusals.answer_to_bytes(data, None, "http", ()) is None
+        assert refusals.plain_head(data) is None
     assert time.process_time() - began_s < 1
 
 
