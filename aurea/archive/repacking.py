@@ -4,6 +4,7 @@ The members lie in order of their names and as they are, without times, comments
 so that equal members give an equal file, whichever library packs them.
 """
 
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _MODE: Final = 0o100644
 _ATTRIBUTES: Final = _MODE << 16
 _MAX_FILES: Final = 500
-# A wav2vec 2.0 with its graphs, 1.26 + 0.63 + 0.35 GB; offsets in a zip file end at 4.29 GB.
+# A wav2vec 2.0 with its graphs, 1.26 + 0.63 + 0.35 GB.
 _MAX_UNPACKED_BYTES: Final = 3_000_000_000
 # Of a local record without its name.
 _HEAD_BYTES: Final = 30
@@ -121,6 +122,13 @@ def _is_plain(member: zipfile.ZipInfo) -> bool:
         member.compress_type == zipfile.ZIP_STORED
         and member.date_time == _DATE
         and member.external_attr == _ATTRIBUTES
-        and not member.extra
+        and member.extra == _plain_extra(member.header_offset)
         and not member.is_dir()
     )
+
+
+def _plain_extra(offset: int) -> bytes:
+    """The extra field of a member: none, but for where it begins from 2 GB on (zip64)."""
+    if offset <= zipfile.ZIP64_LIMIT:
+        return b""
+    return struct.pack("<2HQ", 1, 8, offset)

@@ -3,7 +3,10 @@
 Some readers believe the directory at a zip file's end, others the records in front of each
 member. Here the local records must fill the file from its first byte to the directory, one
 behind the other, each must repeat what the directory says, and the directory must be followed by
-its end record alone. Python's zipfile reads the directory only, so it cannot tell.
+its end records alone. Python's zipfile reads the directory only, so it cannot tell.
+
+Offsets may be of 64 bits (zip64; APPNOTE 4.3.14 to 4.3.16 and 4.5.3), which zipfile writes from
+2 GB on: a wav2vec 2.0 with its graphs has 2.25 GB. Members of 4 GB and more are not taken.
 """
 
 import os
@@ -19,10 +22,16 @@ DEFLATED: Final = 8
 _LOCAL: Final = struct.Struct("<4s5H3I2H")
 _CENTRAL: Final = struct.Struct("<4s6H3I5H2I")
 _END: Final = struct.Struct("<4s4H2IH")
+_END_64: Final = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR_64: Final = struct.Struct("<4sIQI")
+_OFFSET_64: Final = struct.Struct("<2HQ")
 _LOCAL_MARK: Final = b"PK\3\4"
 _CENTRAL_MARK: Final = b"PK\1\2"
 _END_MARK: Final = b"PK\5\6"
 _END_64_MARK: Final = b"PK\6\6"
+_LOCATOR_64_MARK: Final = b"PK\6\7"
+# What follows the directory of an archive with offsets of 64 bits, before its end record.
+_ENDS_64_BYTES: Final = _END_64.size + _LOCATOR_64.size
 
 _ENCRYPTED: Final = 1 << 0 | 1 << 6 | 1 << 13
 _STREAMED: Final = 1 << 3
@@ -30,6 +39,7 @@ _UTF8: Final = 1 << 11
 # How hard the packer tried; says nothing to a reader.
 _EFFORT: Final = 1 << 1 | 1 << 2
 _IN_64_BITS: Final = 0xFFFFFFFF
+_COUNT_IN_64_BITS: Final = 0xFFFF
 _ZIP64_FIELD: Final = 0x0001
 _UNICODE_NAME_FIELD: Final = 0x7075
 
@@ -109,15 +119,23 @@ def _entries(file: BinaryIO) -> list[Entry]:
         end = at + _CENTRAL.size + name_bytes + extra_bytes + comment_bytes
         if mark != _CENTRAL_MARK or end > len(directory):
             raise UnsoundZip("its directory is damaged")
-        named.append((record, directory[at + _CENTRAL.size : end]))
+        tail = directory[at + _CENTRAL.size : end]
+        named.append((*_offset_and_extra(record, tail), record, tail[:name_bytes]))
         at = end
     if at != len(directory):
         raise UnsoundZip(f"its directory holds {len(directory) - at} bytes more than its entries")
-    named.sort(key=lambda each: each[0][16])
+    named.sort(key=lambda each: each[0])
     entries = []
     at = 0
-    for record, tail in named:
-        entry = _entry(file, at, record, tail)
+    for offset, extra, record, raw_name in named:
+        if offset != at:
+            shown = raw_name.decode(errors="replace")
+            raise (
+                _gap(file, at, offset)
+                if offset > at
+                else UnsoundZip(f"{shown!r} lies inside another")
+            )
+        entry = _entry(file, at, record, raw_name, extra)
         entries.append(entry)
         at = entry.start + entry.packed_bytes
     if at != directory_start:
@@ -143,26 +161,60 @@ def _end_record(file: BinaryIO) -> tuple[int, int, int]:
         raise UnsoundZip(what)
     if disk or first_disk or here != count:
         raise UnsoundZip("it is one of several parts")
-    if _IN_64_BITS in (length, offset) or count == 0xFFFF:
-        raise UnsoundZip("it is written with 64 bit sizes (zip64), which no archive here needs")
-    if offset + length != start:
+    offset_64 = _directory_in_64_bits(file, start, count, length, offset)
+    if offset_64 is not None:
+        offset = offset_64
+    elif _IN_64_BITS in (length, offset) or count == _COUNT_IN_64_BITS:
+        raise UnsoundZip("its end record asks for 64 bit sizes (zip64) that are not there")
+    elif offset + length != start:
         raise _gap(file, offset + length, start)
     if length > _MAX_DIRECTORY_BYTES:
         raise UnsoundZip(f"its directory is longer than {_MAX_DIRECTORY_BYTES:,} bytes")
     return count, offset, length
 
 
-def _entry(file: BinaryIO, at: int, record: tuple[int, ...], tail: bytes) -> Entry:
+def _directory_in_64_bits(
+    file: BinaryIO, end: int, count: int, length: int, offset: int
+) -> int | None:
+    """Where the directory begins by the two records of zip64 before the end record at `end`.
+
+    None where there are none that say the same as the end record, in every field that it has.
+    """
+    start = end - _ENDS_64_BYTES
+    if start < 0 or offset + length == end:
+        return None
+    records = _read(file, start, _ENDS_64_BYTES)
+    directory_start = start - length
+    if offset not in (directory_start, _IN_64_BITS):
+        return None
+    mark, size, _, _, *told = _END_64.unpack_from(records)
+    locator = _LOCATOR_64.unpack_from(records, _END_64.size)
+    # The record's size counts what follows the field that names it.
+    sound = (mark, size) == (_END_64_MARK, _END_64.size - 12)
+    sound = sound and told == [0, 0, count, count, length, directory_start]
+    return directory_start if sound and locator == (_LOCATOR_64_MARK, 0, start, 1) else None
+
+
+def _offset_and_extra(record: tuple[int, ...], tail: bytes) -> tuple[int, bytes]:
+    """Where a member's local record begins, and its extra fields but for one that says so."""
+    name_bytes, extra_bytes, offset = record[10], record[11], record[16]
+    extra = tail[name_bytes : name_bytes + extra_bytes]
+    if offset != _IN_64_BITS or len(extra) < _OFFSET_64.size:
+        return offset, extra
+    kind, length, offset_64 = _OFFSET_64.unpack_from(extra)
+    if (kind, length) != (_ZIP64_FIELD, 8):
+        return offset, extra
+    return offset_64, extra[_OFFSET_64.size :]
+
+
+def _entry(
+    file: BinaryIO, at: int, record: tuple[int, ...], raw_name: bytes, extra: bytes
+) -> Entry:
     """The member whose local record must begin at `at`, where the one before it ends."""
     flags, method = record[3:5]
-    crc, packed_bytes, size_bytes, name_bytes, extra_bytes, comment_bytes, disk = record[7:14]
-    attributes, offset = record[15:17]
-    raw_name, extra = tail[:name_bytes], tail[name_bytes : name_bytes + extra_bytes]
+    crc, packed_bytes, size_bytes = record[7:10]
+    comment_bytes, disk, _, attributes = record[12:16]
     shown = raw_name.decode(errors="replace")
-    if offset != at:
-        raise (
-            _gap(file, at, offset) if offset > at else UnsoundZip(f"{shown!r} lies inside another")
-        )
     if flags & _ENCRYPTED:
         raise UnsoundZip(f"{shown!r} is encrypted")
     if flags & _STREAMED:

@@ -42,6 +42,22 @@ def test_every_reader_sees_the_same_members_in_the_copy(source: Path, tmp_path: 
     assert not is_repacked(source)
 
 
+def test_a_copy_beyond_2_gb_is_one_that_readers_agree_on(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From there on zipfile writes offsets of 64 bits; here from the first member on."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 200)
+    files = {name: data[:190] for name, data in sound_files().items()}
+    copy = tmp_path / "copy.mar"
+    repack(written(source, zip_of(records_of(files))), copy)
+    assert b"PK\6\6" in copy.read_bytes()
+    assert members_of(copy) == read_in_sequence(copy.read_bytes()) == files
+    assert is_repacked(copy)
+    again = tmp_path / "again.mar"
+    repack(copy, again)
+    assert again.read_bytes() == copy.read_bytes()
+
+
 def test_the_copy_holds_nothing_but_names_and_contents(tmp_path: Path) -> None:
     clock = b"UT\x05\x00\x03" + bytes(4)
     record = Record(

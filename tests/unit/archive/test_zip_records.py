@@ -65,6 +65,46 @@ def test_members_may_stand_in_any_order_in_the_directory() -> None:
     assert read(body + directory + end) == FILES
 
 
+def large_zip(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """What zipfile writes of members beyond 2 GB, where that begins at a hundred bytes."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as content:
+        for index in range(6):
+            content.writestr(f"{index}.txt", bytes([index]) * 30)
+    return file.getvalue()
+
+
+def test_offsets_of_64_bits_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = large_zip(monkeypatch)
+    assert b"PK\6\6" in content and b"PK\6\7" in content
+    assert read(content) == {f"{index}.txt": bytes([index]) * 30 for index in range(6)}
+
+
+def test_offsets_of_64_bits_that_contradict_anything_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every byte of the records that zip64 adds says what something else says, too."""
+    content = large_zip(monkeypatch)
+    files = read(content)
+    start = content.index(b"PK\6\6")
+    versions = range(start + 12, start + 16)
+    central = content.index(b"PK\1\2")
+    fields = [
+        at for at in range(central, start - 12) if content[at : at + 4] == struct.pack("<2H", 1, 8)
+    ]
+    assert len(fields) == 3
+    added = [*range(start, start + 76), *(at + more for at in fields for more in range(12))]
+    for place in added:
+        other = bytearray(content)
+        other[place] ^= 1
+        if place in versions:
+            assert read(bytes(other)) == files
+        else:
+            with pytest.raises(UnsoundZip):
+                read(bytes(other))
+
+
 HIDDEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "behind the last": (lambda: zip_of([*records_of(FILES), EVIL]), "hides 'one.txt'"),
     "in front of the first": (lambda: zip_of([EVIL, *records_of(FILES)]), "hides 'one.txt'"),
