@@ -11,7 +11,8 @@ import numpy.typing as npt
 from accent.cores import CoreShare
 from accent.ecapa.compiled import compile_graph
 from accent.engine import Precision, WindowScores, check_finite
-from accent.waveform import Waveform
+from accent.mapped_files import forget_pages
+from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 _LEAST_VARIANCE: Final = 1e-5
 
@@ -27,6 +28,10 @@ class CompiledWav2Vec2:
         worker keeps to its own threads.
         """
         self._request = compile_graph(graph, precision, cores.own_threads)
+        # The first pass lays the weights out anew, for the processor's products, and none reads
+        # the file again: 0.6 GB that it need not hold beside them.
+        self._request.infer([np.zeros((1, SAMPLE_RATE_HZ), np.float32)])
+        forget_pages(graph.with_suffix(".bin"))
 
     def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
         """See `accent.engine.Engine.score`."""

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from accent.cores import CoreShare
@@ -16,7 +17,7 @@ from accent.model import Calibration
 from accent.openvino_runtime import openvino, ops
 from accent.selection import EngineSettings, open_engine
 from accent.settings import WorkerSettings, open_classifier
-from accent.wav2vec2 import opening
+from accent.wav2vec2 import compiled, opening
 from accent.wav2vec2.compiled import CompiledWav2Vec2, normalised
 from accent.wav2vec2.loading import Wav2Vec2Model, load_model
 from accent.wav2vec2.specification import read_spec
@@ -151,6 +152,23 @@ def test_int8_strays_a_little_from_torch_and_keeps_its_order(
     assert weights["accent-bf16.bin"] < 0.6 * 4 * sum(
         weight.numel() for weight in wav2vec2_model.network.parameters()
     )
+
+
+@pytest.mark.slow
+def test_a_graph_that_was_opened_holds_none_of_its_file(
+    graphs: dict[Precision, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At full width the file is 0.6 GB, beside the same weights laid out for the processor."""
+    with monkeypatch.context() as patched:
+        patched.setattr(compiled, "forget_pages", lambda _: None)
+        expected = logits(CompiledWav2Vec2(graphs["int8"], "int8", CoreShare(1)))
+    engine = CompiledWav2Vec2(graphs["int8"], "int8", CoreShare(1))
+    file = str(graphs["int8"].with_suffix(".bin"))
+    maps = psutil.Process().memory_maps(grouped=False)
+    held_bytes = [each.rss for each in maps if each.path == file]
+    assert held_bytes
+    assert not any(held_bytes)
+    np.testing.assert_array_equal(logits(engine), expected)
 
 
 def test_int8_needs_speech() -> None:
