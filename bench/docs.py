@@ -71,6 +71,7 @@ def _write_processor(document: Mapping[str, Any], page: Path) -> None:
             markdown_table(head, rows),
             "",
             *(f"- {name}: {taken} ms" for name, taken, *_ in engines),
+            *(f"- {note}" for note in document["notes"]),
             "",
         ]
     )

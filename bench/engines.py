@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -24,13 +25,15 @@ from accent.model import LoadedModel
 from accent.selection import AUTO, EngineSettings, open_engine, packed_engines
 from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
+from aurea.archive.distort import encode
 from aurea.command_line import CommandLine, read
 from bench.clips import read_manifest
 from bench.limits import best_rates, least_gflop
-from bench.results import CLIP_S, SPEECHBRAIN
+from bench.results import CLIP_S, LENGTHS_S, SPEECHBRAIN
 from bench.rivals.speechbrain_model import SpeechBrainModel
 
 _REST_S: Final = 0.03
+_LENGTH_TURNS: Final = 12
 _STAGES: Final = ("decode_s", "gate_s", "features_s", "forward_s")
 
 
@@ -105,10 +108,7 @@ class Bench:
 
     def stages(self) -> dict[str, float]:
         """Milliseconds that a worker with these threads spends on 5 s of speech, by stage."""
-        classifier = AccentClassifier(
-            describe_model(self._archive), self._engine(AUTO), name="bench", version="1"
-        )
-        classifier.warm_up()
+        classifier = self._classifier()
         uploads = [(self._folder / clip.file).read_bytes() for clip in self._clips]
         audio_s = sum(clip.duration_s for clip in self._clips)
         rounds: list[dict[str, float]] = []
@@ -120,6 +120,39 @@ class Bench:
         return {
             name.removesuffix("_s"): median(each[name] for each in rounds[1:]) for name in _STAGES
         }
+
+    def lengths(self) -> dict[str, list[float]]:
+        """Milliseconds of processor time for a second of a short clip and of a long one, in turns.
+
+        Both are FLAC at 16 kHz of the same speech, from the bytes to the answer.
+        """
+        classifier = self._classifier()
+        longest = max(self._waveforms, key=len)
+        uploads = {
+            length_s: encode(
+                longest[: int(length_s * SAMPLE_RATE_HZ)], SAMPLE_RATE_HZ, "flac", "flac", None
+            )
+            for length_s in LENGTHS_S
+        }
+        taken: dict[str, list[float]] = {f"{length_s:g}": [] for length_s in LENGTHS_S}
+        for turn in range(1 + _LENGTH_TURNS):
+            for length_s, upload in uploads.items():
+                started = time.process_time()
+                (answer,) = classifier.classify([upload])
+                spent_ms = 1000 * (time.process_time() - started)
+                if answer.status != HTTPStatus.OK:
+                    raise RuntimeError(f"{answer.document}")
+                # What a length is prepared for is paid at its first clip.
+                if turn:
+                    taken[f"{length_s:g}"].append(spent_ms / length_s)
+        return taken
+
+    def _classifier(self) -> AccentClassifier:
+        classifier = AccentClassifier(
+            describe_model(self._archive), self._engine(AUTO), name="bench", version="1"
+        )
+        classifier.warm_up()
+        return classifier
 
     def loop(self, engine: str, starts_at: float, duration_s: float) -> dict[str, float]:
         """Score clip after clip from `starts_at` of the monotonic clock; how many seconds' worth.
@@ -205,6 +238,7 @@ def main() -> None:
         "compare": bench.compare,
         "multiply": bench.multiply,
         "stages": bench.stages,
+        "lengths": bench.lengths,
         "loop": bench.loop,
     }
     for line in sys.stdin:

@@ -3,7 +3,8 @@
 import math
 
 from aurea.tables import UNKNOWN, number
-from bench.results import Goal, Spread
+from bench.goals import Goal
+from bench.results import Spread
 
 
 def spread(measured: Spread, digits: int) -> str:

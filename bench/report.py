@@ -11,10 +11,11 @@ from typing import Any, Final
 from aurea.lab.reporting.page import Card, Page, Picture, Section, Table, write_page
 from aurea.lab.reporting.pictures import svg
 from aurea.tables import number, text_table
+from bench.goals import goals
 from bench.machine import machine_facts
 from bench.numbers import bound
 from bench.picture import picture, write_picture
-from bench.results import CLIP_S, SERVICE, Measured, goals
+from bench.results import CLIP_S, SERVICE, Measured
 from bench.rows import (
     ENGINES_HEAD,
     GOALS_HEAD,

@@ -1,8 +1,8 @@
-"""What was measured -> what it comes to: pure functions over records, and the figures to reach."""
+"""What was measured -> what it comes to: pure functions over records."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
@@ -20,6 +20,9 @@ SPEECHBRAIN: Final = "speechbrain fp32"
 FRAMEWORKS: Final = ("litserve", "ray")
 
 CLIP_S: Final = 5.0
+LENGTHS_S: Final = (2.0, 10.0)
+"""A short clip and a long one, whose costs a second of audio are compared."""
+
 # An answer that was under way when the load ended is late, not lost.
 _LATE_S: Final = 0.5
 
@@ -126,6 +129,9 @@ class Measured:
     stages_ms: dict[str, float] = field(default_factory=dict)
     """Milliseconds of one core that a worker spends on 5 s of speech by stage, on its own."""
 
+    lengths_ms: dict[str, list[float]] = field(default_factory=dict)
+    """Milliseconds of one core that a worker spends on a second of audio, by seconds of a clip."""
+
     deviations: dict[str, dict[str, Any]] = field(default_factory=dict)
     within_bounds: dict[str, bool] = field(default_factory=dict)
     auto: str = ""
@@ -221,156 +227,3 @@ class Measured:
                     f"could do in less than {least_ms:.1f} ms"
                 )
         return found
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A figure to reach: `value` compared with `bound`, which it must not fall under, or exceed."""
-
-    name: str
-    subject: str
-    value: Spread
-    bound: float
-    at_least: bool
-    unit: str = "\u00d7"
-
-    @property
-    def reached(self) -> bool | None:
-        """None where it was not measured."""
-        if math.isnan(self.value.value):
-            return None
-        if self.at_least:
-            return self.value.value >= self.bound
-        return self.value.value <= self.bound
-
-
-def goals(measured: Measured) -> list[Goal]:
-    """The figures to reach, each for `auto` and, where they were measured, for each precision."""
-    found: list[Goal] = []
-    bounds = {"int8": 6.0, "bf16": 3.0, "fp32": 1.3}
-    for precision, bound in bounds.items():
-        names = [name for name in measured.engines() if name.endswith(precision)]
-        ours = [name for name in names if name != SPEECHBRAIN]
-        if ours and measured.has_peers:
-            fastest = min(ours, key=lambda name: measured.engine_ms(name).value)
-            speedup = _by_round(
-                measured.engines_ms,
-                lambda taken, fastest=fastest: (  # type: ignore[misc]
-                    median(taken[SPEECHBRAIN]) / median(taken[fastest])
-                ),
-            )
-            found.append(
-                Goal("engine against SpeechBrain, one clip", fastest, speedup, bound, True)
-            )
-            if precision == "int8":
-                # Who else is on the machine only ever adds: the fastest pass is held against
-                # the fastest product.
-                ratios = [
-                    min(taken[fastest]) / (measured.gflop / rates["int8"] * 1000)
-                    for taken, rates in zip(
-                        measured.engines_ms, measured.products_gops, strict=False
-                    )
-                ]
-                found.append(
-                    Goal("engine against the int8 limit", fastest, Spread.of(ratios), 1.4, False)
-                )
-    services = [name for name in measured.contestants() if name.startswith(SERVICE)]
-    for service in services:
-        found += _service_goals(measured, service)
-    return found
-
-
-def _service_goals(measured: Measured, service: str) -> list[Goal]:
-    subject = service if service != SERVICE else f"{service} (auto: {measured.auto})"
-    engine = service.removeprefix(SERVICE).strip() or "auto"
-    rivals = [
-        measured.throughput(f"{name} + our engine").value
-        for name in FRAMEWORKS
-        if measured.of(f"{name} + our engine", CROWD)
-    ]
-    best = max((rate for rate in rivals if math.isfinite(rate)), default=math.nan)
-    loop = Spread.of(measured.loops.get(engine, []))
-    found = _goals_against_the_original(measured, service, subject) if measured.has_peers else []
-    found.append(
-        Goal(
-            "service against our engine alone in a loop",
-            subject,
-            _ratio(measured.throughput(service), loop),
-            0.85,
-            True,
-        )
-    )
-    if service != SERVICE:
-        return found
-    starts = measured.starts_s.get(service, [])
-    return [
-        *found,
-        Goal(
-            "service against the better of LitServe and Ray Serve with our engine",
-            subject,
-            _ratio(measured.throughput(service), Spread(best, best, best)),
-            0.95,
-            True,
-        ),
-        Goal(
-            "whole service's memory",
-            subject,
-            _single(measured.peak_bytes(service) / 1e9 or math.nan),
-            1.5,
-            False,
-            "GB",
-        ),
-        Goal(
-            "second start to ready",
-            subject,
-            _single(starts[1] if len(starts) > 1 else math.nan),
-            12.0,
-            False,
-            "s",
-        ),
-    ]
-
-
-def _goals_against_the_original(measured: Measured, service: str, subject: str) -> list[Goal]:
-    crowd = f"concurrency {CROWD_USERS}"
-    return [
-        Goal(
-            f"service against the original, {crowd}, clips a second",
-            subject,
-            _ratio(measured.throughput(service), measured.throughput(ORIGINAL)),
-            6.0,
-            True,
-        ),
-        Goal(
-            f"service against the original, {crowd}, p99 latency",
-            subject,
-            _ratio(measured.latency_s(service, CROWD, 99), measured.latency_s(ORIGINAL, CROWD, 99)),
-            1 / 6,
-            False,
-        ),
-        Goal(
-            "service against the original, concurrency 1, p50 latency",
-            subject,
-            _ratio(measured.latency_s(service, ALONE, 50), measured.latency_s(ORIGINAL, ALONE, 50)),
-            1 / 4,
-            False,
-        ),
-    ]
-
-
-def _single(value: float) -> Spread:
-    return Spread(value, value, value)
-
-
-def _by_round(
-    rounds: Sequence[Mapping[str, list[float]]],
-    figure: Callable[[Mapping[str, list[float]]], float],
-) -> Spread:
-    return Spread.of([figure(taken) for taken in rounds])
-
-
-def _ratio(above: Spread, below: Spread) -> Spread:
-    """A ratio of medians, and the widest range that the ranges of both allow."""
-    if not below.value > 0 or not below.low > 0:
-        return _single(math.nan)
-    return Spread(above.value / below.value, above.low / below.high, above.high / below.low)

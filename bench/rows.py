@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Final
 
 from aurea.tables import UNKNOWN, number
+from bench.goals import goals
 from bench.numbers import bound, ms, spread
 from bench.results import (
     ALONE,
@@ -16,7 +17,6 @@ from bench.results import (
     SPEECHBRAIN,
     Measured,
     Spread,
-    goals,
 )
 
 Rows = list[list[str]]

@@ -78,6 +78,7 @@ class Run:
         with self._workers() as (load, engines, loops):
             self._describe(engines)
             self.measured.stages_ms = loops[0].ask(do="stages")
+            self.measured.lengths_ms = loops[0].ask(do="lengths")
             running = self._start_all(chosen, load)
             rounds = self.settings.rounds
             longest_s = 0.0

@@ -8,6 +8,7 @@ clip never shares a pass with padding. What that gains, and what was tried witho
 docs/engines.md.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,7 +27,20 @@ from torch import nn
 from aurea.archive.int8_products import constant, levels_of, product_of
 from aurea.archive.quantization import Matrix, Product, QuantizedProduct, quantize
 
-_INT8_PRODUCTS: Final = ("first", ".expand", ".merge", "aggregate")
+_LARGE: Final = frozenset({"first", "expand", "merge", "aggregate"})
+_RES2NET: Final = _LARGE | {"res2net"}
+INT8_VARIANTS: Final[Mapping[str, frozenset[str]]] = {
+    "": _LARGE,
+    "res2net": _RES2NET,
+    "attention": _RES2NET | {"attention.frame", "attention.logits"},
+}
+"""The kinds of products in 8 bits, by variant: each has more of them than the one before.
+
+Which is the fastest depends on the processor: on one with twice the rate in 8 bits the rest weighs
+twice as much (docs/engines.md).
+"""
+
+_NUMBERS: Final = re.compile(r"^block\d+\.|\d+$")
 _VARIANCE_FLOOR: Final = 1e-12
 
 
@@ -37,25 +51,43 @@ def build_graph(
 
     Features are mean-normalised, as `AccentNetwork.features` gives them; batch and frames
     are free. "fp32" and "bf16" are the same graph: the runtime's inference precision
-    tells them apart. "int8" has its large products quantized after the activations that
-    the waveforms of `calibration` cause, (samples,) float32 at 16 kHz each; the rest
-    follows the runtime's inference precision.
+    tells them apart. "int8" is the first of `build_int8_variants`.
     """
     if precision != "int8":
         return _Builder(model, {}).build()
+    return next(build_int8_variants(model, calibration))[1]
+
+
+def build_int8_variants(
+    model: EcapaModel, calibration: Sequence[Waveform]
+) -> Iterator[tuple[str, ov.Model]]:
+    """The graphs of `INT8_VARIANTS` with their names, in that order.
+
+    Their products are quantized after the activations that the waveforms of `calibration` cause,
+    (samples,) float32 at 16 kHz each; the rest follows the runtime's inference precision.
+
+    Raises `ValueError` where there are none.
+    """
     if not calibration:
         raise ValueError("int8 needs calibration waveforms")
-    return _Builder(model, _quantized(model, calibration)).build()
+    quantized = _quantized(model, calibration)
+    for variant, kinds in INT8_VARIANTS.items():
+        chosen = {name: each for name, each in quantized.items() if _kind(name) in kinds}
+        yield variant, _Builder(model, chosen).build()
+
+
+def _kind(product: str) -> str:
+    """The name of a product without the numbers of its block and branch."""
+    return _NUMBERS.sub("", product)
 
 
 def _quantized(
     model: EcapaModel, calibration: Sequence[Waveform]
 ) -> Mapping[str, QuantizedProduct]:
+    every = frozenset().union(*INT8_VARIANTS.values())
     builder = _Builder(model, {})
     graph = builder.build()
-    products = {
-        name: product for name, product in builder.products.items() if name.endswith(_INT8_PRODUCTS)
-    }
+    products = {name: product for name, product in builder.products.items() if _kind(name) in every}
     graph.add_outputs([builder.sources[name] for name in products])
     compiled = ov.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
@@ -247,13 +279,23 @@ class _Builder:
     def _layer(self, x: ov.Node, name: str, layer: _Layer, dilation: int = 1) -> ov.Node:
         """The activation of a TDNN block, before its batch norm."""
         outputs, taps, _ = layer.weights.shape
-        if taps > 1:
-            gathered = ops.gather(x, self._reflected(taps, dilation), _int(1))
-            x = ops.reshape(gathered, _int([0, 0, -1]), True)
-        return _activation(
-            self._product(x, name, layer.weights.reshape(outputs, -1), layer.bias),
-            layer.negative_slope,
-        )
+        quantized = self._quantized.get(name)
+        if quantized is None:
+            neighbours = self._neighbouring(x, taps, dilation)
+            weights = layer.weights.reshape(outputs, -1)
+            y = self._product(neighbours, name, weights, layer.bias, taps)
+        else:
+            # Levels are gathered, not what they are made of: half as many bytes, and each once.
+            levels = self._neighbouring(levels_of(x, quantized), taps, dilation)
+            y = product_of(levels, quantized)
+        return _activation(y, layer.negative_slope)
+
+    def _neighbouring(self, x: ov.Node, taps: int, dilation: int) -> ov.Node:
+        """(batch, frames, inputs) -> (batch, frames, taps x inputs)."""
+        if taps == 1:
+            return x
+        gathered = ops.gather(x, self._reflected(taps, dilation), _int(1))
+        return ops.reshape(gathered, _int([0, 0, -1]), True)
 
     def _reflected(self, taps: int, dilation: int) -> ov.Node:
         """(frames, taps) indices of the frames under each tap, mirrored at both ends."""
@@ -265,9 +307,11 @@ class _Builder:
             self._neighbours[key] = ops.minimum(indices, mirrored)
         return self._neighbours[key]
 
-    def _product(self, x: ov.Node, name: str, weights: Matrix, bias: Matrix) -> ov.Node:
+    def _product(
+        self, x: ov.Node, name: str, weights: Matrix, bias: Matrix, taps: int = 1
+    ) -> ov.Node:
         """weights @ x + bias for each row of x, on 8-bit values where it is quantized."""
-        self.products[name] = Product(weights, bias)
+        self.products[name] = Product(weights, bias, taps)
         self.sources[name] = x.output(0)
         quantized = self._quantized.get(name)
         if quantized is None:

@@ -11,7 +11,7 @@ from accent.openvino_runtime import openvino
 from accent.wav2vec2.loading import Wav2Vec2Model
 from tqdm import tqdm
 
-from aurea.archive.graph import build_graph
+from aurea.archive.graph import INT8_VARIANTS, build_graph, build_int8_variants
 from aurea.archive.reference import calibration_speech
 from aurea.archive.wav2vec2_graph import convert_wav2vec2, quantize_wav2vec2
 
@@ -23,12 +23,15 @@ def make_graphs(model: LoadedModel, folder: Path) -> dict[Precision, Path]:
     """Write the graphs of a model into `folder`, one a precision, those that are equal once.
 
     An encoder with a probe has none: it is computed from its own files. A wav2vec 2.0 has none in
-    fp32, for torch computes that from the checkpoint, and an archive need not hold it twice.
+    fp32, for torch computes that from the checkpoint, and an archive need not hold it twice. Of
+    several graphs of a precision the first is named, and `variants_of` finds the others beside it.
     """
     graphs: dict[Precision, Path] = {}
     made = _graphs_of(model)
-    for precision, graph in tqdm(made, desc="graphs", unit="graph", disable=None, leave=False):
-        path = folder / f"accent-{precision}.xml"
+    for precision, variant, graph in tqdm(
+        made, desc="graphs", unit="graph", disable=None, leave=False
+    ):
+        path = folder / f"accent-{precision}{variant and f'-{variant}'}.xml"
         # OpenVINO numbers names over the life of a process: equal graphs would not look it.
         for index, node in enumerate(graph.get_ordered_ops()):
             node.set_friendly_name(f"{node.get_type_name()}_{index}")
@@ -39,19 +42,30 @@ def make_graphs(model: LoadedModel, folder: Path) -> dict[Precision, Path]:
         if twin is not None:
             for file in graph_files(path):
                 file.unlink()
-        graphs[precision] = twin or path
+        graphs.setdefault(precision, twin or path)
     return graphs
 
 
-def _graphs_of(model: LoadedModel) -> Iterator[tuple[Precision, openvino.Model]]:
+def variants_of(graph: Path) -> list[Path]:
+    """`graph` and the others of its precision, each with more products in 8 bits."""
+    others = (graph.with_stem(f"{graph.stem}-{variant}") for variant in INT8_VARIANTS if variant)
+    return [graph, *(path for path in others if path.is_file())]
+
+
+def _graphs_of(model: LoadedModel) -> Iterator[tuple[Precision, str, openvino.Model]]:
+    """Precision, name of the variant where there are several, and graph."""
     if isinstance(model, EcapaModel):
-        speech = calibration_speech()
         for precision in PRECISIONS:
-            yield precision, build_graph(model, precision, speech)
+            if precision == "int8":
+                for variant, graph in build_int8_variants(model, calibration_speech()):
+                    yield precision, variant, graph
+            else:
+                yield precision, "", build_graph(model, precision, ())
     elif isinstance(model, Wav2Vec2Model):
         converted = convert_wav2vec2(model)
-        yield "bf16", converted
-        yield "int8", quantize_wav2vec2(converted, calibration_speech()[::_CALIBRATION_STEP])
+        yield "bf16", "", converted
+        speech = calibration_speech()[::_CALIBRATION_STEP]
+        yield "int8", "", quantize_wav2vec2(converted, speech)
 
 
 def graph_files(path: Path) -> tuple[Path, Path]:

@@ -48,12 +48,15 @@ class Capacity:
 
 
 def worker_bytes(pids: Iterable[int]) -> int:
-    """What the largest of some workers holds in memory; the usual where none of them runs."""
+    """What the largest of some workers holds in memory; the usual where none of them runs.
+
+    One that has ended and was not waited for yet holds nothing.
+    """
     sizes = []
     for pid in pids:
         with suppress(psutil.Error, ValueError):
             sizes.append(int(psutil.Process(pid).memory_info().rss))
-    return max(sizes, default=USUAL_WORKER_BYTES)
+    return max(sizes, default=0) or USUAL_WORKER_BYTES
 
 
 def free_memory_bytes(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:

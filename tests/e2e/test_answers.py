@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from accent.bounds import MAX_P99_POINTS
 from accent.decode import decode
 from accent.ecapa.loading import load_model
 
@@ -46,13 +47,20 @@ def test_each_promised_format_gets_a_score(
     assert re.fullmatch(r"[\w.-]{1,64}", response.headers["x-request-id"])
 
 
-def test_formats_of_one_clip_agree(service: RunningService, files: dict[str, bytes]) -> None:
-    lossless = [
-        service.classify(data).json()["us_confidence"]
-        for name, data in files.items()
-        if name in ENCODINGS and ENCODINGS[name].lossless and name != "wav-u8"
-    ]
-    assert max(lossless) - min(lossless) <= 0.2
+def test_formats_of_one_clip_agree(
+    service: RunningService, fragile: RunningService, files: dict[str, bytes]
+) -> None:
+    """In fp32 they do; products in 16 or 8 bits round two decodings of one clip to different sides.
+
+    That may cost what `auto` accepts of an engine.
+    """
+    for running, allowed_points in ((fragile, 0.2), (service, MAX_P99_POINTS)):
+        lossless = [
+            running.classify(data).json()["us_confidence"]
+            for name, data in files.items()
+            if name in ENCODINGS and ENCODINGS[name].lossless and name != "wav-u8"
+        ]
+        assert max(lossless) - min(lossless) <= allowed_points
 
 
 @pytest.mark.parametrize(("sound", "place"), [("silence", "after"), ("music", "before")])

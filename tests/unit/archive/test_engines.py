@@ -19,7 +19,7 @@ from accent.selection import EngineSettings, open_engine, packed_engines
 from aurea.archive import engines
 from aurea.archive.engines import engines_document, engines_to_pack, pack_engines, warnings
 from aurea.archive.graph import build_graph
-from aurea.archive.graph_files import graph_files
+from aurea.archive.graph_files import graph_files, variants_of
 from aurea.archive.judging import Judgement, judge
 from aurea.archive.reference import SpeechClip
 from aurea.lab.calibration.model_folder import write_calibration
@@ -124,8 +124,9 @@ def give(
 
     def copied(_: LoadedModel, folder: Path) -> dict[Precision, Path]:
         for graph in set(graphs.values()):
-            for file in graph_files(graph):
-                shutil.copyfile(file, folder / file.name)
+            for variant in variants_of(graph):
+                for file in graph_files(variant):
+                    shutil.copyfile(file, folder / file.name)
         return {precision: folder / graph.name for precision, graph in graphs.items()}
 
     patch.setattr(engines, "make_graphs", copied)

@@ -13,7 +13,7 @@ from accent.engine import Precision
 from accent.openvino_runtime import openvino as ov
 from accent.waveform import Waveform
 
-from aurea.archive.graph import build_graph
+from aurea.archive.graph import build_graph, build_int8_variants
 from aurea.archive.reference import SpeechClip, calibration_speech
 from aurea.models.stand_in import FULL_CHANNELS
 from tests.clips import voice
@@ -129,6 +129,29 @@ def test_int8_stores_the_large_products_in_8_bits(
     types = types_of_weights(build_graph(small_model, "int8", little_calibration[:2]))
     assert types.count("i8") == 8, "the first, two in each of three blocks, and the aggregation"
     assert "i8" not in types_of_weights(build_graph(small_model, "fp32", []))
+
+
+@pytest.mark.slow
+def test_each_variant_has_more_in_8_bits_and_stays_near_what_speechbrain_computes(
+    embedded: EcapaModel, little_calibration: list[Waveform]
+) -> None:
+    clips = [features_of(embedded, clip) for clip in little_calibration[:6]]
+    expected = np.concatenate([expected_cosines(embedded, features) for features in clips])
+    variants = dict(build_int8_variants(embedded, little_calibration))
+    counts = {
+        name: sum(
+            node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "i8"
+            for node in graph.get_ops()
+        )
+        for name, graph in variants.items()
+    }
+    # Seven branches in each of three blocks, and two products of the attention.
+    assert counts == {"": 8, "res2net": 8 + 21, "attention": 8 + 21 + 2}
+    for name, graph in variants.items():
+        model = compiled(graph, "fp32")
+        found = np.concatenate([model(features)[0] for features in clips])
+        strayed = np.abs(found - expected)
+        assert 0 < strayed.max() < 0.05, name
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ from accent.engine import Precision
 from accent.waveform import Waveform
 
 from aurea.archive import graph_files
-from aurea.archive.graph_files import make_graphs
+from aurea.archive.graph_files import make_graphs, variants_of
 from tests.clips import voice
 
 
@@ -24,8 +24,13 @@ def test_graphs_that_are_equal_are_written_once(small_model: EcapaModel, tmp_pat
     graphs: dict[Precision, Path] = make_graphs(small_model, tmp_path)
     assert graphs["bf16"] == graphs["fp32"] != graphs["int8"]
     assert {path.name for path in tmp_path.iterdir()} == {
-        f"accent-{name}.{suffix}" for name in ("fp32", "int8") for suffix in ("xml", "bin")
+        f"accent-{name}.{suffix}"
+        for name in ("fp32", "int8", "int8-res2net", "int8-attention")
+        for suffix in ("xml", "bin")
     }
+    names = [path.stem for path in variants_of(graphs["int8"])]
+    assert names == ["accent-int8", "accent-int8-res2net", "accent-int8-attention"]
+    assert variants_of(graphs["fp32"]) == [graphs["fp32"]]
 
 
 @pytest.mark.slow

@@ -48,6 +48,9 @@ def test_a_quick_run_measures_the_original_and_leaves_nothing_behind(tmp_path: P
     stages = document["measured"]["stages_ms"]
     assert set(stages) == {"decode", "gate", "features", "forward"}
     assert min(stages.values()) > 0
+    lengths = document["measured"]["lengths_ms"]
+    assert set(lengths) == {"2", "10"}
+    assert min(min(taken) for taken in lengths.values()) > 0
     stretches = document["measured"]["stretches"]
     assert [(each["contestant"], each["kind"]) for each in stretches] == [
         (ORIGINAL, ALONE),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import report
-from bench.results import goals
+from bench.goals import goals
 from tests.unit.bench.made_up import measured_run, record
 
 

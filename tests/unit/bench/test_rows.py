@@ -3,8 +3,9 @@ import math
 import pytest
 
 from aurea.tables import UNKNOWN, number
+from bench.goals import Goal
 from bench.numbers import bound, ms, spread
-from bench.results import CROWD, SERVICE, Goal, Measured, Spread, Stretch
+from bench.results import CROWD, SERVICE, Measured, Spread, Stretch
 from bench.rows import (
     ENGINES_HEAD,
     GOALS_HEAD,

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -41,6 +43,15 @@ def test_a_worker_costs_what_the_largest_that_runs_holds() -> None:
     mine = psutil.Process().memory_info().rss
     assert worker_bytes([-1, os.getpid()]) == pytest.approx(mine, rel=0.2)
     assert worker_bytes([-1]) == worker_bytes([]) == USUAL_WORKER_BYTES
+
+
+def test_a_worker_that_has_ended_says_nothing_of_what_another_takes() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert psutil.Process(ended.pid).memory_info().rss == 0
+    assert worker_bytes([ended.pid]) == USUAL_WORKER_BYTES
+    assert Capacity(2, 10 * USUAL_WORKER_BYTES, worker_bytes([ended.pid])).most() == 8
+    ended.wait()
 
 
 V2 = {"memory.max": "1000", "memory.current": "600", "memory.stat": "anon 5\ninactive_file 100"}
