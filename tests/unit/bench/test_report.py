@@ -32,7 +32,7 @@ def test_the_terminal_says_what_was_not_reached(capsys: pytest.CaptureFixture[st
     report.print_report(measured_run(service_s=0.06))
     printed = capsys.readouterr().out
     assert "NOT REACHED" in printed
-    assert "limit, int8 (850 GOP/s)" in printed
+    assert "limit, int8 (840 GOP/s)" in printed
     assert "service (auto: openvino int8)" in printed
 
 
