@@ -59,13 +59,13 @@ def pack_engines(
     """
     with tempfile.TemporaryDirectory(prefix=".graphs-", dir=target) as scratch:
         graphs = make_graphs(model, Path(scratch))
-        # Where there is nothing to hold against the reference, its scores of the clips will do.
-        clips = verification_speech() if graphs else verification_speech(copies={"": ()})
+        clips = verification_speech()
         if model.kind == WAV2VEC2.kind:
             clips = clips[:_CLIPS_OF_A_LARGE_MODEL]
-        judgement = judge(model, graphs, clips, trimming, timed=not portable)
+        by_name = settings.engine == "onnxruntime" or settings.precision == "int8"
+        judgement = judge(model, graphs, clips, trimming, as_published=by_name, timed=not portable)
         packed = engines_to_pack(judgement, settings)
-        compiled = [each.packed for each in packed if each.packed != judgement.reference]
+        compiled = [each.packed for each in packed if each.packed.engine == "openvino"]
         for name in {engine.graph for engine in compiled if engine.graph}:
             for file in graph_files(Path(scratch) / name):
                 shutil.move(file, target / file.name)
@@ -106,12 +106,7 @@ def engines_document(
         auto=_auto_by_processor(judgement, packed),
         measured=Measured(
             clips=len(judgement.clips),
-            speech="synthesised by Kokoro"
-            + (
-                ", with telephone, noisy, quiet and short copies"
-                if len(judgement.engines) > 1
-                else ""
-            ),
+            speech="synthesised by Kokoro, with telephone, noisy, quiet and short copies",
             softmax_scale=judgement.calibration.scale,
             us_bias=judgement.calibration.us_bias,
             processor=processor_name(),
@@ -149,8 +144,6 @@ def warnings(packed: Sequence[JudgedEngine], settings: EngineSettings) -> list[s
 
 
 def _auto_by_processor(judgement: Judgement, packed: Sequence[JudgedEngine]) -> dict[str, str]:
-    if judgement.reference.engine != "torch":
-        return {"any processor": judgement.reference.name}
     return {
         "int8 and bf16 instructions": _auto(packed, {"fp32", "bf16", "int8"}),
         "int8 instructions": _auto(packed, {"fp32", "int8"}),

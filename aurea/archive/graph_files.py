@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import torch
 from accent.ecapa.loading import EcapaModel
 from accent.engine import PRECISIONS, Precision
 from accent.model import LoadedModel
 from accent.openvino_runtime import openvino
+from accent.probe.loading import ProbeModel
 from accent.wav2vec2.loading import Wav2Vec2Model
 from tqdm import tqdm
 
+from aurea.archive.encoder_graph import convert_encoder
 from aurea.archive.graph import INT8_VARIANTS, build_graph, build_int8_variants
 from aurea.archive.reference import calibration_speech
 from aurea.archive.wav2vec2_graph import convert_wav2vec2, quantize_wav2vec2
@@ -22,8 +25,8 @@ _CALIBRATION_STEP: Final = 3
 def make_graphs(model: LoadedModel, folder: Path) -> dict[Precision, Path]:
     """Write the graphs of a model into `folder`, one a precision, those that are equal once.
 
-    An encoder with a probe has none: it is computed from its own files. A wav2vec 2.0 has none in
-    fp32, for torch computes that from the checkpoint, and an archive need not hold it twice. Of
+    A wav2vec 2.0 has none in fp32, for torch computes that from the checkpoint, and an archive
+    need not hold it twice; an encoder with a probe has none in int8, in which it strays. Of
     several graphs of a precision the first is named, and `variants_of` finds the others beside it.
     """
     graphs: dict[Precision, Path] = {}
@@ -36,7 +39,7 @@ def make_graphs(model: LoadedModel, folder: Path) -> dict[Precision, Path]:
         for index, node in enumerate(graph.get_ordered_ops()):
             node.set_friendly_name(f"{node.get_type_name()}_{index}")
         # What is computed in bf16 loses nothing by weights of 16 bits, which are half as large.
-        halved = precision == "bf16" and not isinstance(model, EcapaModel)
+        halved = precision == "bf16" and isinstance(model, Wav2Vec2Model)
         openvino.save_model(graph, path, compress_to_fp16=halved)
         twin = next((other for other in graphs.values() if _same_graph(path, other)), None)
         if twin is not None:
@@ -61,6 +64,9 @@ def _graphs_of(model: LoadedModel) -> Iterator[tuple[Precision, str, openvino.Mo
                     yield precision, variant, graph
             else:
                 yield precision, "", build_graph(model, precision, ())
+    elif isinstance(model, ProbeModel):
+        yield "fp32", "", convert_encoder(model, torch.float32)
+        yield "bf16", "", convert_encoder(model, torch.bfloat16)
     elif isinstance(model, Wav2Vec2Model):
         converted = convert_wav2vec2(model)
         yield "bf16", "", converted

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ from accent.ecapa.compiled import CompiledEngine, EngineUnavailable, hardware_pr
 from accent.ecapa.loading import EcapaModel
 from accent.engine import Engine, PackedEngine, Precision
 from accent.model import Calibration, LoadedModel
+from accent.probe.compiled import compiled_encoder
+from accent.probe.engine import ProbeEngine, onnx_encoder
+from accent.probe.loading import AS_PUBLISHED, ProbeModel
 from accent.scoring import clip_evidence
 from accent.speech import SpeechGate
 from accent.trimming import TrimSettings, Window, windows_to_score
@@ -38,6 +42,11 @@ _TIMED_ROUNDS: Final = 5
 _TIMED_AT_MOST_S: Final = 20.0
 # A precision that strays further has to be faster by a tenth to be preferred.
 _PRICE: Final[Mapping[Precision, float]] = {"fp32": 1.0, "bf16": 1.1, "int8": 1.2}
+_ON_GPU: Final[Mapping[str, str]] = {
+    "ecapa": "torch fp16, measured at its start",
+    "wav2vec2": "torch fp16, not measured",
+    "probe": "none: it is computed on the CPU",
+}
 # The same among graphs of int8, so that noise does not choose.
 _PRICE_OF_A_VARIANT: Final = 1.02
 # As processors that have the instructions were measured: an int8 or bf16 engine was the faster one.
@@ -91,7 +100,7 @@ class Judgement:
     top_accents: tuple[str, ...]
     calibration: Calibration
     reference: PackedEngine
-    on_gpu: str = "torch fp16, measured at its start"
+    on_gpu: str
     """What a GPU computes the model with where no precision is asked for."""
 
 
@@ -101,6 +110,7 @@ def judge(
     clips: Sequence[SpeechClip],
     trimming: TrimSettings | None = None,
     *,
+    as_published: bool = False,
     timed: bool = True,
 ) -> Judgement:
     """Hold every engine against the model's reference, and time a pass of each.
@@ -110,11 +120,14 @@ def judge(
     processors with instructions for all of them. Of several graphs of a precision the fastest on
     this processor that stays within the bounds is taken, the first where nothing is timed.
 
-    A precision that OpenVINO cannot compute here at all is left out.
+    A precision that OpenVINO cannot compute here at all is left out. The encoder of a probe is also
+    judged `as_published`, in int8, where that is asked for.
     """
     reference = model.reference_engine()
     windows = _windows(clips, trimming or TrimSettings())
-    with tqdm(total=(1 + len(graphs)) * len(clips), unit="clip", disable=None, leave=False) as bar:
+    published = isinstance(model, ProbeModel) and as_published
+    passes = 1 + len(graphs) + published
+    with tqdm(total=passes * len(clips), unit="clip", disable=None, leave=False) as bar:
         expected = _evidence(reference, windows, bar, model.reference.name)
         evidence: dict[Precision, Points] = {model.reference.precision: expected}
         verdicts = [(model.reference, deviations_of(model, expected, expected))]
@@ -133,6 +146,12 @@ def judge(
             verdicts.append((packed, found.deviations))
             evidence.setdefault(precision, found.evidence)
             to_time.append(found.alone)
+        if isinstance(model, ProbeModel) and as_published:
+            engine = _published(model)
+            found_of = _evidence(engine, windows, bar, AS_PUBLISHED.name)
+            verdicts.append((AS_PUBLISHED, deviations_of(model, expected, found_of)))
+            evidence.setdefault(AS_PUBLISHED.precision, found_of)
+            to_time.append(engine)
         bar.set_description("speed")
         seconds = _pass_seconds(to_time) if timed else [None] * len(to_time)
     return Judgement(
@@ -145,9 +164,7 @@ def judge(
         tuple(model.labels[index] for index in _top_accents(model, expected)),
         model.calibration,
         model.reference,
-        "torch fp16, not measured"
-        if isinstance(model, Wav2Vec2Model)
-        else "torch fp16, measured at its start",
+        _ON_GPU[model.kind],
     )
 
 
@@ -196,7 +213,15 @@ def _compiled(model: LoadedModel, graph: Path, precision: Precision, cores: Core
         return CompiledEngine(model, graph, precision, cores)
     if isinstance(model, Wav2Vec2Model):
         return CompiledWav2Vec2(graph, precision, cores)
+    if isinstance(model, ProbeModel):
+        encoder = partial(compiled_encoder, graph, precision)
+        return ProbeEngine(model.spec, model.weights, cores, encoder)
     raise TypeError(f"{type(model).__name__} has no graphs")
+
+
+def _published(model: ProbeModel) -> Engine:
+    encoder = partial(onnx_encoder, model.encoder)
+    return ProbeEngine(model.spec, model.weights, CoreShare(1), encoder)
 
 
 def fastest_first(engines: Iterable[JudgedEngine]) -> tuple[JudgedEngine, ...]:

@@ -1,9 +1,9 @@
-"""The encoder under onnxruntime and the probe on its frames. CPU only."""
+"""An encoder's frames of a window and the probe on them. CPU only."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,29 +16,39 @@ from accent.waveform import Waveform
 
 # A loaded model makes its engine, so this module can know it by name alone.
 if TYPE_CHECKING:
-    from accent.probe.loading import ProbeModel
+    from accent.probe.encoder import SpeechEncoder
+    from accent.probe.loading import ProbeSpec, ProbeWeights
 
 _MIN_SAMPLES: Final = 2_000
 _SILENCE_RMS: Final = 1e-6
 
 
-class ProbeEngine:
-    """One window at a time: the encoder rounds by the range of all that shares a pass.
+Encode: TypeAlias = Callable[[Waveform], npt.NDArray[np.float32]]
+"""(samples,) float32 at 16 kHz, no fewer than 2,000 -> (frames, size), one every 24 ms."""
 
-    Its products are the same on any number of threads, so it may use all cores while all other
-    workers are idle.
+
+class ProbeEngine:
+    """One window at a time: frames see all of theirs, and batches buy nothing on a CPU.
+
+    While all other workers are idle it uses all cores.
     """
 
-    def __init__(self, model: "ProbeModel", cores: CoreShare) -> None:
-        """Raises `EngineError` if onnxruntime refuses the encoder."""
-        self._level_rms = model.spec.level_rms
-        self._weights = model.weights
-        self._frame_size = model.spec.frame_size
+    def __init__(
+        self,
+        spec: "ProbeSpec",
+        weights: "ProbeWeights",
+        cores: CoreShare,
+        encoder: Callable[[int], Encode],
+    ) -> None:
+        """`encoder` makes an encoder for so many threads, and what it raises is raised."""
+        self._level_rms = spec.level_rms
+        self._weights = weights
+        self._frame_size = spec.frame_size
         self._cores = cores
-        self._session = open_encoder(model.encoder, cores.own_threads)
-        self._session_on_all = self._session
+        self._encode = encoder(cores.own_threads)
+        self._encode_on_all = self._encode
         if cores.all_threads > cores.own_threads:
-            self._session_on_all = open_encoder(model.encoder, cores.all_threads)
+            self._encode_on_all = encoder(cores.all_threads)
 
     def score(self, windows: Sequence[Waveform]) -> list[WindowScores | Exception]:
         """See `accent.engine.Engine.score`."""
@@ -52,8 +62,9 @@ class ProbeEngine:
             started = time.perf_counter()
             even = at_level(window, self._level_rms)
             levelled = time.perf_counter()
+            long_enough = np.pad(even, (0, max(_MIN_SAMPLES - even.size, 0)))
             with self._cores.borrowed() as alone:
-                frames = encode(self._session_on_all if alone else self._session, even)
+                frames = (self._encode_on_all if alone else self._encode)(long_enough)
             evidence = self._evidence(frames)
             finished = time.perf_counter()
             check_finite(evidence)
@@ -77,6 +88,22 @@ def at_level(window: Waveform, level_rms: float) -> Waveform:
     """(samples,) float32, amplified to a root mean square of `level_rms`."""
     found = float(np.sqrt(np.mean(np.square(window))))
     return window * np.float32(level_rms / max(found, _SILENCE_RMS))
+
+
+def torch_encoder(network: "SpeechEncoder") -> Encode:
+    """The encoder on the threads that torch was set to."""
+
+    def encode(window: Waveform) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(network(torch.from_numpy(window)[None])[0].numpy())
+
+    return encode
+
+
+def onnx_encoder(path: Path, threads: int) -> Encode:
+    """The encoder as published, its activations in int8. Raises `EngineError`."""
+    session = open_encoder(path, threads)
+    return lambda window: encode(session, window)
 
 
 def open_encoder(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -21,8 +21,11 @@ from accent.layout import ENCODER_FILE, LABELS_FILE, PROBE, PROBE_FILE, PROBE_WE
 from accent.model import MAX_US_BIAS, Calibration, ModelDescription
 from accent.weights import read_state, require_files
 
-REFERENCE: Final = PackedEngine("onnxruntime", "int8", ENCODER_FILE, within_bounds=True)
-"""The encoder as published, whose weights are int8 already: no other precision is offered."""
+REFERENCE: Final = PackedEngine("torch", "fp32", None, within_bounds=True)
+"""The encoder's published weights in float32: what all other engines are held against."""
+
+AS_PUBLISHED: Final = PackedEngine("onnxruntime", "int8", ENCODER_FILE, within_bounds=False)
+"""The encoder as its authors compute it, which strays by more than the bounds; by name alone."""
 
 _MAX_SCALE: Final = 1000.0
 
@@ -77,19 +80,17 @@ class ProbeModel(ProbeDescription):
 
     def reference_engine(self) -> Engine:
         """See `accent.model.LoadedModel`."""
-        # Imported late: the library is needed by this kind of model alone.
-        from accent.probe.engine import ProbeEngine
+        # Imported late: they need this module's own classes.
+        from accent.probe.encoder import read_encoder
+        from accent.probe.engine import ProbeEngine, torch_encoder
 
-        return ProbeEngine(self, CoreShare(torch.get_num_threads()))
+        network = read_encoder(self.encoder)
+        return ProbeEngine(self.spec, self.weights, CoreShare(1), lambda _: torch_encoder(network))
 
 
 def describe_probe(folder: Path) -> ProbeDescription:
-    """Read all of the model in `folder` but its encoder.
-
-    Raises `ModelFolderError` if a file is missing, malformed or at odds with another, or if no
-    label is `us`.
-    """
-    return _read(folder)[0]
+    """Read all of the model in `folder` but its encoder. Raises what `read_probe` does."""
+    return read_probe(folder)[0]
 
 
 def load_probe(folder: Path) -> ProbeModel:
@@ -97,7 +98,7 @@ def load_probe(folder: Path) -> ProbeModel:
 
     Raises what `describe_probe` does, also for another encoder than the probe was trained on.
     """
-    described, weights = _read(folder)
+    described, weights = read_probe(folder)
     encoder = folder / ENCODER_FILE
     digest = hashlib.sha256(encoder.read_bytes()).hexdigest()
     if digest != described.spec.encoder_sha256:
@@ -108,8 +109,13 @@ def load_probe(folder: Path) -> ProbeModel:
     return ProbeModel(described.labels, described.calibration, described.spec, weights, encoder)
 
 
-def _read(folder: Path) -> tuple[ProbeDescription, ProbeWeights]:
-    """The probe and its weights, whose shape says how many labels there must be."""
+def read_probe(folder: Path) -> tuple[ProbeDescription, ProbeWeights]:
+    """All of the model in `folder` but its encoder.
+
+    Raises `ModelFolderError` if a file is missing, malformed or at odds with another, or if no
+    label is `us`.
+    """
+    # The weights' shape says how many labels there must be.
     require_files(folder, PROBE.files)
     spec = read_probe_spec(folder / PROBE_FILE)
     weights = _read_weights(folder / PROBE_WEIGHTS_FILE, spec)

@@ -39,5 +39,11 @@ STRAYING_INT8 = judged("openvino int8", BAD, 0.1, "int8.xml")
 def judgement_of(*found: JudgedEngine) -> Judgement:
     """A judgement of these engines on one clip."""
     return Judgement(
-        found, ("clip",), {"fp32": np.zeros(1)}, ("us",), Calibration(30.0), TORCH_PACKED
+        found,
+        ("clip",),
+        {"fp32": np.zeros(1)},
+        ("us",),
+        Calibration(30.0),
+        TORCH_PACKED,
+        on_gpu="torch fp16, measured at its start",
     )
