@@ -79,7 +79,7 @@ class SpeechEncoder(nn.Module):
         super().__init__()
         # Rounded here: OpenVINO cuts constants off as it makes them bf16, and loses twice as much.
         self._weights = {
-            name: tensor.to(products).float() if name.endswith(_PRODUCT_WEIGHTS) else tensor
+            name: tensor.to(products) if name.endswith(_PRODUCT_WEIGHTS) else tensor
             for name, tensor in weights.items()
         }
         self._products = products
@@ -93,8 +93,8 @@ class SpeechEncoder(nn.Module):
             x, 1, weights["groupnorm.weight"], weights["groupnorm.bias"], _NORM_EPSILON
         )
         for name, stride in (("conv2", 3), ("conv3", 2)):
-            kernel = weights[f"{name}.weight"].to(self._products)
-            x = functional.conv1d(x.to(self._products), kernel, stride=stride).float()
+            x = x.to(self._products)
+            x = functional.conv1d(x, weights[f"{name}.weight"], stride=stride).float()
             x = functional.gelu(x + weights[f"{name}.bias"][:, None])
         x = x.transpose(1, 2)
         places = torch.arange(x.shape[1], dtype=torch.float32)
@@ -126,7 +126,7 @@ class SpeechEncoder(nn.Module):
         return x + self._weights[f"{layer}mlp.fc2.bias"]
 
     def _product(self, x: Tensor, kernel: Tensor) -> Tensor:
-        return functional.linear(x.to(self._products), kernel.to(self._products)).float()
+        return functional.linear(x.to(self._products), kernel).float()
 
     def _normed(self, name: str, x: Tensor) -> Tensor:
         return functional.layer_norm(
