@@ -11,8 +11,6 @@ from aurea.archive.judging import JudgedEngine, Judgement
 
 def card_section(judgement: Judgement, packed: Sequence[JudgedEngine]) -> str:
     """What the packaged model card says of precision, in Markdown."""
-    if len(judgement.engines) == 1:
-        return _alone(judgement)
     rows = [
         [
             engine.packed.name,
@@ -39,22 +37,6 @@ def card_section(judgement: Judgement, packed: Sequence[JudgedEngine]) -> str:
             "",
             tabulate(rows, headers, tablefmt="github", disable_numparse=True),
         ]
-    )
-
-
-def _alone(judgement: Judgement) -> str:
-    """The section of a model that one engine computes, so that nothing strays from it."""
-    (engine,) = judgement.engines
-    text = (
-        f"## How exactly it is computed\n\nBy {engine.packed.name} alone, on the CPU, the same on "
-        "any number of threads; windows never share a pass. Scale "
-        f"{judgement.calibration.scale:g}, US bias {judgement.calibration.us_bias:g}."
-    )
-    if engine.pass_s is None:
-        return text
-    return (
-        f"{text} A pass over 5 s took {1000 * engine.pass_s:.0f} ms of one core where this archive "
-        f"was built, on {processor_name()}."
     )
 
 

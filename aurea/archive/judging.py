@@ -125,8 +125,8 @@ def judge(
     """
     reference = model.reference_engine()
     windows = _windows(clips, trimming or TrimSettings())
-    published = isinstance(model, ProbeModel) and as_published
-    passes = 1 + len(graphs) + published
+    published = _published(model) if as_published and isinstance(model, ProbeModel) else None
+    passes = 1 + len(graphs) + (published is not None)
     with tqdm(total=passes * len(clips), unit="clip", disable=None, leave=False) as bar:
         expected = _evidence(reference, windows, bar, model.reference.name)
         evidence: dict[Precision, Points] = {model.reference.precision: expected}
@@ -146,12 +146,11 @@ def judge(
             verdicts.append((packed, found.deviations))
             evidence.setdefault(precision, found.evidence)
             to_time.append(found.alone)
-        if isinstance(model, ProbeModel) and as_published:
-            engine = _published(model)
-            found_of = _evidence(engine, windows, bar, AS_PUBLISHED.name)
-            verdicts.append((AS_PUBLISHED, deviations_of(model, expected, found_of)))
-            evidence.setdefault(AS_PUBLISHED.precision, found_of)
-            to_time.append(engine)
+        if published is not None:
+            rounded = _evidence(published, windows, bar, AS_PUBLISHED.name)
+            verdicts.append((AS_PUBLISHED, deviations_of(model, expected, rounded)))
+            evidence[AS_PUBLISHED.precision] = rounded
+            to_time.append(published)
         bar.set_description("speed")
         seconds = _pass_seconds(to_time) if timed else [None] * len(to_time)
     return Judgement(

@@ -36,14 +36,6 @@ def test_what_was_not_timed_is_taken_in_the_order_of_the_table() -> None:
     assert all(line.split("%")[1].split() == ["left", "out"] for line in lines[1:])
 
 
-def test_the_card_of_a_model_with_one_engine_tells_its_time_where_it_was_taken() -> None:
-    timed, untimed = (judgement_of(replace(TORCH, pass_s=pass_s)) for pass_s in (0.4, None))
-    assert "took 400 ms of one core" in card_section(timed, timed.engines)
-    text = card_section(untimed, untimed.engines)
-    assert text.endswith("Scale 30, US bias 0.")
-    assert text in card_section(timed, timed.engines)
-
-
 def test_the_terminal_says_what_is_left_out_and_why() -> None:
     lines = terminal_table(JUDGEMENT, PACKED).splitlines()
     assert lines[0].startswith("engines over 1 clips")
