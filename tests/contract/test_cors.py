@@ -139,6 +139,7 @@ def test_nothing_else_of_jobs_is_allowed(
     assert (response.status_code, response.json()["code"]) == (400, "preflight_refused")
 
 
+@pytest.mark.usefixtures("standin")
 def test_a_page_learns_the_address_of_its_job(browsers: Proxy) -> None:
     response = browsers.client.post("/v1/jobs", files={"file": b"RIFF"}, headers={"Origin": ORIGIN})
     assert response.status_code == 202
