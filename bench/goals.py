@@ -132,8 +132,7 @@ def _goals_besides_the_model(measured: Measured, subject: str) -> list[Goal]:
     """What a clip may cost beside its pass."""
     spent = measured.cpu_ms_by_part(SERVICE)
     both = [spent[part] for part in ("proxy", "TorchServe") if part in spent]
-    lone_s = measured.latency_s(SERVICE, ALONE, 50)
-    lone_ms = Spread(*(1000 * each for each in (lone_s.value, lone_s.low, lone_s.high)))
+    lone_ms = measured.latency_s(SERVICE, ALONE, 50).times(1000)
     short, long = (Spread.of(measured.lengths_ms.get(f"{each:g}", [])) for each in LENGTHS_S)
     return [
         Goal(

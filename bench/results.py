@@ -35,6 +35,10 @@ class Spread:
     low: float
     high: float
 
+    def times(self, factor: float) -> "Spread":
+        """The same in another unit."""
+        return Spread(factor * self.value, factor * self.low, factor * self.high)
+
     @staticmethod
     def of(values: Sequence[float]) -> "Spread":
         """Of what is finite among `values`."""

@@ -1,7 +1,6 @@
 """The rows of the bench's tables, and what a reader has to know beside them."""
 
 import math
-from dataclasses import asdict
 from typing import Final
 
 from aurea.tables import UNKNOWN, number
@@ -122,7 +121,7 @@ def rate_rows(measured: Measured) -> Rows:
                 [
                     name,
                     number(stretches[0].rate_per_s or math.nan, 1),
-                    spread(Spread(*(100 * each for each in asdict(share).values())), 0) + " %",
+                    spread(share.times(100), 0) + " %",
                     *(ms(measured.latency_s(name, RATE, each)) for each in (50, 95, 99)),
                 ]
             )

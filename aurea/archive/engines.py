@@ -12,6 +12,7 @@ from accent.ecapa.compiled import hardware_precisions, processor_name
 from accent.engine import GPU_PRECISIONS, PackedEngine, PackedPrecision
 from accent.layout import ENGINES_FILE, REFERENCE_FILE, WAV2VEC2
 from accent.model import LoadedModel
+from accent.probe.loading import AS_PUBLISHED
 from accent.selection import AUTO, EngineSettings
 from accent.trimming import TrimSettings
 
@@ -62,7 +63,9 @@ def pack_engines(
         clips = verification_speech()
         if model.kind == WAV2VEC2.kind:
             clips = clips[:_CLIPS_OF_A_LARGE_MODEL]
-        by_name = settings.engine == "onnxruntime" or settings.precision == "int8"
+        by_name = (
+            AS_PUBLISHED.engine == settings.engine or AS_PUBLISHED.precision == settings.precision
+        )
         judgement = judge(model, graphs, clips, trimming, as_published=by_name, timed=not portable)
         packed = engines_to_pack(judgement, settings)
         compiled = [each.packed for each in packed if each.packed.engine == "openvino"]

@@ -4,7 +4,6 @@ The members lie in order of their names and as they are, without times, comments
 so that equal members give an equal file, whichever library packs them.
 """
 
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import BinaryIO, Final
 
 from aurea.archive.errors import ArchiveRefused
 from aurea.archive.member_names import check_names
-from aurea.archive.zip_records import Entry, UnsoundZip, contents, read_entries
+from aurea.archive.zip_records import Entry, UnsoundZip, contents, offset_field, read_entries
 
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _MODE: Final = 0o100644
@@ -131,4 +130,4 @@ def _plain_extra(offset: int) -> bytes:
     """The extra field of a member: none, but for where it begins from 2 GB on (zip64)."""
     if offset <= zipfile.ZIP64_LIMIT:
         return b""
-    return struct.pack("<2HQ", 1, 8, offset)
+    return offset_field(offset)

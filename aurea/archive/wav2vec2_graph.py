@@ -4,13 +4,11 @@ The graph is converted from torchaudio's modules: nine tenths of the work are th
 of the layers, which no other layout makes faster. For int8 those products are replaced one by one.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import torch
 from accent.openvino_runtime import openvino as ov
 from accent.wav2vec2.compiled import normalised
 from accent.wav2vec2.loading import Wav2Vec2Model
@@ -18,6 +16,7 @@ from accent.waveform import SAMPLE_RATE_HZ, Waveform
 
 from aurea.archive.int8_products import levels_of, product_of
 from aurea.archive.quantization import Matrix, Product, QuantizedProduct, quantize
+from aurea.archive.traced import traced
 
 _LONGEST_CALIBRATION_S: Final = 2.0
 
@@ -40,16 +39,7 @@ def convert_wav2vec2(model: Wav2Vec2Model) -> ov.Model:
 
     "fp32" and "bf16" are this same graph: the runtime's inference precision tells them apart.
     """
-    with torch.inference_mode(), warnings.catch_warnings():
-        # OpenVINO traces with functions that torch means to replace, through checks of shapes.
-        warnings.simplefilter("ignore")
-        graph = ov.convert_model(
-            model.network,
-            example_input=torch.zeros(1, SAMPLE_RATE_HZ),
-            input=[ov.PartialShape([1, -1])],
-        )
-    graph.output(0).set_names({"logits"})
-    return graph
+    return traced(model.network, "logits")
 
 
 def quantize_wav2vec2(converted: ov.Model, calibration: Sequence[Waveform]) -> ov.Model:

@@ -73,6 +73,11 @@ class Entry:
         return self.name.endswith("/")
 
 
+def offset_field(offset: int) -> bytes:
+    """The extra field by which a directory says where a member begins from 2 GB on."""
+    return _OFFSET_64.pack(_ZIP64_FIELD, 8, offset)
+
+
 def read_entries(file: BinaryIO) -> list[Entry]:
     """The members of a zip file, in the order of their data.
 

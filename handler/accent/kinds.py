@@ -19,7 +19,6 @@ from accent.errors import ModelFolderError
 from accent.layout import ECAPA, PROBE, WAV2VEC2, Layout, layout_in, layouts_text
 from accent.model import LoadedModel, ModelDescription
 from accent.probe import opening as probe
-from accent.probe.loading import REFERENCE as ENCODER
 from accent.probe.loading import describe_probe, load_probe
 from accent.wav2vec2 import opening as wav2vec2
 from accent.wav2vec2.loading import describe_model as describe_wav2vec2
@@ -75,7 +74,7 @@ KINDS: Final = (
         layout=PROBE,
         describe=describe_probe,
         load=load_probe,
-        reference=ENCODER,
+        reference=TORCH,
         unavailable=probe.unavailable,
         open_packed=probe.open_packed,
         open_on_gpu=None,

@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from accent.cores import CoreShare
+from accent.ecapa.torch_engine import TORCH
 from accent.engine import Engine, PackedEngine
 from accent.errors import ModelFolderError
 from accent.labels import labels_of, read_text
 from accent.layout import ENCODER_FILE, LABELS_FILE, PROBE, PROBE_FILE, PROBE_WEIGHTS_FILE
 from accent.model import MAX_US_BIAS, Calibration, ModelDescription
 from accent.weights import read_state, require_files
-
-REFERENCE: Final = PackedEngine("torch", "fp32", None, within_bounds=True)
-"""The encoder's published weights in float32: what all other engines are held against."""
 
 AS_PUBLISHED: Final = PackedEngine("onnxruntime", "int8", ENCODER_FILE, within_bounds=False)
 """The encoder as its authors compute it, which strays by more than the bounds; by name alone."""
@@ -68,7 +66,7 @@ class ProbeDescription(ModelDescription):
 
     spec: ProbeSpec
     kind: ClassVar[str] = PROBE.kind
-    reference: ClassVar[PackedEngine] = REFERENCE
+    reference: ClassVar[PackedEngine] = TORCH
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from accent.cores import CoreShare
 from accent.ecapa.compiled import hardware_precisions
+from accent.ecapa.torch_engine import TORCH
 from accent.engine import EngineError, WindowScores
 from accent.layout import ENCODER_FILE, PROBE, PROBE_FILE
 from accent.model import Calibration
-from accent.probe.loading import REFERENCE, ProbeModel
+from accent.probe.loading import ProbeModel
 from accent.selection import EngineSettings, OpenedEngine, open_engine, packed_engines
 from accent.settings import WorkerSettings, open_classifier
 
@@ -89,7 +90,7 @@ def test_the_archive_offers_the_encoder_in_floats(unpacked: Path, built: Archive
         assert "bf16" in {each["precision"] for each in judged}
     measured = document["measured"]
     assert (measured["softmax_scale"], measured["us_bias"]) == (0.5, 1.25)
-    assert packed_engines(unpacked)[-1] == REFERENCE
+    assert packed_engines(unpacked)[-1] == TORCH
     assert "WARNING" not in built.report
     card = (unpacked / "README.md").read_text()
     assert "Deviation of `us_confidence` from torch fp32" in card

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accent.cores import CoreShare
+from accent.ecapa.torch_engine import TORCH
 from accent.engine import EngineError, PackedEngine, WindowScores
 from accent.model import ModelDescription
 from accent.openvino_runtime import openvino
@@ -23,7 +24,7 @@ from accent.probe.engine import (
     open_encoder,
     torch_encoder,
 )
-from accent.probe.loading import AS_PUBLISHED, REFERENCE, ProbeModel
+from accent.probe.loading import AS_PUBLISHED, ProbeModel
 from accent.probe.opening import open_packed
 from accent.waveform import Waveform
 
@@ -192,7 +193,7 @@ def test_what_is_opened_scores_as_the_model_s_reference(
     probe_model: ProbeModel,
     pool: list[Waveform],
 ) -> None:
-    opened, model = open_packed(probe_folder, REFERENCE, CoreShare(1), windows_per_pass)
+    opened, model = open_packed(probe_folder, TORCH, CoreShare(1), windows_per_pass)
     assert isinstance(model, ModelDescription)
     assert (model.labels, model.calibration) == (probe_model.labels, probe_model.calibration)
     expected = probe_model.reference_engine().score(pool[:3])
@@ -201,7 +202,7 @@ def test_what_is_opened_scores_as_the_model_s_reference(
 
 def test_windows_never_share_a_pass(probe_folder: Path) -> None:
     with pytest.raises(EngineError, match="one window a pass"):
-        open_packed(probe_folder, REFERENCE, CoreShare(1), 4)
+        open_packed(probe_folder, TORCH, CoreShare(1), 4)
 
 
 def test_the_encoder_as_published_is_opened_by_name(
